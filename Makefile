@@ -1,0 +1,133 @@
+# vmdksync
+#
+# Variables a packager may set, in the environment or on the command line:
+#   PREFIX    where to install (/usr/local)      DESTDIR   staging folder put before PREFIX
+#   CC        compiler (cc)                      CPPFLAGS, CFLAGS, LDFLAGS   the usual; they come last
+#   BUILD     folder of the objects (build/plain), one for each set of flags worth keeping
+#   WERROR    not empty: warnings are errors (so too when CI is set)
+#   V         not empty: show the commands
+#
+# make help lists the targets.
+
+PREFIX ?= /usr/local
+BUILD ?= build/plain
+PKG_CONFIG ?= pkg-config
+VERSION := 1.0.0-dev
+
+bindir = $(PREFIX)/bin
+mandir = $(PREFIX)/share/man/man1
+Q := $(if $(V),,@)
+
+WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wmissing-prototypes -Wstrict-prototypes
+WARN += $(if $(WERROR)$(CI),-Werror)
+
+CFLAGS ?= -O2 -g
+optimized := $(filter-out -O0,$(filter -O%,$(CFLAGS)))
+sanitized := $(findstring -fsanitize,$(CFLAGS))
+HARDEN := -fPIE -fstack-protector-strong
+HARDEN += $(if $(sanitized),,$(if $(optimized),-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2))
+
+LIBS := $(shell $(PKG_CONFIG) --libs liburing zlib 2>/dev/null || echo -luring -lz)
+LIBS_CPP := $(shell $(PKG_CONFIG) --cflags liburing zlib 2>/dev/null)
+
+COMPILE = $(CC) -std=gnu11 $(WARN) $(HARDEN) -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib \
+	-DVERSION=\"$(VERSION)\" $(LIBS_CPP) $(CPPFLAGS) $(CFLAGS)
+LINK = $(CC) -pie -pthread -Wl,-z,relro,-z,now $(CFLAGS) $(LDFLAGS)
+
+LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*.c)))
+OBJ := $(LIB_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)/tests/mkvmdk.o
+
+# Only the plain flavour is the one at hand in the top folder.
+all: $(BUILD)/vmdksync $(if $(filter build/plain,$(BUILD)),vmdksync)
+
+everything: all $(BUILD)/unit $(BUILD)/mkvmdk
+
+vmdksync: $(BUILD)/vmdksync
+	$(Q)ln -sf $< $@
+
+$(BUILD)/vmdksync: $(BUILD)/vmdksync.o $(LIB_OBJ)
+$(BUILD)/unit: $(BUILD)/tests/unit.o $(LIB_OBJ)
+$(BUILD)/mkvmdk: $(BUILD)/tests/mkvmdk.o
+$(BUILD)/vmdksync $(BUILD)/unit $(BUILD)/mkvmdk:
+	@echo '  LD   $@'
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo '  CC   $@'
+	$(Q)$(COMPILE) -MMD -MP -c -o $@ $<
+
+# Rewritten, and everything rebuilt, only when the commands above change.
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(COMPILE) $(LINK) $(LIBS))' >$@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+-include $(OBJ:.o=.d)
+
+# --- tests ---------------------------------------------------------------------------------------
+
+TESTS ?= $(wildcard tests/*.bats)
+gnu_parallel = $(shell parallel --version 2>/dev/null | grep -q '^GNU parallel' && echo yes)
+
+check: everything
+	VMDKSYNC='$(abspath $(BUILD))/vmdksync' MKVMDK='$(abspath $(BUILD))/mkvmdk' \
+	UNIT='$(abspath $(BUILD))/unit' FLAVOUR='$(notdir $(BUILD))' \
+	bats --formatter tap --print-output-on-failure $(if $(gnu_parallel),--jobs $(shell nproc)) $(TESTS)
+
+# A sanitizer that speaks ends the program with 99, which no test takes for an answer of ours. The
+# rules of the tree do not depend on the flavour.
+SAN_asan := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all
+SAN_ubsan := -O1 -g -fsanitize=undefined -fno-sanitize-recover=all
+asan ubsan:
+	ASAN_OPTIONS=detect_leaks=1:exitcode=99 LSAN_OPTIONS=exitcode=99 \
+	UBSAN_OPTIONS=print_stacktrace=1:exitcode=99 \
+	$(MAKE) BUILD=build/$@ CFLAGS='$(SAN_$@)' \
+		TESTS='$(filter-out tests/rules.bats,$(TESTS))' check
+
+lint: lint-shell
+	$(MAKE) BUILD=build/gcc CC=gcc WERROR=1 everything
+	$(MAKE) BUILD=build/clang CC=clang WERROR=1 everything
+
+SCRIPTS = $(shell find . -name .git -prune -o -path ./build -prune -o -name '*.sh' -print) .ci/run
+# SC2154, SC2030, SC2031, SC2317: bats sets variables and calls functions behind shellcheck's back.
+lint-shell:
+	shellcheck $(SCRIPTS)
+	shellcheck -s bash -e SC2154,SC2317 $(wildcard tests/*.bash)
+	shellcheck -s bats -e SC2154,SC2030,SC2031,SC2317 $(wildcard tests/*.bats)
+
+# --- the rest ------------------------------------------------------------------------------------
+
+install: $(BUILD)/vmdksync
+	install -d '$(DESTDIR)$(bindir)'
+	install -m 0755 $(BUILD)/vmdksync '$(DESTDIR)$(bindir)/vmdksync'
+ifneq ($(wildcard vmdksync.1),)
+	install -d '$(DESTDIR)$(mandir)'
+	install -m 0644 vmdksync.1 '$(DESTDIR)$(mandir)/vmdksync.1'
+endif
+
+uninstall:
+	rm -f '$(DESTDIR)$(bindir)/vmdksync' '$(DESTDIR)$(mandir)/vmdksync.1'
+
+deps:
+	sh tests/setup.sh test
+
+demo: all
+	sh examples/demo.sh
+
+clean:
+	rm -rf build vmdksync
+
+help:
+	@echo 'all        the program (default)'
+	@echo 'check      build and run all tests; TESTS=tests/NAME.bats for some'
+	@echo 'asan       the same with AddressSanitizer and UBSan'
+	@echo 'ubsan      the same with UBSan alone'
+	@echo 'lint       shellcheck; gcc and clang with -Werror'
+	@echo 'demo       run examples/demo.sh'
+	@echo 'deps       install what building and testing need (Debian)'
+	@echo 'install    into $$(DESTDIR)$$(PREFIX); uninstall takes it away again'
+	@echo 'clean      remove what was built'
+
+FORCE:
+.PHONY: all everything check asan ubsan lint lint-shell install uninstall deps demo clean help FORCE

@@ -1,0 +1,98 @@
+/*
+ * Room 0: what every other room stands on. Knows libc; must not know disks, files or formats.
+ */
+#ifndef BASE_H
+#define BASE_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define SECTOR 512u
+/* Positions in bytes stay below this, so that every sum of two of them fits in off_t. */
+#define POS_LIMIT (UINT64_C(1) << 62)
+
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
+/*
+ * The first message of a failure, and the way out for warnings. The caller owns it and sets warn;
+ * text is without program name and newline.
+ */
+struct err {
+	char msg[1024];
+	bool set;
+	bool strict; /* a warning is a refusal */
+	void (*warn)(void *arg, const char *text);
+	void *arg;
+};
+
+/* Keeps the first message and returns -code. */
+int fail(struct err *e, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4), cold));
+/* Hands a warning on and returns 0; with e->strict it is a failure, -EBADMSG. */
+int warning(struct err *e, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3), cold, warn_unused_result));
+
+static inline bool add_ok(uint64_t a, uint64_t b, uint64_t *sum)
+{
+	return !__builtin_add_overflow(a, b, sum);
+}
+
+static inline bool mul_ok(uint64_t a, uint64_t b, uint64_t *product)
+{
+	return !__builtin_mul_overflow(a, b, product);
+}
+
+static inline uint64_t div_up(uint64_t a, uint64_t b)
+{
+	return a / b + (a % b != 0);
+}
+
+static inline bool is_pow2(uint64_t v)
+{
+	return v && !(v & (v - 1));
+}
+
+static inline uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static inline uint64_t max_u64(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static inline uint32_t le32(const void *p)
+{
+	const uint8_t *b = p;
+
+	return b[0] | (uint32_t)b[1] << 8 | (uint32_t)b[2] << 16 | (uint32_t)b[3] << 24;
+}
+
+static inline uint16_t le16(const void *p)
+{
+	const uint8_t *b = p;
+
+	return (uint16_t)(b[0] | b[1] << 8);
+}
+
+static inline uint64_t le64(const void *p)
+{
+	const uint8_t *b = p;
+
+	return le32(b) | (uint64_t)le32(b + 4) << 32;
+}
+
+bool all_zero(const void *p, size_t n);
+
+/* "1.5 GiB" into buf, which it returns. */
+const char *size_text(char buf[32], uint64_t bytes);
+/*
+ * A printable copy of a file name: control bytes and bytes that are not UTF-8 become \xNN. The
+ * caller frees it; NULL when memory is short.
+ */
+char *name_text(const char *name);
+
+#endif

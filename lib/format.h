@@ -1,0 +1,27 @@
+/*
+ * Room 2: the leaf openers, one for each format. Each takes the source over when it succeeds, checks
+ * its header whole, and gives a reader of the extent's runs, the extent beginning at guest byte 0.
+ * -EBADMSG: damaged; -ENOTSUP: valid, but not ours; or -errno.
+ */
+#ifndef FORMAT_H
+#define FORMAT_H
+
+#include "run.h"
+
+struct format_opts {
+	/* which of the two copies of hosted metadata is believed without comparing them */
+	enum { COPIES_EQUAL, COPY_PRIMARY, COPY_REDUNDANT } copies;
+};
+
+struct format_facts {
+	const char *format; /* name for people */
+	unsigned version;
+	uint64_t grain;     /* bytes */
+};
+
+int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
+	      struct format_facts *facts, struct err *e);
+int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
+		struct format_facts *facts, struct err *e);
+
+#endif

@@ -1,0 +1,529 @@
+/* See gtree.h. */
+#include "gtree.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Tables that are read ahead together; a window of them is asked of the kernel before it is read. */
+#define WINDOW 64
+#define DIR_CHUNK 8192u /* directory entries read at a time */
+/* Sectors claimed are marked in a bitmap of 32 MiB, which covers 128 GiB of file. Larger files are
+ * walked again for each further stretch: time instead of memory. */
+#define CLAIM_SECTORS (UINT64_C(1) << 28)
+/* Runs of the first walk that are kept, so that the second needs neither to read nor to decode. */
+#define KEPT_MAX (512u * 1024)
+
+struct kept {
+	uint64_t off, len, pos; /* pos UINT64_MAX: zeros */
+};
+
+struct gtree_walk {
+	uint8_t *dir;          /* DIR_CHUNK entries from dir_first on */
+	uint8_t *mirror_dir;   /* the same of the redundant directory; NULL where there is none */
+	uint64_t dir_first, dir_count;
+	uint64_t next_table;   /* directory entry to look at next */
+	struct {
+		uint64_t index, pos, mirror;
+		bool empty;    /* a hole of the file */
+	} table[WINDOW];
+	unsigned tables, t;    /* how many there are, and the one in work */
+	uint32_t k;            /* entry of it to look at next */
+	uint8_t *buf;          /* their entries */
+	uint8_t *mirror_buf;   /* one table */
+	size_t table_bytes;
+	/* first walk */
+	bool first;
+	uint64_t *claimed;     /* NULL: nothing is claimed in this walk */
+	uint64_t claim_from;   /* sector of the first bit */
+	bool warned_beyond;
+	/* later walks */
+	struct kept *kept;
+	size_t kept_n, kept_room, kept_at;
+	bool kept_whole, replay;
+};
+
+static uint64_t entry(const struct gtree *g, const uint8_t *p)
+{
+	return g->shape.width == 4 ? le32(p) : le64(p);
+}
+
+/* Marks the sectors of file bytes [at, end). -EBADMSG when one of them is marked already. */
+static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, uint64_t n,
+		 struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	uint64_t a = at / SECTOR, b = div_up(end, SECTOR);
+
+	if (!w->claimed)
+		return 0;
+	a = max_u64(a, w->claim_from);
+	b = min_u64(b, w->claim_from + CLAIM_SECTORS);
+	while (a < b) {
+		uint64_t bit = a - w->claim_from, in_word = bit % 64;
+		uint64_t count = min_u64(64 - in_word, b - a);
+		uint64_t mask = (count == 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1) << in_word;
+
+		if (w->claimed[bit / 64] & mask) {
+			for (size_t i = 0; i < g->shape.areas; i++)
+				if (at < g->shape.area[i].end && end > g->shape.area[i].at)
+					return fail(e, EBADMSG,
+						    "%s: %s %" PRIu64 " at file sector %" PRIu64
+						    " lies inside the %s",
+						    g->reader.name, what, n, at / SECTOR,
+						    g->shape.area[i].what);
+			return fail(e, EBADMSG,
+				    "%s: %s %" PRIu64 " at file sector %" PRIu64
+				    " lies on sectors of another table or grain",
+				    g->reader.name, what, n, at / SECTOR);
+		}
+		w->claimed[bit / 64] |= mask;
+		a += count;
+	}
+	return 0;
+}
+
+static void restart(struct gtree_walk *w)
+{
+	w->next_table = 0;
+	w->dir_first = w->dir_count = 0;
+	w->tables = w->t = 0;
+	w->k = 0;
+}
+
+/* Begins the walk that claims the stretch of the file at `from`. */
+static int claim_stretch(struct gtree *g, uint64_t from, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	int r = 0;
+
+	free(w->claimed);
+	/* calloc of this size is fresh mappings: only what is marked costs memory */
+	w->claimed = calloc(CLAIM_SECTORS / 64, sizeof(*w->claimed));
+	if (!w->claimed)
+		return fail(e, ENOMEM, "out of memory");
+	w->claim_from = from;
+	for (size_t i = 0; !r && i < g->shape.areas; i++)
+		r = claim(g, g->shape.area[i].at, g->shape.area[i].end, g->shape.area[i].what, 0, e);
+	restart(w);
+	return r;
+}
+
+static int load_entries(struct gtree *g, uint64_t dir, uint8_t *buf, const char *what,
+			struct err *e)
+{
+	uint64_t at = dir + g->walk->dir_first * g->shape.width;
+	uint64_t n = g->walk->dir_count * g->shape.width;
+
+	if (source_is_hole(g->src, at, n)) {
+		memset(buf, 0, n);
+		return 0;
+	}
+	return source_read(g->src, at, buf, n, what, e);
+}
+
+/* Makes directory entries from next_table on stand in w->dir. */
+static int load_dir(struct gtree *g, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	int r;
+
+	w->dir_first = w->next_table;
+	w->dir_count = min_u64(DIR_CHUNK, g->shape.tables - w->next_table);
+	r = load_entries(g, g->shape.dir, w->dir, "grain directory", e);
+	if (!r && w->mirror_dir && w->first)
+		r = load_entries(g, g->shape.mirror, w->mirror_dir, "redundant grain directory", e);
+	return r;
+}
+
+/* Checks where a table lies and claims its place. */
+static int place_table(struct gtree *g, uint64_t pos, const char *what, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+
+	if (pos > g->src->size || w->table_bytes > g->src->size - pos)
+		return fail(e, EBADMSG,
+			    "%s: %s %" PRIu64 " at file sector %" PRIu64
+			    " lies outside the file of %" PRIu64 " bytes",
+			    g->reader.name, what, w->next_table, pos / SECTOR, g->src->size);
+	return claim(g, pos, pos + w->table_bytes, what, w->next_table, e);
+}
+
+/* On the first walk: the redundant entry for the table that next_table names. */
+static int place_mirror(struct gtree *g, uint64_t pos, bool used, uint64_t *mirror, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	uint64_t raw = entry(g, w->mirror_dir + (w->next_table - w->dir_first) * g->shape.width);
+	int r = 0;
+
+	if (raw)
+		r = g->shape.table(g, w->next_table, raw, mirror, e);
+	if (r < 0)
+		return r;
+	if (r != used || (used && *mirror == pos))
+		return fail(e, EBADMSG,
+			    "%s: directory entry %" PRIu64
+			    " and its redundant copy do not agree; --force=gd believes the first, "
+			    "--force=rgd the redundant one",
+			    g->reader.name, w->next_table);
+	return used ? place_table(g, *mirror, "redundant grain table", e) : 0;
+}
+
+/* On the first walk: table i of the window against its redundant copy. */
+static int compare_mirror(struct gtree *g, unsigned i, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	bool hole = source_is_hole(g->src, w->table[i].mirror, w->table_bytes);
+	const uint8_t *table = w->buf + i * w->table_bytes;
+	int r = 0;
+
+	if (hole && w->table[i].empty)
+		return 0;
+	if (!hole)
+		r = source_read(g->src, w->table[i].mirror, w->mirror_buf, w->table_bytes,
+				"redundant grain table", e);
+	if (r < 0)
+		return r;
+	if (hole ? all_zero(table, w->table_bytes)
+	    : w->table[i].empty ? all_zero(w->mirror_buf, w->table_bytes)
+				: !memcmp(table, w->mirror_buf, w->table_bytes))
+		return 0;
+	return fail(e, EBADMSG,
+		    "%s: grain table %" PRIu64
+		    " and its redundant copy differ; --force=gd believes the first, --force=rgd the "
+		    "redundant one",
+		    g->reader.name, w->table[i].index);
+}
+
+/* Fills the window with the next tables. 1, 0 when there are none, -errno. */
+static int load_window(struct gtree *g, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	char what[64];
+	unsigned i, n;
+	int r;
+
+	w->tables = w->t = 0;
+	w->k = 0;
+	while (w->tables < WINDOW && w->next_table < g->shape.tables) {
+		uint64_t raw, pos, mirror;
+		int used;
+
+		if (w->next_table >= w->dir_first + w->dir_count) {
+			r = load_dir(g, e);
+			if (r < 0)
+				return r;
+		}
+		raw = entry(g, w->dir + (w->next_table - w->dir_first) * g->shape.width);
+		pos = mirror = 0;
+		used = raw ? g->shape.table(g, w->next_table, raw, &pos, e) : 0;
+		if (used < 0)
+			return used;
+		r = used ? place_table(g, pos, "grain table", e) : 0;
+		if (!r && w->mirror_dir && w->first)
+			r = place_mirror(g, pos, used, &mirror, e);
+		if (r < 0)
+			return r;
+		if (used) {
+			w->table[w->tables].index = w->next_table;
+			w->table[w->tables].pos = pos;
+			w->table[w->tables].mirror = mirror;
+			w->tables++;
+		}
+		w->next_table++;
+	}
+	for (i = 0; i < w->tables; i++) {
+		w->table[i].empty = source_is_hole(g->src, w->table[i].pos, w->table_bytes);
+		if (!w->table[i].empty && w->first)
+			source_hint(g->src, w->table[i].pos, w->table_bytes);
+	}
+	for (i = 0; i < w->tables; i += n) {
+		n = 1;
+		if (w->table[i].empty)
+			continue;
+		while (i + n < w->tables && !w->table[i + n].empty &&
+		       w->table[i + n].pos == w->table[i].pos + n * w->table_bytes)
+			n++;
+		snprintf(what, sizeof(what), "grain table %" PRIu64, w->table[i].index);
+		r = source_read(g->src, w->table[i].pos, w->buf + i * w->table_bytes,
+				n * w->table_bytes, what, e);
+		if (r < 0)
+			return r;
+	}
+	for (i = 0; w->mirror_dir && w->first && i < w->tables; i++) {
+		r = compare_mirror(g, i, e);
+		if (r < 0)
+			return r;
+	}
+	return w->tables > 0;
+}
+
+/* The entries of table t that lie beyond the disk: 0 in a sane file. */
+static int check_beyond(struct gtree *g, uint32_t used, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	const uint8_t *p = w->buf + w->t * w->table_bytes;
+
+	if (!w->first || w->warned_beyond ||
+	    all_zero(p + used * g->shape.width, w->table_bytes - used * g->shape.width))
+		return 0;
+	w->warned_beyond = true;
+	return warning(e,
+		       "%s: grain table %" PRIu64
+		       " has entries for grains beyond the end of the disk; they are ignored",
+		       g->reader.name, w->table[w->t].index);
+}
+
+/* Bytes of grain n that belong to the disk. */
+static uint64_t grain_len(const struct gtree *g, uint64_t n)
+{
+	return min_u64(g->shape.grain, g->shape.size - n * g->shape.grain);
+}
+
+/* Decodes entry k of the table in work and checks where it leads. */
+static int decode(struct gtree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
+{
+	uint64_t len = grain_len(g, n);
+	int kind = g->shape.grain_at(g, n, raw, g->walk->first, pos, e);
+
+	if (kind != GRAIN_DATA)
+		return kind;
+	if (*pos > g->src->size || len > g->src->size - *pos)
+		return fail(e, EBADMSG,
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64
+			    " lies outside the file of %" PRIu64 " bytes",
+			    g->reader.name, n, *pos / SECTOR, g->src->size);
+	return kind;
+}
+
+/* The next stretch of grains that lie one behind the other. 1, 0 at the end of the walk, -errno. */
+static int walk_next(struct gtree *g, struct run *run, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	const uint64_t grains = div_up(g->shape.size, g->shape.grain);
+
+	for (;; w->t++, w->k = 0) {
+		const uint8_t *p;
+		uint64_t base, n, pos, next_pos;
+		uint32_t used, begin;
+		int kind, r;
+
+		if (w->t == w->tables) {
+			r = load_window(g, e);
+			if (r <= 0)
+				return r;
+		}
+		if (w->table[w->t].empty)
+			continue;
+		p = w->buf + w->t * w->table_bytes;
+		base = w->table[w->t].index * g->shape.entries;
+		used = (uint32_t)min_u64(g->shape.entries, grains - base);
+		if (w->k == 0 && used < g->shape.entries) {
+			r = check_beyond(g, used, e);
+			if (r < 0)
+				return r;
+		}
+		kind = GRAIN_NONE;
+		begin = 0;
+		pos = 0;
+		for (; kind == GRAIN_NONE && w->k < used; w->k++) {
+			uint64_t raw = entry(g, p + w->k * g->shape.width);
+
+			if (!raw)
+				continue;
+			begin = w->k;
+			kind = decode(g, base + begin, raw, &pos, e);
+			if (kind < 0)
+				return kind;
+		}
+		if (kind == GRAIN_NONE)
+			continue;
+		n = base + begin;
+		for (; w->k < used; w->k++) {
+			uint64_t raw = entry(g, p + w->k * g->shape.width);
+
+			if (!raw)
+				break;
+			r = decode(g, base + w->k, raw, &next_pos, e);
+			if (r < 0)
+				return r;
+			if (r != kind || (kind == GRAIN_DATA &&
+					  next_pos != pos + (w->k - begin) * g->shape.grain))
+				break;
+		}
+		run->off = n * g->shape.grain;
+		run->len = min_u64((w->k - begin) * g->shape.grain, g->shape.size - run->off);
+		if (kind == GRAIN_ZERO) {
+			run->kind = RUN_ZERO;
+			return 1;
+		}
+		run->kind = RUN_RAW;
+		run->src = g->src;
+		run->pos = pos;
+		r = claim(g, pos, pos + run->len, "grain", n, e);
+		return r < 0 ? r : 1;
+	}
+}
+
+static void keep(struct gtree_walk *w, const struct run *run)
+{
+	if (!w->kept_whole)
+		return;
+	if (w->kept_n == w->kept_room) {
+		size_t room = w->kept_room ? w->kept_room * 2 : 1024;
+		struct kept *more = room > KEPT_MAX ? NULL : realloc(w->kept, room * sizeof(*more));
+
+		if (!more) {
+			free(w->kept);
+			w->kept = NULL;
+			w->kept_whole = false;
+			return;
+		}
+		w->kept = more;
+		w->kept_room = room;
+	}
+	w->kept[w->kept_n++] = (struct kept){
+		.off = run->off,
+		.len = run->len,
+		.pos = run->kind == RUN_ZERO ? UINT64_MAX : run->pos,
+	};
+}
+
+static int gtree_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct gtree *g = container_of(reader, struct gtree, reader);
+	struct gtree_walk *w = g->walk;
+	int r;
+
+	if (w->replay) {
+		const struct kept *k = &w->kept[w->kept_at];
+
+		if (w->kept_at == w->kept_n)
+			return 0;
+		w->kept_at++;
+		*run = (struct run){.off = k->off, .len = k->len, .kind = RUN_ZERO};
+		if (k->pos != UINT64_MAX) {
+			run->kind = RUN_RAW;
+			run->src = g->src;
+			run->pos = k->pos;
+		}
+		return 1;
+	}
+	if (w->first && !w->claimed) {
+		r = claim_stretch(g, 0, e);
+		if (r < 0)
+			return r;
+	}
+	r = walk_next(g, run, e);
+	if (!w->first || r < 0)
+		return r;
+	if (r > 0) {
+		keep(w, run);
+		return r;
+	}
+	/* the first walk ends: claim what lies further back in the file */
+	while (w->claim_from + CLAIM_SECTORS < div_up(g->src->size, SECTOR)) {
+		struct run other;
+
+		r = claim_stretch(g, w->claim_from + CLAIM_SECTORS, e);
+		if (r < 0)
+			return r;
+		do
+			r = walk_next(g, &other, e);
+		while (r > 0);
+		if (r < 0)
+			return r;
+	}
+	free(w->claimed);
+	w->claimed = NULL;
+	w->first = false;
+	w->replay = w->kept_whole;
+	w->kept_at = w->kept_n;
+	return 0;
+}
+
+static int gtree_rewind(struct reader *reader, struct err *e)
+{
+	struct gtree *g = container_of(reader, struct gtree, reader);
+	struct gtree_walk *w = g->walk;
+
+	(void)e;
+	restart(w);
+	w->kept_at = 0;
+	if (w->first) { /* it did not reach its end: it does not count */
+		free(w->claimed);
+		w->claimed = NULL;
+		w->kept_n = 0;
+	}
+	return 0;
+}
+
+static void walk_free(struct gtree_walk *w)
+{
+	free(w->dir);
+	free(w->mirror_dir);
+	free(w->buf);
+	free(w->mirror_buf);
+	free(w->claimed);
+	free(w->kept);
+	free(w);
+}
+
+static void gtree_free(struct reader *reader)
+{
+	struct gtree *g = container_of(reader, struct gtree, reader);
+
+	source_free(g->src);
+	walk_free(g->walk);
+	free(g);
+}
+
+static const struct reader_ops gtree_ops = {
+	.next = gtree_next,
+	.rewind = gtree_rewind,
+	.free = gtree_free,
+};
+
+int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *shape,
+	       struct err *e)
+{
+	struct gtree_walk *w;
+
+	for (size_t i = 0; i < shape->areas; i++) {
+		const struct gtree_area *a = &shape->area[i];
+
+		if (a->at > a->end || a->end > src->size)
+			return fail(e, EBADMSG,
+				    "%s: the %s (file sectors %" PRIu64 " to %" PRIu64
+				    ") lies outside the file of %" PRIu64 " bytes",
+				    src->name, a->what, a->at / SECTOR, a->end / SECTOR, src->size);
+		for (size_t j = 0; j < i; j++)
+			if (a->at < shape->area[j].end && shape->area[j].at < a->end)
+				return fail(e, EBADMSG,
+					    "%s: the %s at file sector %" PRIu64
+					    " lies inside the %s",
+					    src->name, a->what, a->at / SECTOR,
+					    shape->area[j].what);
+	}
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return fail(e, ENOMEM, "out of memory");
+	w->table_bytes = (size_t)shape->entries * shape->width;
+	w->dir = malloc((size_t)DIR_CHUNK * shape->width);
+	w->buf = malloc(WINDOW * w->table_bytes);
+	if (shape->mirror) {
+		w->mirror_dir = malloc((size_t)DIR_CHUNK * shape->width);
+		w->mirror_buf = malloc(w->table_bytes);
+	}
+	if (!w->dir || !w->buf || (shape->mirror && (!w->mirror_dir || !w->mirror_buf))) {
+		walk_free(w);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	w->first = w->kept_whole = true;
+	g->walk = w;
+	g->shape = *shape;
+	g->src = src;
+	reader_init(&g->reader, &gtree_ops, src->name, shape->size);
+	return 0;
+}

@@ -1,0 +1,57 @@
+/*
+ * Room 2: the walk that COWD, hosted sparse and SEsparse share: directory, table, grain. Knows
+ * positions in one file; must not know what an entry looks like (the leaf decodes it).
+ *
+ * Guest order: bounded memory whatever the size of the disk, rewindable. The first walk also claims
+ * every sector of the file that a table or a grain stands on, and refuses what is claimed twice.
+ */
+#ifndef GTREE_H
+#define GTREE_H
+
+#include "run.h"
+
+enum gtree_grain { GRAIN_NONE, GRAIN_ZERO, GRAIN_DATA };
+
+struct gtree;
+
+struct gtree_area { /* metadata in the file, bytes [at, end): nothing else may lie there */
+	uint64_t at, end;
+	const char *what;
+};
+
+#define GTREE_AREAS 8
+
+struct gtree_shape {
+	uint64_t size;    /* of the disk, bytes, not 0 */
+	uint64_t grain;   /* bytes */
+	uint64_t dir;     /* position of the directory, bytes */
+	uint64_t mirror;  /* position of a redundant directory with tables of its own that has to say
+			   * the same; 0: none */
+	uint64_t tables;  /* entries of the directory in use: those that cover the disk */
+	uint32_t entries; /* of a table */
+	uint32_t width;   /* of an entry of either, 4 or 8 bytes */
+	struct gtree_area area[GTREE_AREAS];
+	size_t areas;
+	/* raw: the entry as it stands in the file, not 0 (that is "none" in every format). Table i:
+	 * 1 and where it is (bytes), or 0, or -errno. */
+	int (*table)(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e);
+	/* Grain n: one of enum gtree_grain and where it is (bytes), or -errno. first: this is the
+	 * first walk, the one that warns. */
+	int (*grain_at)(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+			struct err *e);
+};
+
+/* A leaf has this in front of what it adds. */
+struct gtree {
+	struct reader reader;
+	struct source *src; /* owned */
+	struct gtree_shape shape;
+	struct gtree_walk *walk; /* private to gtree.c */
+};
+
+/* Takes src over when it succeeds. g is the leaf's, zeroed; gtree_free() gives it to free(). Checks
+ * that areas lie inside the file and apart. -errno. */
+int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *shape,
+	       struct err *e);
+
+#endif

@@ -1,0 +1,233 @@
+/*
+ * Room 2: hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, without
+ * compression. Knows their header and entries; the walk is gtree's. Facts: "Virtual Disk Format 5.0"
+ * (hosted sparse extents); which flags are incompatible from open-vmdk's vmdk/sparse.c; entry 1 from
+ * QEMU's block/vmdk.c.
+ */
+#include "format.h"
+#include "gtree.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEADER 512u
+#define CAPACITY_MAX (UINT64_C(1) << 37) /* sectors: 64 TiB */
+#define GRAIN_MAX 0x8000u		 /* sectors: 16 MiB */
+#define DIR_MAX (UINT64_C(1) << 22)
+#define DESCRIPTOR_MAX 2048u /* sectors */
+
+enum { /* byte offsets in the header */
+	AT_VERSION = 4,
+	AT_FLAGS = 8,
+	AT_CAPACITY = 12,
+	AT_GRAIN = 20,
+	AT_DESC = 28,
+	AT_DESC_SIZE = 36,
+	AT_ENTRIES = 44,
+	AT_RGD = 48,
+	AT_GD = 56,
+	AT_OVERHEAD = 64,
+	AT_UNCLEAN = 72,
+	AT_NEWLINES = 73,
+	AT_COMPRESS = 77,
+};
+
+#define FLAG_NEWLINES 0x1u
+#define FLAG_REDUNDANT 0x2u
+#define FLAG_ZEROED 0x4u
+#define FLAG_COMPRESSED 0x10000u
+#define FLAG_MARKERS 0x20000u
+#define FLAGS_UNKNOWN 0xfffc0000u /* the reserved incompatible half, less the two above */
+
+struct hosted {
+	struct gtree tree;
+	uint64_t overhead; /* sectors before the first grain */
+	bool zeroed, warned_overhead;
+};
+
+static int hosted_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+{
+	if (raw < 2)
+		return fail(e, EBADMSG, "%s: directory entry %" PRIu64 " is %" PRIu64,
+			    g->reader.name, i, raw);
+	*pos = raw * SECTOR;
+	return 1;
+}
+
+static int hosted_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+			struct err *e)
+{
+	struct hosted *h = container_of(g, struct hosted, tree);
+
+	if (raw == 1) {
+		if (h->zeroed)
+			return GRAIN_ZERO;
+		return fail(e, EBADMSG,
+			    "%s: table entry of grain %" PRIu64
+			    " is 1, but the header does not allow zeroed grains",
+			    g->reader.name, n);
+	}
+	*pos = raw * SECTOR;
+	if (first && raw < h->overhead && !h->warned_overhead) {
+		h->warned_overhead = true;
+		if (warning(e,
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64
+			    " lies before the first grain of the header (%" PRIu64 ")",
+			    g->reader.name, n, raw, h->overhead) < 0)
+			return -EBADMSG;
+	}
+	return GRAIN_DATA;
+}
+
+/* The fields that do not say where anything is. */
+static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
+{
+	uint32_t version = le32(h + AT_VERSION), flags = le32(h + AT_FLAGS);
+
+	if (version < 1 || version > 3)
+		return fail(e, ENOTSUP,
+			    "%s: hosted sparse version %" PRIu32 " is unknown (1 to 3 are read)",
+			    src->name, version);
+	if ((flags & FLAG_NEWLINES) && memcmp(h + AT_NEWLINES, "\n \r\n", 4) != 0)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: line ends were changed (bytes 73 to 76): the "
+			    "file went through a transfer in text mode",
+			    src->name);
+	if (flags & FLAGS_UNKNOWN)
+		return fail(e, ENOTSUP,
+			    "%s: hosted sparse header: flags 0x%" PRIx32 " ask for unknown features",
+			    src->name, flags);
+	if (flags & (FLAG_COMPRESSED | FLAG_MARKERS))
+		return fail(e, ENOTSUP,
+			    "%s: the grains are compressed (flags 0x%" PRIx32
+			    ": streamOptimized), which this version does not read",
+			    src->name, flags);
+	if (le16(h + AT_COMPRESS) > 1)
+		return fail(e, ENOTSUP, "%s: hosted sparse header: compression %u is unknown",
+			    src->name, le16(h + AT_COMPRESS));
+	return 0;
+}
+
+int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
+		struct format_facts *facts, struct err *e)
+{
+	uint8_t h[HEADER];
+	uint64_t capacity, grain, desc, desc_size, entries, rgd, gd, overhead, tables, dir_bytes;
+	const uint64_t file_sectors = src->size / SECTOR;
+	struct gtree_shape shape;
+	struct hosted *hosted;
+	uint32_t flags;
+	int r;
+
+	r = source_read(src, 0, h, sizeof(h), "hosted sparse header", e);
+	if (!r)
+		r = check_kind(src, h, e);
+	if (r < 0)
+		return r;
+	flags = le32(h + AT_FLAGS);
+	capacity = le64(h + AT_CAPACITY);
+	grain = le64(h + AT_GRAIN);
+	desc = le64(h + AT_DESC);
+	desc_size = le64(h + AT_DESC_SIZE);
+	entries = le32(h + AT_ENTRIES);
+	rgd = le64(h + AT_RGD);
+	gd = le64(h + AT_GD);
+	overhead = le64(h + AT_OVERHEAD);
+	if (!capacity || capacity > CAPACITY_MAX)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: capacity of %" PRIu64
+			    " sectors is not from 1 to %" PRIu64,
+			    src->name, capacity, CAPACITY_MAX);
+	if (!is_pow2(grain) || grain > GRAIN_MAX)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: grain size %" PRIu64
+			    " is no power of two from 1 to %u sectors",
+			    src->name, grain, GRAIN_MAX);
+	if (!is_pow2(entries) || entries < 128 || entries > 4096)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: %" PRIu64
+			    " entries a grain table are no power of two from 128 to 4096",
+			    src->name, entries);
+	tables = div_up(capacity, grain * entries);
+	if (tables > DIR_MAX)
+		return fail(e, EFBIG,
+			    "%s: hosted sparse header: a directory of %" PRIu64
+			    " entries is over the limit of %" PRIu64,
+			    src->name, tables, DIR_MAX);
+	dir_bytes = tables * 4;
+	if (gd < 1 || gd > file_sectors)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
+			    " lies outside the file of %" PRIu64 " bytes",
+			    src->name, gd, src->size);
+	if (overhead < 1 || overhead > file_sectors)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: overhead of %" PRIu64
+			    " sectors, in a file of %" PRIu64 " bytes",
+			    src->name, overhead, src->size);
+	if ((desc || desc_size) &&
+	    (desc < 1 || desc_size > DESCRIPTOR_MAX || desc > file_sectors))
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: descriptor of %" PRIu64
+			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
+			    src->name, desc_size, desc, src->size);
+	if ((flags & FLAG_REDUNDANT) && (rgd < 1 || rgd > file_sectors || rgd == gd))
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: redundant grain directory at file sector "
+			    "%" PRIu64 ", grain directory at %" PRIu64
+			    ", in a file of %" PRIu64 " bytes",
+			    src->name, rgd, gd, src->size);
+	if (o->copies == COPY_REDUNDANT && !(flags & FLAG_REDUNDANT))
+		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
+			    src->name, flags);
+	shape = (struct gtree_shape){
+		.size = capacity * SECTOR,
+		.grain = grain * SECTOR,
+		.dir = (o->copies == COPY_REDUNDANT ? rgd : gd) * SECTOR,
+		.tables = tables,
+		.entries = (uint32_t)entries,
+		.width = 4,
+		.area = {{0, HEADER, "header"}},
+		.areas = 1,
+		.table = hosted_table,
+		.grain_at = hosted_grain,
+	};
+	shape.area[shape.areas++] =
+		(struct gtree_area){shape.dir, shape.dir + dir_bytes, "grain directory"};
+	if (desc)
+		shape.area[shape.areas++] = (struct gtree_area){
+			desc * SECTOR, (desc + desc_size) * SECTOR, "descriptor"};
+	if ((flags & FLAG_REDUNDANT) && o->copies == COPIES_EQUAL) {
+		shape.mirror = rgd * SECTOR;
+		shape.area[shape.areas++] = (struct gtree_area){
+			shape.mirror, shape.mirror + dir_bytes, "redundant grain directory"};
+	}
+	if (grain < 8 || grain > 128)
+		r = warning(e, "%s: hosted sparse grain size is %" PRIu64 " sectors (128 is usual)",
+			    src->name, grain);
+	if (!r && entries != 512)
+		r = warning(e, "%s: %" PRIu64 " entries a grain table (512 is usual)", src->name,
+			    entries);
+	if (!r && h[AT_UNCLEAN])
+		r = warning(e,
+			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
+			    "copied, or its host crashed",
+			    src->name);
+	if (r < 0)
+		return r;
+	hosted = calloc(1, sizeof(*hosted));
+	if (!hosted)
+		return fail(e, ENOMEM, "out of memory");
+	hosted->overhead = overhead;
+	hosted->zeroed = flags & FLAG_ZEROED;
+	r = gtree_init(&hosted->tree, src, &shape, e);
+	if (r < 0) {
+		free(hosted);
+		return r;
+	}
+	*facts = (struct format_facts){
+		.format = "hosted sparse", .version = le32(h + AT_VERSION), .grain = shape.grain};
+	*out = &hosted->tree.reader;
+	return 0;
+}

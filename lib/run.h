@@ -1,0 +1,73 @@
+/*
+ * Rooms 2 and 3 speak in runs: a stretch of guest bytes that is either data or zero. This file knows
+ * runs, the reader that gives them, and the gate that checks every one of them. It must not know
+ * formats or targets. All numbers are bytes.
+ */
+#ifndef RUN_H
+#define RUN_H
+
+#include "source.h"
+
+struct reader;
+
+struct run { /* guest bytes [off, off+len) */
+	uint64_t off, len;
+	uint64_t pos;  /* RAW: where the bytes lie in src; PACKED: the leaf's own mark */
+	uint64_t skip; /* PACKED: how many unpacked bytes lie before this run */
+	enum run_kind { RUN_RAW, RUN_PACKED, RUN_ZERO } kind;
+	struct source *src;  /* RAW: anyone may read them */
+	struct reader *leaf; /* PACKED: only this reader can unpack them */
+};
+
+struct reader_ops {
+	/* 1 got one, 0 end, -errno. Runs stay valid until free. */
+	int (*next)(struct reader *r, struct run *run, struct err *e);
+	int (*rewind)(struct reader *r, struct err *e);
+	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. */
+	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
+	void (*free)(struct reader *r);
+};
+
+/* What all readers have in front; made by reader_init(). */
+struct reader {
+	const struct reader_ops *ops;
+	const char *name; /* printable; for messages; lives as long as the reader */
+	uint64_t size;    /* of the disk */
+	uint64_t at;      /* the gate: where the last run ended */
+	bool ended;
+};
+
+void reader_init(struct reader *r, const struct reader_ops *ops, const char *name, uint64_t size);
+/*
+ * The gate. Asks for the next run and believes nothing of it: it is not empty, lies inside the disk
+ * and behind the run before, RAW bytes lie inside their source, PACKED ones have someone who unpacks
+ * them. 1, 0, or -errno; -EBADMSG for a run that breaks the rules.
+ */
+int reader_next(struct reader *r, struct run *run, struct err *e);
+/* Starts again at the first run. -errno. */
+int reader_rewind(struct reader *r, struct err *e);
+int reader_fetch(const struct run *run, void *buf, struct err *e);
+/* NULL-safe; frees what it is made of, too. */
+void reader_free(struct reader *r);
+
+/* Drops the first n bytes, n < run->len. */
+static inline void run_trim_front(struct run *run, uint64_t n)
+{
+	run->off += n;
+	run->len -= n;
+	if (run->kind == RUN_RAW)
+		run->pos += n;
+	else if (run->kind == RUN_PACKED)
+		run->skip += n;
+}
+
+/* Whether b goes on exactly where a ends, in the guest and in the source. */
+static inline bool run_joins(const struct run *a, const struct run *b)
+{
+	if (a->kind != b->kind || a->off + a->len != b->off)
+		return false;
+	return a->kind == RUN_ZERO ||
+	       (a->kind == RUN_RAW && a->src == b->src && a->pos + a->len == b->pos);
+}
+
+#endif

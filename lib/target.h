@@ -1,0 +1,68 @@
+/*
+ * Room 4: the disk that is written. Opens and identifies a file or block device, refuses the wrong
+ * one, tells how to write to it, and zeroes ranges. Knows file systems and devices; must not know
+ * runs or formats. All offsets and lengths are bytes.
+ */
+#ifndef TARGET_H
+#define TARGET_H
+
+#include "base.h"
+
+#include <sys/types.h>
+
+/* What a file or device is, whatever name led to it: (dev, ino) of a file, rdev of a device. */
+struct identity {
+	dev_t dev, rdev;
+	ino_t ino;
+	bool device;
+};
+
+struct target {
+	char *name;      /* printable */
+	int fd;          /* buffered */
+	int direct;      /* the same thing opened O_DIRECT, or -1 where that cannot be had */
+	uint64_t size;   /* bytes; never changes */
+	uint32_t block;  /* what direct transfers align to (offset, length), power of two, 512 ... */
+	uint32_t memory; /* what their buffers align to */
+	bool device;
+	bool thick;      /* device, or a file with (nearly) every block allocated */
+	bool created;    /* by us: holds nothing but zeros */
+	/* private to target.c */
+	struct target_map *map;
+	unsigned no_zero; /* rungs of the zero ladder that answered "not supported" */
+};
+
+struct target_opts {
+	uint64_t need;   /* bytes the disk has: a smaller target is refused */
+	bool read_only;  /* opened O_RDONLY: dry run, verify */
+	bool create;     /* make a new sparse regular file of `need` bytes (O_EXCL) */
+	bool force_busy; /* go on where it is held by someone */
+	const struct identity *inputs;
+	const char *const *input_names; /* printable */
+	size_t n_inputs;
+};
+
+/* Refuses, each with a message of its own: see the guards in the manual. Nothing of the target has
+ * changed when it fails. -errno: ENOENT, EISDIR, ENOTBLK (FIFO, terminal, socket, other), EROFS,
+ * EBUSY, EINVAL (is an input), ENOSPC (too small), or the system's. */
+int target_open(struct target **out, const char *path, const struct target_opts *o, struct err *e);
+/* NULL-safe. Does not sync. */
+void target_free(struct target *t);
+
+/* Whether every byte of the range lies in blocks that are allocated and written, so that a direct
+ * write there is an overwrite. True for devices. Answers from a cached window of the extent map. */
+bool target_written(struct target *t, uint64_t off, uint64_t len);
+/* Whether the whole range is a hole (regular files), which reads as zeros. */
+bool target_is_hole(struct target *t, uint64_t off, uint64_t len);
+/* Forgets cached extent maps; to be called after writes that allocate. */
+void target_forget(struct target *t);
+/*
+ * Makes the range read as zeros without sending them: punch hole where thinness is to be kept, zero
+ * range elsewhere; remembers what is not supported. 1: done. 0: cannot, the caller writes zeros.
+ * -errno: failed (EIO, ENOSPC ...); what failed is in e.
+ */
+int target_zero(struct target *t, uint64_t off, uint64_t len, struct err *e);
+/* fdatasync; for a created file also its directory. */
+int target_sync(struct target *t, struct err *e);
+
+#endif

@@ -1,0 +1,1429 @@
+/*
+ * mkvmdk - make VMDK delta extents for tests, sound or damaged, and say what they must do.
+ *
+ *	mkvmdk pattern FILE SIZE [SEED]		raw file, every sector holds pattern data
+ *	mkvmdk cowd|hosted|sesparse FILE key=value...
+ *
+ * Made from the format description alone; shares no code with the program under test.
+ * SIZE and capacity=: sectors, or bytes with a suffix K M G T (2T of COWD means its limit, 2^32-1).
+ *
+ *	capacity=N grain=N gtes=N seed=N version=N flags=N unclean=1
+ *	alloc=SPEC zero=SPEC unmapped=SPEC	unmapped (sesparse) wins over zero, zero over alloc;
+ *				an unmapped grain that is in alloc too keeps its stale grain index
+ *		SPEC: PART[+PART...]; PART: all none every:N random:COUNT runs:COUNT:MIN:MAX
+ *		or a list of grains and ranges 0,5,7-9,last
+ *	layout=seq|random|reverse|tables-last	(tables-last: not sesparse)
+ *	tables=all		a table for every directory entry
+ *	rgd=0|1 desc=0|1 parentcid=HEX parent=HINT	(hosted)
+ *	fill=1			(cowd) header bytes 512-1023 are 'X'
+ *	cutlast=1		a partial last grain is stored short, not padded with 0xEE
+ *	pad=BYTES		zero bytes at the end
+ *	apply=RAW		do to the existing RAW what the delta means
+ *	descriptor=PATH [base=FLATNAME]		text descriptors, also for qemu-img
+ *
+ * Then in the order given, any number of times:
+ *
+ *	poke=POS:WIDTH:VALUE  hdr=FIELD:VALUE  gde=I:VALUE rgde=I:VALUE  gte=G:VALUE rgte=G:VALUE
+ *	cut=POS  print=SYMBOL
+ *
+ * POS is bytes or SYMBOL[+N|-N]; VALUE is a number or SYMBOL[+N|-N] counted in sectors.
+ * SYMBOL: header gd gdend gt:I gtend:I rgd rgdend rgt:I rgtend:I grain:G grainend:G desc eof.
+ * gdend is the end of the last used entry (as a VALUE: rounded up). I and G may be `last`.
+ * Exit: 0 done, 1 system error, 2 bad recipe.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SECTOR		512u
+#define BUF_SIZE	(4u << 20)
+#define MAX_USED	(1ull << 27)
+#define MAX_GDES	(1ull << 27)
+#define DESC_SECTORS	20u
+#define MIB_SECTORS	2048u
+
+enum format { COWD, HOSTED, SESPARSE };
+enum layout { SEQ, RANDOM, REVERSE, TABLES_LAST };
+enum kind { DATA, ZERO, UNMAPPED };
+
+struct range {
+	uint64_t first, end;
+};
+
+struct ranges {
+	struct range *v;
+	size_t n, room;
+};
+
+/* A grain that has an entry; sec is the file sector of its data, 0 if it has none. */
+struct ent {
+	uint64_t g, sec;
+	enum kind kind;
+};
+
+struct area {
+	uint64_t off, size;
+};
+
+struct disk {
+	enum format format;
+	enum layout layout;
+	const char *path, *alloc, *zero, *unmapped;
+	const char *apply, *descriptor, *base, *parent, *parentcid;
+	uint64_t capacity, grain, gtes, seed, version, flags, unclean, pad;
+	bool have_version, have_flags, all_tables, rgd, desc, fill, cutlast;
+	int fd;
+
+	uint64_t grains, ngde, gtsec, esize;
+	uint64_t gdoff, rgdoff, overhead, free, freegt, end;
+	uint64_t *gd, *rgt;		/* file sector of each table, 0 none */
+	struct area bitmap, backmap, gts, gdarea, data;
+	struct ent *ent;
+	size_t nent;
+	uint32_t *order;
+};
+
+/* Gathers writes that follow each other. */
+struct out {
+	int fd;
+	const char *name;
+	uint8_t *buf;
+	size_t len;
+	uint64_t pos;
+};
+
+__attribute__((noreturn, format(printf, 2, 3)))
+static void die(int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	fputs("mkvmdk: ", stderr);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	exit(code);
+}
+
+static void *grab(uint64_t n, size_t size)
+{
+	void *p = calloc(n ? n : 1, size);
+
+	if (!p)
+		die(1, "out of memory");
+	return p;
+}
+
+static uint64_t ceil_div(uint64_t a, uint64_t b)
+{
+	return a / b + (a % b != 0);
+}
+
+static uint64_t round_up(uint64_t a, uint64_t b)
+{
+	return ceil_div(a, b) * b;
+}
+
+static void put(uint8_t *p, unsigned int width, uint64_t v)
+{
+	for (unsigned int i = 0; i < width; i++)
+		p[i] = (uint8_t)(v >> (8 * i));
+}
+
+static uint64_t mix(uint64_t x)
+{
+	x += 0x9e3779b97f4a7c15;
+	x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
+	x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
+	return x ^ (x >> 31);
+}
+
+static void fill_sector(uint8_t *p, uint64_t lba, uint64_t key)
+{
+	put(p, 8, lba);
+	for (unsigned int i = 1; i < SECTOR / 8; i++)
+		put(p + 8 * i, 8, mix((lba * 64 + i) ^ key));
+}
+
+static uint64_t below(uint64_t *state, uint64_t n)
+{
+	*state += 0x9e3779b97f4a7c15;
+	return (uint64_t)(((unsigned __int128)mix(*state) * n) >> 64);
+}
+
+/* --- output --- */
+
+static void write_at(int fd, const char *name, const uint8_t *p, size_t n, uint64_t pos)
+{
+	while (n) {
+		ssize_t got = pwrite(fd, p, n, (off_t)pos);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			die(1, "%s: write: %s", name, got ? strerror(errno) : "no progress");
+		p += got;
+		pos += (uint64_t)got;
+		n -= (size_t)got;
+	}
+}
+
+static void out_flush(struct out *o)
+{
+	write_at(o->fd, o->name, o->buf, o->len, o->pos);
+	o->pos += o->len;
+	o->len = 0;
+}
+
+/* Room for the sector at byte pos, which the caller fills. */
+static uint8_t *out_sector(struct out *o, uint64_t pos)
+{
+	uint8_t *p;
+
+	if (o->pos + o->len != pos || o->len + SECTOR > BUF_SIZE) {
+		out_flush(o);
+		o->pos = pos;
+	}
+	p = o->buf + o->len;
+	o->len += SECTOR;
+	return p;
+}
+
+static struct out out_open(int fd, const char *name)
+{
+	return (struct out){.fd = fd, .name = name, .buf = grab(BUF_SIZE, 1)};
+}
+
+static void out_close(struct out *o)
+{
+	out_flush(o);
+	free(o->buf);
+}
+
+static bool is_zero(const uint8_t *p, size_t n)
+{
+	return !n || (!p[0] && !memcmp(p, p + 1, n - 1));
+}
+
+/* Writes the sectors that are not all zero; the rest stays a hole of the new file. */
+static void write_sparse(struct disk *d, const uint8_t *p, size_t n, uint64_t pos)
+{
+	size_t start = 0, at = 0;
+
+	while (at < n) {
+		size_t part = n - at < SECTOR ? n - at : SECTOR;
+
+		if (is_zero(p + at, part)) {
+			if (at > start)
+				write_at(d->fd, d->path, p + start, at - start, pos + start);
+			start = at + part;
+		}
+		at += part;
+	}
+	if (n > start)
+		write_at(d->fd, d->path, p + start, n - start, pos + start);
+}
+
+static int create(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+
+	if (fd < 0)
+		die(1, "%s: %s", path, strerror(errno));
+	return fd;
+}
+
+static void set_size(int fd, const char *path, uint64_t size)
+{
+	if (ftruncate(fd, (off_t)size))
+		die(1, "%s: truncate: %s", path, strerror(errno));
+}
+
+static void finish(int fd, const char *path)
+{
+	if (close(fd))
+		die(1, "%s: close: %s", path, strerror(errno));
+}
+
+/* --- numbers --- */
+
+/* A number at *s, decimal or 0x hex; *s moves past it. */
+static bool scan(const char **s, uint64_t *v)
+{
+	const char *p = *s;
+	unsigned int base = 10;
+	uint64_t n = 0;
+	bool any = false;
+
+	if (p[0] == '0' && (p[1] == 'x' || p[1] == 'X')) {
+		base = 16;
+		p += 2;
+	}
+	for (;; p++) {
+		unsigned int digit;
+
+		if (*p >= '0' && *p <= '9')
+			digit = (unsigned int)(*p - '0');
+		else if (base == 16 && (*p | 32) >= 'a' && (*p | 32) <= 'f')
+			digit = (unsigned int)((*p | 32) - 'a') + 10;
+		else
+			break;
+		if (__builtin_mul_overflow(n, base, &n) || __builtin_add_overflow(n, digit, &n))
+			return false;
+		any = true;
+	}
+	*s = p;
+	*v = n;
+	return any;
+}
+
+static uint64_t number(const char *what, const char *s)
+{
+	const char *p = s;
+	uint64_t v;
+
+	if (!scan(&p, &v) || *p)
+		die(2, "%s: bad number '%s'", what, s);
+	return v;
+}
+
+static bool boolean(const char *what, const char *s)
+{
+	uint64_t v = number(what, s);
+
+	if (v > 1)
+		die(2, "%s: 0 or 1, not '%s'", what, s);
+	return v;
+}
+
+static uint64_t sectors(const char *what, const char *s)
+{
+	static const char suffix[] = "KMGT";
+	const char *p = s, *unit;
+	uint64_t v;
+
+	if (!scan(&p, &v))
+		die(2, "%s: bad size '%s'", what, s);
+	if (*p) {
+		unit = strchr(suffix, *p);
+		if (!unit || p[1] || v > UINT32_MAX)
+			die(2, "%s: bad size '%s'", what, s);
+		v <<= 10 * (unit - suffix + 1) - 9;
+	}
+	if (v == 0 || v > UINT64_MAX >> 10)
+		die(2, "%s: '%s' is out of range", what, s);
+	return v;
+}
+
+/* --- which grains --- */
+
+static void add_range(struct ranges *r, uint64_t first, uint64_t end)
+{
+	if (first >= end)
+		return;
+	if (r->n == r->room) {
+		r->room = r->room ? r->room * 2 : 64;
+		r->v = realloc(r->v, r->room * sizeof(*r->v));
+		if (!r->v)
+			die(1, "out of memory");
+	}
+	r->v[r->n++] = (struct range){first, end};
+}
+
+static int by_first(const void *a, const void *b)
+{
+	const struct range *x = a, *y = b;
+
+	return (x->first > y->first) - (x->first < y->first);
+}
+
+static void tidy(struct ranges *r)
+{
+	size_t n = 0;
+
+	if (!r->n)
+		return;
+	qsort(r->v, r->n, sizeof(*r->v), by_first);
+	for (size_t i = 1; i < r->n; i++) {
+		if (r->v[i].first > r->v[n].end)
+			r->v[++n] = r->v[i];
+		else if (r->v[i].end > r->v[n].end)
+			r->v[n].end = r->v[i].end;
+	}
+	r->n = n + 1;
+}
+
+static uint64_t total(const struct ranges *r)
+{
+	uint64_t n = 0;
+
+	for (size_t i = 0; i < r->n; i++)
+		n += r->v[i].end - r->v[i].first;
+	return n;
+}
+
+static void limit_used(uint64_t n)
+{
+	if (n > MAX_USED)
+		die(2, "more than %llu grains in use", MAX_USED);
+}
+
+static void pick_random(struct ranges *to, uint64_t grains, uint64_t count, uint64_t *rng)
+{
+	struct ranges r = {0};
+	uint64_t have;
+
+	if (count > grains)
+		die(2, "random:%" PRIu64 " of %" PRIu64 " grains", count, grains);
+	limit_used(count);
+	if (count > grains / 2) {
+		for (uint64_t g = 0; count; g++) {
+			if (below(rng, grains - g) < count) {
+				add_range(to, g, g + 1);
+				count--;
+			}
+		}
+		return;
+	}
+	while ((have = total(&r)) < count) {
+		while (have++ < count) {
+			uint64_t g = below(rng, grains);
+
+			add_range(&r, g, g + 1);
+		}
+		tidy(&r);
+	}
+	for (size_t i = 0; i < r.n; i++)
+		add_range(to, r.v[i].first, r.v[i].end);
+	free(r.v);
+}
+
+static uint64_t scan_index(const char **s, uint64_t limit)
+{
+	const char *start = *s;
+	uint64_t v;
+
+	if (!strncmp(*s, "last", 4)) {
+		*s += 4;
+		return limit - 1;
+	}
+	if (!scan(s, &v))
+		die(2, "bad index '%s'", start);
+	if (v >= limit)
+		die(2, "index %" PRIu64 " is not below %" PRIu64, v, limit);
+	return v;
+}
+
+/* PREFIX N[:N[:N]] */
+static bool numbers(const char *s, const char *prefix, uint64_t *v, int want)
+{
+	size_t n = strlen(prefix);
+
+	if (strncmp(s, prefix, n))
+		return false;
+	s += n;
+	for (int i = 0; i < want; i++) {
+		if (*s++ != ':' || !scan(&s, &v[i]))
+			die(2, "%s takes %d numbers", prefix, want);
+	}
+	if (*s)
+		die(2, "%s: trailing '%s'", prefix, s);
+	return true;
+}
+
+static void add_part(struct ranges *r, const char *s, uint64_t grains, uint64_t *rng)
+{
+	uint64_t v[3] = {0};
+
+	if (!strcmp(s, "none"))
+		return;
+	if (!strcmp(s, "all")) {
+		add_range(r, 0, grains);
+	} else if (numbers(s, "every", v, 1)) {
+		if (!v[0])
+			die(2, "every:0");
+		limit_used(grains / v[0]);
+		for (uint64_t g = 0; g < grains; g += v[0])
+			add_range(r, g, g + 1);
+	} else if (numbers(s, "random", v, 1)) {
+		pick_random(r, grains, v[0], rng);
+	} else if (numbers(s, "runs", v, 3)) {
+		if (!v[1] || v[1] > v[2] || v[2] > grains)
+			die(2, "runs of %" PRIu64 " to %" PRIu64 " in %" PRIu64 " grains",
+			    v[1], v[2], grains);
+		for (uint64_t i = 0; i < v[0]; i++) {
+			uint64_t len = v[1] + below(rng, v[2] - v[1] + 1);
+			uint64_t first = below(rng, grains - len + 1);
+
+			add_range(r, first, first + len);
+		}
+	} else {
+		for (;;) {
+			uint64_t first = scan_index(&s, grains), last = first;
+
+			if (*s == '-') {
+				s++;
+				last = scan_index(&s, grains);
+			}
+			if (last < first)
+				die(2, "range ends before its start");
+			add_range(r, first, last + 1);
+			if (!*s)
+				break;
+			if (*s++ != ',')
+				die(2, "bad grain list at '%s'", s - 1);
+		}
+	}
+}
+
+static struct ranges choose(const char *spec, uint64_t grains, uint64_t rng)
+{
+	char *copy = strdup(spec), *rest = copy, *part;
+	struct ranges r = {0};
+
+	if (!copy)
+		die(1, "out of memory");
+	while ((part = strsep(&rest, "+")))
+		add_part(&r, part, grains, &rng);
+	free(copy);
+	tidy(&r);
+	return r;
+}
+
+static bool within(const struct ranges *r, size_t *at, uint64_t g)
+{
+	while (*at < r->n && r->v[*at].end <= g)
+		++*at;
+	return *at < r->n && r->v[*at].first <= g;
+}
+
+/* Lists the used grains; sec = 1 marks those that will get data in the file. */
+static void choose_grains(struct disk *d)
+{
+	struct ranges a = choose(d->alloc, d->grains, mix(d->seed ^ 0xa110c));
+	struct ranges z = choose(d->zero, d->grains, mix(d->seed ^ 0x2e20));
+	struct ranges u = choose(d->unmapped, d->grains, mix(d->seed ^ 0x4e3a9));
+	const struct ranges *each[] = {&a, &z, &u};
+	struct ranges any = {0};
+	size_t at = 0, zt = 0, ut = 0;
+
+	for (int k = 0; k < 3; k++)
+		for (size_t i = 0; i < each[k]->n; i++)
+			add_range(&any, each[k]->v[i].first, each[k]->v[i].end);
+	tidy(&any);
+	limit_used(total(&any));
+	d->ent = grab(total(&any), sizeof(*d->ent));
+	for (size_t i = 0; i < any.n; i++) {
+		for (uint64_t g = any.v[i].first; g < any.v[i].end; g++) {
+			struct ent *e = &d->ent[d->nent++];
+			bool alloc = within(&a, &at, g), zero = within(&z, &zt, g);
+			bool unmapped = within(&u, &ut, g);
+
+			e->g = g;
+			e->kind = unmapped ? UNMAPPED : zero ? ZERO : DATA;
+			e->sec = alloc && e->kind != ZERO;
+		}
+	}
+	free(a.v);
+	free(z.v);
+	free(u.v);
+	free(any.v);
+}
+
+static void choose_order(struct disk *d)
+{
+	uint64_t rng = mix(d->seed ^ 0x5ff1e);
+
+	d->order = grab(d->nent, sizeof(*d->order));
+	for (size_t i = 0; i < d->nent; i++)
+		d->order[i] = (uint32_t)(d->layout == REVERSE ? d->nent - 1 - i : i);
+	if (d->layout != RANDOM)
+		return;
+	for (size_t i = d->nent; i > 1; i--) {
+		size_t j = below(&rng, i);
+		uint32_t x = d->order[i - 1];
+
+		d->order[i - 1] = d->order[j];
+		d->order[j] = x;
+	}
+}
+
+/* --- placement --- */
+
+/* Sectors of grain g that lie on the disk. */
+static uint64_t clipped(const struct disk *d, uint64_t g)
+{
+	uint64_t left = d->capacity - g * d->grain;
+
+	return left < d->grain ? left : d->grain;
+}
+
+static uint64_t stored(const struct disk *d, uint64_t g)
+{
+	return d->cutlast ? clipped(d, g) : d->grain;
+}
+
+static void place_table(struct disk *d, uint64_t t)
+{
+	if (d->gd[t])
+		return;
+	if (d->format == SESPARSE) {
+		d->gd[t] = d->gts.off + d->freegt++ * d->gtsec;
+	} else {
+		d->gd[t] = d->free;
+		d->free += d->gtsec;
+	}
+}
+
+static void place_grain(struct disk *d, struct ent *e)
+{
+	if (!e->sec)
+		return;
+	e->sec = d->free;
+	d->end = d->free + stored(d, e->g);
+	d->free = d->format == SESPARSE ? d->free + d->grain : d->end;
+}
+
+/* Tables on demand, each before its first grain. */
+static void place_mixed(struct disk *d)
+{
+	uint64_t up = 0, down = d->ngde;
+
+	for (size_t i = 0; i < d->nent; i++) {
+		struct ent *e = &d->ent[d->order[i]];
+		uint64_t t = e->g / d->gtes;
+
+		if (d->all_tables && d->layout == SEQ)
+			while (up < t)
+				place_table(d, up++);
+		if (d->all_tables && d->layout == REVERSE)
+			while (down > t)
+				place_table(d, --down);
+		place_table(d, t);
+		place_grain(d, e);
+	}
+	if (d->all_tables && d->layout == REVERSE)
+		while (down)
+			place_table(d, --down);
+	for (; d->all_tables && up < d->ngde; up++)
+		place_table(d, up);
+}
+
+static void place_grains(struct disk *d)
+{
+	for (size_t i = 0; i < d->nent; i++)
+		place_grain(d, &d->ent[d->order[i]]);
+}
+
+static void place_cowd(struct disk *d)
+{
+	d->gdoff = 4;
+	d->free = d->gdoff + ceil_div(d->ngde * 4, SECTOR);
+	if (d->layout != TABLES_LAST) {
+		place_mixed(d);
+	} else {
+		place_grains(d);
+		for (size_t i = 0; i < d->nent && !d->all_tables; i++)
+			place_table(d, d->ent[i].g / d->gtes);
+		for (uint64_t t = 0; d->all_tables && t < d->ngde; t++)
+			place_table(d, t);
+	}
+	d->end = d->free;
+}
+
+static void place_hosted_tables(struct disk *d, uint64_t *tables)
+{
+	for (uint64_t t = 0; t < d->ngde; t++) {
+		tables[t] = d->free;
+		d->free += d->gtsec;
+	}
+}
+
+static void place_hosted(struct disk *d)
+{
+	uint64_t gdsec = ceil_div(d->ngde * 4, SECTOR);
+	bool last = d->layout == TABLES_LAST;
+
+	d->free = 1 + (d->desc ? DESC_SECTORS : 0);
+	if (d->rgd) {
+		d->rgt = grab(d->ngde, sizeof(*d->rgt));
+		d->rgdoff = d->free;
+		d->free += gdsec;
+		if (!last)
+			place_hosted_tables(d, d->rgt);
+	}
+	d->gdoff = d->free;
+	d->free += gdsec;
+	if (!last)
+		place_hosted_tables(d, d->gd);
+	d->free = round_up(d->free, d->grain);
+	d->overhead = d->free;
+	place_grains(d);
+	if (last && d->rgd)
+		place_hosted_tables(d, d->rgt);
+	if (last)
+		place_hosted_tables(d, d->gd);
+	d->end = d->free;
+}
+
+static struct area next_area(const struct area *before, uint64_t bytes)
+{
+	return (struct area){before->off + before->size,
+			     round_up(ceil_div(bytes, SECTOR), MIB_SECTORS)};
+}
+
+static void place_sesparse(struct disk *d)
+{
+	struct area journal = {MIB_SECTORS, MIB_SECTORS};
+
+	d->gdarea = next_area(&journal, d->ngde * 8);
+	d->gts = next_area(&d->gdarea, d->ngde * d->gtsec * SECTOR);
+	d->bitmap = next_area(&d->gts, ceil_div(d->grains, 8));
+	d->backmap = next_area(&d->bitmap, d->grains * 8);
+	d->data = next_area(&d->backmap, 0);
+	d->data.size = d->grains * d->grain;
+	d->gdoff = d->gdarea.off;
+	d->free = d->end = d->data.off;
+	place_mixed(d);
+}
+
+/* --- writing --- */
+
+static void text_put(char *buf, size_t size, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void text_put(char *buf, size_t size, const char *fmt, ...)
+{
+	size_t len = strlen(buf);
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(buf + len, size - len, fmt, ap);
+	va_end(ap);
+	if (n < 0 || (size_t)n >= size - len)
+		die(2, "descriptor is too long");
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+static void text_descriptor(char *buf, size_t size, const char *cid, const char *parentcid,
+			    const char *type, const char *hint)
+{
+	buf[0] = 0;
+	text_put(buf, size, "# Disk DescriptorFile\nversion=1\nCID=%s\nparentCID=%s\n"
+		 "createType=\"%s\"\n", cid, parentcid, type);
+	if (hint)
+		text_put(buf, size, "parentFileNameHint=\"%s\"\n", hint);
+	text_put(buf, size, "\n# Extent description\n");
+}
+
+static void put_cowd_header(const struct disk *d, uint8_t *p)
+{
+	if (d->fill)
+		memset(p + 512, 'X', 512);
+	put(p, 4, 0x44574f43);
+	put(p + 4, 4, d->have_version ? d->version : 1);
+	put(p + 8, 4, d->have_flags ? d->flags : 3);
+	put(p + 12, 4, d->capacity);
+	put(p + 16, 4, d->grain);
+	put(p + 20, 4, d->gdoff);
+	put(p + 24, 4, d->ngde);
+	put(p + 28, 4, d->free);
+	put(p + 1648, 4, d->unclean);
+}
+
+static void put_hosted_header(const struct disk *d, uint8_t *p)
+{
+	bool zeros = strcmp(d->zero, "none") != 0;
+	char *text = (char *)p + SECTOR;
+	size_t size = DESC_SECTORS * SECTOR;
+
+	put(p, 4, 0x564d444b);
+	put(p + 4, 4, d->have_version ? d->version : zeros ? 2 : 1);
+	put(p + 8, 4, d->have_flags ? d->flags : 1u | (d->rgd ? 2u : 0) | (zeros ? 4u : 0));
+	put(p + 12, 8, d->capacity);
+	put(p + 20, 8, d->grain);
+	put(p + 28, 8, d->desc ? 1 : 0);
+	put(p + 36, 8, d->desc ? DESC_SECTORS : 0);
+	put(p + 44, 4, d->gtes);
+	put(p + 48, 8, d->rgdoff);
+	put(p + 56, 8, d->gdoff);
+	put(p + 64, 8, d->overhead);
+	put(p + 72, 1, d->unclean);
+	put(p + 73, 4, 0x0a0d200a);
+	if (!d->desc)
+		return;
+	text_descriptor(text, size, "aabbccdd", d->parentcid, "monolithicSparse", d->parent);
+	text_put(text, size, "RW %" PRIu64 " SPARSE \"%s\"\n\n# The Disk Data Base \n#DDB\n\n"
+		 "ddb.virtualHWVersion = \"4\"\nddb.adapterType = \"lsilogic\"\n",
+		 d->capacity, base_name(d->path));
+}
+
+static void put_area(uint8_t *p, uint64_t off, uint64_t size)
+{
+	put(p, 8, off);
+	put(p + 8, 8, size);
+}
+
+static void put_sesparse_header(const struct disk *d, uint8_t *p)
+{
+	uint8_t *vol = p + SECTOR;
+
+	put(p, 8, 0xcafebabe);
+	put(p + 8, 8, d->have_version ? d->version : 0x200000001);
+	put(p + 16, 8, d->capacity);
+	put(p + 24, 8, d->grain);
+	put(p + 32, 8, d->gtsec);
+	put(p + 40, 8, d->have_flags ? d->flags : 0);
+	put_area(p + 80, 1, 1);
+	put_area(p + 96, 2, 2);
+	put_area(p + 112, MIB_SECTORS, MIB_SECTORS);
+	put_area(p + 128, d->gdarea.off, d->gdarea.size);
+	put_area(p + 144, d->gts.off, d->gts.size);
+	put_area(p + 160, d->bitmap.off, d->bitmap.size);
+	put_area(p + 176, d->backmap.off, d->backmap.size);
+	put_area(p + 192, d->data.off, d->data.size);
+	put(vol, 8, 0xcafecafe);
+	put(vol + 8, 8, d->freegt);
+	put(vol + 16, 8, 1);
+	put(vol + 24, 8, d->unclean);
+}
+
+static void write_header(struct disk *d)
+{
+	static uint8_t head[(1 + DESC_SECTORS) * SECTOR];
+
+	switch (d->format) {
+	case COWD:
+		put_cowd_header(d, head);
+		break;
+	case HOSTED:
+		put_hosted_header(d, head);
+		break;
+	case SESPARSE:
+		put_sesparse_header(d, head);
+		break;
+	}
+	write_sparse(d, head, sizeof(head), 0);
+}
+
+static void write_directory(struct disk *d, const uint64_t *tables, uint64_t off)
+{
+	uint8_t *buf = grab(d->ngde, d->esize);
+
+	for (uint64_t t = 0; t < d->ngde; t++) {
+		uint64_t v = tables[t];
+
+		if (v && d->format == SESPARSE)
+			v = 0x10000000ull << 32 | (v - d->gts.off) / d->gtsec;
+		put(buf + t * d->esize, (unsigned int)d->esize, v);
+	}
+	write_sparse(d, buf, d->ngde * d->esize, off * SECTOR);
+	free(buf);
+}
+
+static uint64_t entry_of(const struct disk *d, const struct ent *e)
+{
+	uint64_t index, v;
+
+	if (d->format != SESPARSE)
+		return e->kind == DATA ? e->sec : 1;
+	v = (uint64_t)(e->kind == DATA ? 3 : e->kind == ZERO ? 2 : 1) << 60;
+	if (e->sec) {
+		index = (e->sec - d->data.off) / d->grain;
+		v |= (index & 0xfff) << 48 | index >> 12;
+	}
+	return v;
+}
+
+static void write_tables(struct disk *d, const uint64_t *tables)
+{
+	size_t size = d->gtes * d->esize;
+	uint8_t *buf = grab(1, size);
+	size_t i = 0;
+
+	while (i < d->nent) {
+		uint64_t t = d->ent[i].g / d->gtes;
+
+		memset(buf, 0, size);
+		for (; i < d->nent && d->ent[i].g / d->gtes == t; i++)
+			put(buf + d->ent[i].g % d->gtes * d->esize, (unsigned int)d->esize,
+			    entry_of(d, &d->ent[i]));
+		write_sparse(d, buf, size, tables[t] * SECTOR);
+	}
+	free(buf);
+}
+
+static void write_grains(struct disk *d)
+{
+	struct out o = out_open(d->fd, d->path);
+	uint64_t key = mix(d->seed);
+
+	for (size_t i = 0; i < d->nent; i++) {
+		const struct ent *e = &d->ent[d->order[i]];
+		uint64_t n = e->sec ? stored(d, e->g) : 0;
+
+		for (uint64_t s = 0; s < n; s++) {
+			uint8_t *p = out_sector(&o, (e->sec + s) * SECTOR);
+			uint64_t lba = e->g * d->grain + s;
+
+			if (lba < d->capacity)
+				fill_sector(p, lba, key);
+			else
+				memset(p, 0xee, SECTOR);
+		}
+	}
+	out_close(&o);
+}
+
+/* The model: what the recipe, not the image, does to the disk. */
+static void apply(const struct disk *d)
+{
+	int fd = open(d->apply, O_WRONLY | O_CLOEXEC);
+	uint64_t key = mix(d->seed);
+	struct out o;
+
+	if (fd < 0)
+		die(1, "%s: %s", d->apply, strerror(errno));
+	o = out_open(fd, d->apply);
+	for (size_t i = 0; i < d->nent; i++) {
+		const struct ent *e = &d->ent[i];
+		uint64_t n = clipped(d, e->g);
+
+		for (uint64_t s = 0; s < n; s++) {
+			uint64_t lba = e->g * d->grain + s;
+			uint8_t *p = out_sector(&o, lba * SECTOR);
+
+			if (e->kind == DATA)
+				fill_sector(p, lba, key);
+			else
+				memset(p, 0, SECTOR);
+		}
+	}
+	out_close(&o);
+	finish(fd, d->apply);
+}
+
+static void write_text(const char *path, const char *text)
+{
+	int fd = create(path);
+
+	write_at(fd, path, (const uint8_t *)text, strlen(text), 0);
+	finish(fd, path);
+}
+
+static void write_descriptors(const struct disk *d)
+{
+	static const char *const create_type[] = {"vmfsSparse", "twoGbMaxExtentSparse", "seSparse"};
+	static const char *const extent[] = {"VMFSSPARSE", "SPARSE", "SESPARSE"};
+	size_t stem = strlen(d->descriptor);
+	char text[16384], *path;
+
+	if (stem > 5 && !strcmp(d->descriptor + stem - 5, ".vmdk"))
+		stem -= 5;
+	if (asprintf(&path, "%.*s-base.vmdk", (int)stem, d->descriptor) < 0)
+		die(1, "out of memory");
+	text_descriptor(text, sizeof(text), "aabbccdd", d->base ? "01234567" : "ffffffff",
+			create_type[d->format], d->base ? base_name(path) : NULL);
+	text_put(text, sizeof(text), "RW %" PRIu64 " %s \"%s\"\n", d->capacity,
+		 extent[d->format], base_name(d->path));
+	write_text(d->descriptor, text);
+	if (d->base) {
+		text_descriptor(text, sizeof(text), "01234567", "ffffffff", "monolithicFlat", NULL);
+		text_put(text, sizeof(text), "RW %" PRIu64 " FLAT \"%s\" 0\n", d->capacity,
+			 d->base);
+		write_text(path, text);
+	}
+	free(path);
+}
+
+static void make(struct disk *d)
+{
+	d->fd = create(d->path);
+	write_header(d);
+	write_directory(d, d->gd, d->gdoff);
+	write_tables(d, d->gd);
+	if (d->rgd) {
+		write_directory(d, d->rgt, d->rgdoff);
+		write_tables(d, d->rgt);
+	}
+	write_grains(d);
+	set_size(d->fd, d->path, d->end * SECTOR + d->pad);
+	if (d->apply)
+		apply(d);
+	if (d->descriptor)
+		write_descriptors(d);
+}
+
+/* --- damage --- */
+
+struct field {
+	const char *name;
+	uint16_t off, width;
+};
+
+static const struct field cowd_fields[] = {
+	{"magic", 0, 4}, {"version", 4, 4}, {"flags", 8, 4}, {"capacity", 12, 4}, {"grain", 16, 4},
+	{"gd", 20, 4}, {"gdes", 24, 4}, {"free", 28, 4}, {"generation", 1060, 4},
+	{"savedgeneration", 1636, 4}, {"unclean", 1648, 4}, {NULL, 0, 0},
+};
+
+static const struct field hosted_fields[] = {
+	{"magic", 0, 4}, {"version", 4, 4}, {"flags", 8, 4}, {"capacity", 12, 8}, {"grain", 20, 8},
+	{"descoff", 28, 8}, {"descsize", 36, 8}, {"gtes", 44, 4}, {"rgd", 48, 8}, {"gd", 56, 8},
+	{"overhead", 64, 8}, {"unclean", 72, 1}, {"nl1", 73, 1}, {"nl2", 74, 1}, {"nl3", 75, 1},
+	{"nl4", 76, 1}, {"compress", 77, 2}, {NULL, 0, 0},
+};
+
+static const struct field sesparse_fields[] = {
+	{"magic", 0, 8}, {"version", 8, 8}, {"capacity", 16, 8}, {"grain", 24, 8},
+	{"gtsize", 32, 8}, {"flags", 40, 8}, {"reserved1", 48, 8}, {"reserved2", 56, 8},
+	{"reserved3", 64, 8}, {"reserved4", 72, 8}, {"vhoff", 80, 8}, {"vhsize", 88, 8},
+	{"jhoff", 96, 8}, {"jhsize", 104, 8}, {"joff", 112, 8}, {"jsize", 120, 8},
+	{"gdoff", 128, 8}, {"gdsize", 136, 8}, {"gtoff", 144, 8}, {"gtssize", 152, 8},
+	{"fboff", 160, 8}, {"fbsize", 168, 8}, {"bmoff", 176, 8}, {"bmsize", 184, 8},
+	{"goff", 192, 8}, {"gsize", 200, 8}, {"pad", 208, 8},
+	{"vmagic", 512, 8}, {"freegt", 520, 8}, {"txn", 528, 8}, {"replay", 536, 8},
+	{"vpad", 544, 8}, {NULL, 0, 0},
+};
+
+static const struct field *const fields[] = {cowd_fields, hosted_fields, sesparse_fields};
+
+static int by_grain(const void *key, const void *b)
+{
+	const struct ent *e = b;
+	uint64_t g = *(const uint64_t *)key;
+
+	return (g > e->g) - (g < e->g);
+}
+
+static uint64_t table_at(const uint64_t *tables, uint64_t t)
+{
+	if (!tables || !tables[t])
+		die(2, "no table %" PRIu64, t);
+	return tables[t] * SECTOR;
+}
+
+static uint64_t file_size(const struct disk *d)
+{
+	struct stat st;
+
+	if (fstat(d->fd, &st))
+		die(1, "%s: %s", d->path, strerror(errno));
+	return (uint64_t)st.st_size;
+}
+
+static uint64_t grain_at(const struct disk *d, uint64_t g, bool end)
+{
+	const struct ent *e = bsearch(&g, d->ent, d->nent, sizeof(*d->ent), by_grain);
+
+	if (!e || !e->sec)
+		die(2, "grain %" PRIu64 " has no data", g);
+	return (e->sec + (end ? stored(d, g) : 0)) * SECTOR;
+}
+
+/* Index after the colon of a symbol. */
+static uint64_t symbol_index(const char **s, uint64_t limit)
+{
+	if (*(*s)++ != ':')
+		die(2, "symbol needs an index");
+	return scan_index(s, limit);
+}
+
+static uint64_t symbol(const struct disk *d, const char **s)
+{
+	const char *name = *s;
+	size_t n = strspn(name, "abcdefghijklmnopqrstuvwxyz");
+	uint64_t gd = d->ngde * d->esize, gt = d->gtes * d->esize;
+
+#define IS(word) (n == sizeof(word) - 1 && !memcmp(name, word, n))
+	*s += n;
+	if (IS("header"))
+		return 0;
+	if (IS("eof"))
+		return file_size(d);
+	if (IS("desc") && d->format == HOSTED && d->desc)
+		return SECTOR;
+	if (IS("gd"))
+		return d->gdoff * SECTOR;
+	if (IS("gdend"))
+		return d->gdoff * SECTOR + gd;
+	if (IS("rgd") && d->rgd)
+		return d->rgdoff * SECTOR;
+	if (IS("rgdend") && d->rgd)
+		return d->rgdoff * SECTOR + gd;
+	if (IS("gt"))
+		return table_at(d->gd, symbol_index(s, d->ngde));
+	if (IS("gtend"))
+		return table_at(d->gd, symbol_index(s, d->ngde)) + gt;
+	if (IS("rgt"))
+		return table_at(d->rgt, symbol_index(s, d->ngde));
+	if (IS("rgtend"))
+		return table_at(d->rgt, symbol_index(s, d->ngde)) + gt;
+	if (IS("grain"))
+		return grain_at(d, symbol_index(s, d->grains), false);
+	if (IS("grainend"))
+		return grain_at(d, symbol_index(s, d->grains), true);
+#undef IS
+	die(2, "unknown symbol '%s'", name);
+}
+
+/* A number, or a symbol with an offset; unit is what both are counted in. */
+static uint64_t scan_place(const struct disk *d, const char **s, unsigned int unit)
+{
+	const char *start = *s;
+	bool gdend = strstr(*s, "gdend") != NULL;
+	uint64_t v, n;
+	char sign;
+
+	if (**s >= '0' && **s <= '9') {
+		if (!scan(s, &v))
+			die(2, "bad number '%s'", start);
+		return v;
+	}
+	v = symbol(d, s);
+	v = gdend ? ceil_div(v, unit) : v / unit;
+	sign = **s;
+	if (sign == '+' || sign == '-') {
+		++*s;
+		if (!scan(s, &n))
+			die(2, "bad offset in '%s'", start);
+		if (sign == '-' && n > v)
+			die(2, "'%s' is negative", start);
+		v = sign == '+' ? v + n : v - n;
+	}
+	return v;
+}
+
+static uint64_t place(const struct disk *d, const char *s, unsigned int unit)
+{
+	const char *p = s;
+	uint64_t v = scan_place(d, &p, unit);
+
+	if (*p)
+		die(2, "trailing '%s' in '%s'", p, s);
+	return v;
+}
+
+static void poke(struct disk *d, uint64_t pos, uint64_t width, const char *value)
+{
+	uint64_t v = place(d, value, SECTOR);
+	uint8_t buf[8];
+
+	if (width < 8 && v >> (8 * width))
+		die(2, "%s does not fit in %" PRIu64 " bytes", value, width);
+	put(buf, (unsigned int)width, v);
+	write_at(d->fd, d->path, buf, width, pos);
+}
+
+/* Past the colon that must stand at s. */
+static const char *colon(const char *s)
+{
+	if (*s != ':')
+		die(2, "expected ':' at '%s'", s);
+	return s + 1;
+}
+
+static void poke_any(struct disk *d, const char *arg)
+{
+	uint64_t pos = scan_place(d, &arg, 1), width;
+
+	arg = colon(arg);
+	if (!scan(&arg, &width) || !(width == 1 || width == 2 || width == 4 || width == 8))
+		die(2, "poke: width is 1, 2, 4 or 8");
+	poke(d, pos, width, colon(arg));
+}
+
+static void poke_header(struct disk *d, const char *arg)
+{
+	size_t n = strcspn(arg, ":");
+
+	for (const struct field *f = fields[d->format]; f->name; f++) {
+		if (strlen(f->name) == n && !memcmp(f->name, arg, n)) {
+			poke(d, f->off, f->width, colon(arg + n));
+			return;
+		}
+	}
+	die(2, "hdr: no field '%.*s'", (int)n, arg);
+}
+
+static void poke_gde(struct disk *d, const char *arg, bool redundant)
+{
+	uint64_t i;
+
+	if (redundant && !d->rgd)
+		die(2, "no redundant directory");
+	/* One entry past the end is a place too: padding, or what a wrong count would read. */
+	i = scan_index(&arg, d->ngde);
+	poke(d, (redundant ? d->rgdoff : d->gdoff) * SECTOR + i * d->esize, d->esize, colon(arg));
+}
+
+static void poke_gte(struct disk *d, const char *arg, const uint64_t *tables)
+{
+	/* Entries of the last table past the last grain can be reached as well. */
+	uint64_t g = scan_index(&arg, d->grains > d->ngde * d->gtes ? d->grains :
+				d->ngde * d->gtes);
+
+	poke(d, table_at(tables, g / d->gtes) + g % d->gtes * d->esize, d->esize, colon(arg));
+}
+
+/* --- command line --- */
+
+static const char *const damages[] = {
+	"poke", "hdr", "gde", "rgde", "gte", "rgte", "cut", "print", NULL,
+};
+
+static const char *value_of(const char *arg, const char *key)
+{
+	size_t n = strlen(key);
+
+	return !strncmp(arg, key, n) && arg[n] == '=' ? arg + n + 1 : NULL;
+}
+
+static bool is_damage(const char *arg)
+{
+	for (int i = 0; damages[i]; i++)
+		if (value_of(arg, damages[i]))
+			return true;
+	return false;
+}
+
+static void damage(struct disk *d, const char *arg)
+{
+	const char *v;
+
+	if ((v = value_of(arg, "poke")))
+		poke_any(d, v);
+	else if ((v = value_of(arg, "hdr")))
+		poke_header(d, v);
+	else if ((v = value_of(arg, "gde")))
+		poke_gde(d, v, false);
+	else if ((v = value_of(arg, "rgde")))
+		poke_gde(d, v, true);
+	else if ((v = value_of(arg, "gte")))
+		poke_gte(d, v, d->gd);
+	else if ((v = value_of(arg, "rgte")))
+		poke_gte(d, v, d->rgt);
+	else if ((v = value_of(arg, "cut")))
+		set_size(d->fd, d->path, place(d, v, 1));
+	else if ((v = value_of(arg, "print")))
+		printf("%" PRIu64 "\n", place(d, v, 1));
+}
+
+static enum layout layout_of(const char *s)
+{
+	static const char *const names[] = {"seq", "random", "reverse", "tables-last"};
+
+	for (unsigned int i = 0; i < 4; i++)
+		if (!strcmp(s, names[i]))
+			return (enum layout)i;
+	die(2, "layout: unknown '%s'", s);
+}
+
+static bool number_key(struct disk *d, const char *arg)
+{
+	const struct {
+		const char *key;
+		uint64_t *to;
+	} keys[] = {
+		{"grain", &d->grain}, {"gtes", &d->gtes}, {"seed", &d->seed},
+		{"version", &d->version}, {"flags", &d->flags}, {"unclean", &d->unclean},
+		{"pad", &d->pad},
+	};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+		const char *v = value_of(arg, keys[i].key);
+
+		if (v) {
+			*keys[i].to = number(keys[i].key, v);
+			d->have_version |= keys[i].to == &d->version;
+			d->have_flags |= keys[i].to == &d->flags;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool text_key(struct disk *d, const char *arg)
+{
+	const struct {
+		const char *key;
+		const char **to;
+	} keys[] = {
+		{"alloc", &d->alloc}, {"zero", &d->zero}, {"unmapped", &d->unmapped},
+		{"apply", &d->apply}, {"descriptor", &d->descriptor}, {"base", &d->base},
+		{"parent", &d->parent}, {"parentcid", &d->parentcid},
+	};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+		const char *v = value_of(arg, keys[i].key);
+
+		if (v) {
+			*keys[i].to = v;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool switch_key(struct disk *d, const char *arg)
+{
+	const struct {
+		const char *key;
+		bool *to;
+	} keys[] = {
+		{"rgd", &d->rgd}, {"desc", &d->desc}, {"fill", &d->fill}, {"cutlast", &d->cutlast},
+	};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+		const char *v = value_of(arg, keys[i].key);
+
+		if (v) {
+			*keys[i].to = boolean(keys[i].key, v);
+			return true;
+		}
+	}
+	return false;
+}
+
+static void read_key(struct disk *d, const char *arg)
+{
+	const char *v;
+
+	if (number_key(d, arg) || text_key(d, arg) || switch_key(d, arg) || is_damage(arg))
+		return;
+	if ((v = value_of(arg, "capacity"))) {
+		d->capacity = sectors("capacity", v);
+	} else if ((v = value_of(arg, "layout"))) {
+		d->layout = layout_of(v);
+	} else if ((v = value_of(arg, "tables"))) {
+		if (strcmp(v, "all"))
+			die(2, "tables: only 'all'");
+		d->all_tables = true;
+	} else {
+		die(2, "unknown key '%s'", arg);
+	}
+}
+
+static void check(struct disk *d)
+{
+	if (!d->capacity)
+		die(2, "capacity= is missing");
+	if (d->format == COWD && d->capacity == 1ull << 32)
+		d->capacity--;
+	if (d->format == COWD && d->capacity > UINT32_MAX)
+		die(2, "capacity is beyond COWD");
+	if (!d->grain || d->grain > 1u << 20)
+		die(2, "grain is out of range");
+	if (d->format == COWD)
+		d->gtes = 4096;
+	if (!d->gtes || d->gtes > 1u << 20)
+		die(2, "gtes is out of range");
+	if (d->format != SESPARSE && strcmp(d->unmapped, "none"))
+		die(2, "unmapped= is for sesparse");
+	if (d->format == SESPARSE && d->layout == TABLES_LAST)
+		die(2, "sesparse has its tables in a fixed place");
+	if (d->base && !d->descriptor)
+		die(2, "base= needs descriptor=");
+	if (d->format != HOSTED)
+		d->rgd = d->desc = false;
+	d->grains = ceil_div(d->capacity, d->grain);
+	d->ngde = ceil_div(d->grains, d->gtes);
+	d->gtsec = ceil_div(d->gtes * d->esize, SECTOR);
+	if (d->ngde > MAX_GDES)
+		die(2, "the directory is too large");
+}
+
+static void plan(struct disk *d)
+{
+	d->gd = grab(d->ngde, sizeof(*d->gd));
+	choose_grains(d);
+	choose_order(d);
+	switch (d->format) {
+	case COWD:
+		place_cowd(d);
+		break;
+	case HOSTED:
+		place_hosted(d);
+		break;
+	case SESPARSE:
+		place_sesparse(d);
+		break;
+	}
+	if (d->format != SESPARSE && d->free > UINT32_MAX)
+		die(2, "the file would pass 2 TiB");
+}
+
+static int extent(enum format format, int argc, char **argv)
+{
+	static const uint64_t default_grain[] = {1, 128, 8};
+	struct disk d = {
+		.format = format, .path = argv[0], .alloc = "none", .zero = "none",
+		.unmapped = "none", .parentcid = "ffffffff", .grain = default_grain[format],
+		.gtes = format == HOSTED ? 512 : 4096, .seed = 1, .rgd = true, .desc = true,
+		.esize = format == SESPARSE ? 8 : 4,
+	};
+
+	for (int i = 1; i < argc; i++)
+		read_key(&d, argv[i]);
+	check(&d);
+	plan(&d);
+	make(&d);
+	for (int i = 1; i < argc; i++)
+		damage(&d, argv[i]);
+	finish(d.fd, d.path);
+	free(d.gd);
+	free(d.rgt);
+	free(d.ent);
+	free(d.order);
+	return 0;
+}
+
+static int pattern(int argc, char **argv)
+{
+	uint64_t n, key;
+	struct out o;
+	int fd;
+
+	if (argc < 2 || argc > 3)
+		die(2, "usage: mkvmdk pattern FILE SIZE [SEED]");
+	n = sectors("SIZE", argv[1]);
+	key = mix(argc > 2 ? number("SEED", argv[2]) : 1);
+	fd = create(argv[0]);
+	o = out_open(fd, argv[0]);
+	for (uint64_t lba = 0; lba < n; lba++)
+		fill_sector(out_sector(&o, lba * SECTOR), lba, key);
+	out_close(&o);
+	finish(fd, argv[0]);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 3)
+		die(2, "usage: mkvmdk pattern|cowd|hosted|sesparse FILE ...");
+	if (!strcmp(argv[1], "pattern"))
+		return pattern(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "cowd"))
+		return extent(COWD, argc - 2, argv + 2);
+	if (!strcmp(argv[1], "hosted"))
+		return extent(HOSTED, argc - 2, argv + 2);
+	if (!strcmp(argv[1], "sesparse"))
+		return extent(SESPARSE, argc - 2, argv + 2);
+	die(2, "unknown format '%s'", argv[1]);
+}

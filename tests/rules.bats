@@ -1,0 +1,129 @@
+# Rules of the tree itself: who may include whom, who may print, what the compilers and shellcheck
+# say, what installing leaves behind.
+
+load helpers
+
+setup() {
+	cd "$TOP" || return
+	# Set on the command line of the make that runs us, they would reach the make we run.
+	unset CFLAGS CPPFLAGS LDFLAGS BUILD CC CI TESTS PREFIX DESTDIR
+}
+
+# What each file may include: our headers without .h, then <libraries>. base.h is everyone's. A .h
+# and a .c of one name share a line.
+rooms() {
+	cat <<-'END'
+	base
+	source      source <zlib>
+	run         source run
+	descriptor  source run format descriptor
+	format      source run
+	gtree       source run format gtree
+	cowd        source run format gtree
+	hosted      source run format gtree stream
+	sesparse    source run format gtree
+	stream      source run format gtree stream <zlib>
+	flat        source run format gtree
+	undo        source run format undo <zlib>
+	image       source run descriptor format image
+	chain       source run descriptor format image chain
+	ring        ring <liburing>
+	target      target
+	pump        source run ring target pump
+	jobs        run undo image chain target pump jobs
+	apply       run undo image chain target pump jobs
+	verify      run undo image chain target pump jobs
+	info        run undo image chain target pump jobs
+	progress    progress
+	json        json
+	vmdksync    source run image chain target jobs progress json
+	END
+}
+
+@test "a file includes only what its room may know" {
+	bad=0
+	for f in vmdksync.c lib/*.[ch]; do
+		[ -e "$f" ] || continue
+		room=${f##*/}
+		room=${room%.*}
+		line=$(rooms | awk -v r="$room" '$1 == r { $1 = "base"; print }')
+		if [ -z "$line" ]; then
+			echo "$f: belongs to no room, see rooms() in $BATS_TEST_FILENAME"
+			bad=1
+		fi
+		includes=$(sed -n -e 's/^[ \t]*#[ \t]*include[ \t]*"\(.*\)".*/\1/p' \
+			-e 's/^[ \t]*#[ \t]*include[ \t]*\(<liburing[^>]*\.h>\).*/\1/p' \
+			-e 's/^[ \t]*#[ \t]*include[ \t]*\(<zlib\.h>\).*/\1/p' "$f")
+		for i in $includes; do
+			name=${i/.h/}
+			case $i in
+			'<liburing'*) name='<liburing>' ;;
+			esac
+			if [[ " $line " != *" $name "* ]]; then
+				echo "$f: may not include $i"
+				bad=1
+			fi
+		done
+	done
+	[ "$bad" = 0 ]
+}
+
+@test "every room of the table has a file" {
+	for room in $(rooms | awk '{ print $1 }'); do
+		if ! compgen -G "lib/$room.[ch]" >/dev/null && [ ! -e "$room.c" ]; then
+			echo "no file for $room"
+			return 1
+		fi
+	done
+}
+
+# The words a C file is left with when its comments and strings are gone.
+code() {
+	gcc -fpreprocessed -dD -E -P "$1" 2>/dev/null | sed 's/"\([^"\\]\|\\.\)*"/""/g'
+}
+
+@test "only vmdksync.c prints or exits" {
+	requires gcc
+	calls='v?f?printf|v?dprintf|puts|fputs|putc|fputc|putchar|fwrite|perror|psignal'
+	calls+='|exit|_exit|_Exit|quick_exit|abort|errx?|warnx?|syslog|stdout|stderr'
+	bad=0
+	for f in lib/*.[ch]; do
+		if code "$f" | grep -nE "(^|[^A-Za-z0-9_>.])(($calls) *\\(|std(out|err)\\b)"; then
+			echo "$f: prints or exits"
+			bad=1
+		fi
+	done
+	[ "$bad" = 0 ]
+}
+
+@test "the jobs know no stdio" {
+	run -1 grep -n '<stdio' lib/jobs.h lib/apply.c lib/verify.c lib/info.c
+}
+
+@test "install, then uninstall, leaves no file" {
+	requires make gcc
+	args=(BUILD="$BATS_TEST_TMPDIR/b" DESTDIR="$BATS_TEST_TMPDIR/root dir" PREFIX=/opt/x)
+	make "${args[@]}" install
+	[ -x "$BATS_TEST_TMPDIR/root dir/opt/x/bin/vmdksync" ]
+	if [ -e vmdksync.1 ]; then
+		[ -f "$BATS_TEST_TMPDIR/root dir/opt/x/share/man/man1/vmdksync.1" ]
+	fi
+	make "${args[@]}" uninstall
+	run -0 find "$BATS_TEST_TMPDIR/root dir" ! -type d
+	[ -z "$output" ]
+}
+
+@test "shellcheck has nothing to say" {
+	requires make shellcheck
+	make lint-shell
+}
+
+@test "gcc builds everything without a warning" {
+	requires make gcc
+	make BUILD="$BATS_TEST_TMPDIR/b" CC=gcc WERROR=1 everything
+}
+
+@test "clang builds everything without a warning" {
+	requires make clang
+	make BUILD="$BATS_TEST_TMPDIR/b" CC=clang WERROR=1 everything
+}

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Installs what is missing on Debian and its kin.
+# Usage: sh tests/setup.sh build|test
+#   build: to build the program and run the demo
+#   test:  to run every test as well
+set -eu
+
+packages='gcc make libc6-dev liburing-dev zlib1g-dev pkg-config qemu-utils'
+case ${1-} in
+build) ;;
+test) packages="$packages bats parallel shellcheck clang strace jq util-linux" ;;
+*)
+	echo "usage: sh tests/setup.sh build|test" >&2
+	exit 2
+	;;
+esac
+
+if ! command -v apt-get >/dev/null || ! command -v dpkg-query >/dev/null; then
+	echo "setup.sh: no apt here; please install what these are called on your system: $packages" >&2
+	exit 1
+fi
+
+missing=
+for p in $packages; do
+	# shellcheck disable=SC2016 # dpkg-query expands it
+	dpkg-query -W -f '${Status}\n' "$p" 2>/dev/null | grep -q ' installed$' || missing="$missing $p"
+done
+[ -n "$missing" ] || exit 0
+
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	if ! command -v sudo >/dev/null; then
+		echo "setup.sh: need root to install:$missing" >&2
+		exit 1
+	fi
+	sudo=sudo
+fi
+
+echo "setup.sh: installing$missing" >&2
+# shellcheck disable=SC2086 # words are meant
+{
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 update
+	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 \
+		install -y --no-install-recommends $missing
+} >&2
