@@ -2,7 +2,7 @@
 #
 # Variables a packager may set, in the environment or on the command line:
 #   PREFIX    where to install (/usr/local)      DESTDIR   staging folder put before PREFIX
-#   CC        compiler (cc)                      CPPFLAGS, CFLAGS, LDFLAGS   the usual; they come last
+#   CC        compiler (cc)                      CPPFLAGS, CFLAGS, LDFLAGS   the usual; come last
 #   BUILD     folder of the objects (build/plain), one for each set of flags worth keeping
 #   WERROR    not empty: warnings are errors (so too when CI is set)
 #   V         not empty: show the commands

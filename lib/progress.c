@@ -124,8 +124,8 @@ void progress_show(struct progress *p, uint64_t done)
 	size_text(a, done);
 	size_text(r, p->rate < 1e18 ? (uint64_t)p->rate : 0);
 	if (p->total) {
-		unsigned percent = (unsigned)((double)min_u64(done, p->total) * 100 /
-					      (double)p->total);
+		unsigned percent =
+		    (unsigned)((double)min_u64(done, p->total) * 100 / (double)p->total);
 		double left = done < p->total ? (double)(p->total - done) : 0;
 
 		if (done < p->total && percent > 99)

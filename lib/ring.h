@@ -19,6 +19,7 @@ struct xfer {
 	void *buf;
 	size_t len;   /* bytes, at most 1 GiB */
 	uint64_t off; /* bytes */
+	void *owner;  /* the caller's */
 	/* err: 0 or -errno. A read that meets the end of the file is -ENODATA, a write that makes
 	 * no progress is -ENOSPC. x->done_len tells how many bytes were moved. */
 	void (*done)(struct xfer *x, int err);

@@ -42,8 +42,8 @@ struct target_map {
 	struct span window; /* where the extents below tell everything */
 	size_t n;
 	struct span written[EXTENTS]; /* ascending; neighbours that touch are one */
-	struct span hole, data;       /* the last ones found; empty when not known */
-	int dir;                      /* where a created file lies, or -1 */
+	struct span hole, data;	      /* the last ones found; empty when not known */
+	int dir;		      /* where a created file lies, or -1 */
 	union {
 		struct fiemap fm;
 		char room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
@@ -133,8 +133,8 @@ static int check_type(const struct target *t, const struct stat *st, struct err 
 	}
 }
 
-static int check_inputs(const struct target *t, const struct stat *st,
-			const struct target_opts *o, struct err *e)
+static int check_inputs(const struct target *t, const struct stat *st, const struct target_opts *o,
+			struct err *e)
 {
 	for (size_t i = 0; i < o->n_inputs; i++) {
 		const struct identity *id = &o->inputs[i];
@@ -172,8 +172,7 @@ static int check_loop(const struct target *t, const struct stat *st, const struc
 	return 0;
 }
 
-static int open_failed(const struct target *t, int code, const struct target_opts *o,
-		       struct err *e)
+static int open_failed(const struct target *t, int code, const struct target_opts *o, struct err *e)
 {
 	switch (code) {
 	case EBUSY:
@@ -249,8 +248,7 @@ static bool under_dev(const char *dir, int fd)
 		       dev.st_dev != root.st_dev && st.st_dev == dev.st_dev);
 }
 
-static int make_file(struct target *t, const char *path, const struct target_opts *o,
-		     struct err *e)
+static int make_file(struct target *t, const char *path, const struct target_opts *o, struct err *e)
 {
 	static const char exists[] = "exists already; --create makes new files only";
 	struct stat st;
@@ -321,8 +319,7 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
 			    (unsigned long long)t->size, (unsigned long long)o->need);
 	/* a guest leaves some blocks alone; small files get no slack to be thin in */
 	slack = min_u64(1 << 20, t->size / 64);
-	t->thick = t->device ||
-		   (!t->created && (uint64_t)st->st_blocks * 512 + slack >= t->size);
+	t->thick = t->device || (!t->created && (uint64_t)st->st_blocks * 512 + slack >= t->size);
 	return 0;
 }
 
@@ -458,8 +455,8 @@ static void open_direct(struct target *t, const struct stat *st, bool read_only)
 
 static void plan_zeroing(struct target *t, const struct stat *st)
 {
-	bool thin = t->device ? queue_number(st->st_rdev, "queue/discard_max_bytes") > 0
-			      : !t->thick;
+	bool thin =
+	    t->device ? queue_number(st->st_rdev, "queue/discard_max_bytes") > 0 : !t->thick;
 
 	if (!thin)
 		t->no_zero |= PUNCH;

@@ -9,7 +9,7 @@
  *
  *	capacity=N grain=N gtes=N seed=N version=N flags=N unclean=1
  *	alloc=SPEC zero=SPEC unmapped=SPEC	unmapped (sesparse) wins over zero, zero over alloc;
- *				an unmapped grain that is in alloc too keeps its stale grain index
+ *				an unmapped grain also in alloc keeps its stale grain index
  *		SPEC: PART[+PART...]; PART: all none every:N random:COUNT runs:COUNT:MIN:MAX
  *		or a list of grains and ranges 0,5,7-9,last
  *	layout=seq|random|reverse|tables-last	(tables-last: not sesparse)
@@ -1087,7 +1087,7 @@ static uint64_t symbol(const struct disk *d, const char **s)
 static uint64_t scan_place(const struct disk *d, const char **s, unsigned int unit)
 {
 	const char *start = *s;
-	bool gdend = strstr(*s, "gdend") != NULL;
+	bool gdend = !strncmp(*s, "gdend", 5) || !strncmp(*s, "rgdend", 6);
 	uint64_t v, n;
 	char sign;
 
@@ -1168,16 +1168,15 @@ static void poke_gde(struct disk *d, const char *arg, bool redundant)
 
 	if (redundant && !d->rgd)
 		die(2, "no redundant directory");
-	/* One entry past the end is a place too: padding, or what a wrong count would read. */
 	i = scan_index(&arg, d->ngde);
 	poke(d, (redundant ? d->rgdoff : d->gdoff) * SECTOR + i * d->esize, d->esize, colon(arg));
 }
 
 static void poke_gte(struct disk *d, const char *arg, const uint64_t *tables)
 {
-	/* Entries of the last table past the last grain can be reached as well. */
-	uint64_t g = scan_index(&arg, d->grains > d->ngde * d->gtes ? d->grains :
-				d->ngde * d->gtes);
+	/* The entries of the last table past the last grain can be named as well. */
+	uint64_t limit = strncmp(arg, "last", 4) ? d->ngde * d->gtes : d->grains;
+	uint64_t g = scan_index(&arg, limit);
 
 	poke(d, table_at(tables, g / d->gtes) + g % d->gtes * d->esize, d->esize, colon(arg));
 }
@@ -1334,6 +1333,12 @@ static void check(struct disk *d)
 		d->gtes = 4096;
 	if (!d->gtes || d->gtes > 1u << 20)
 		die(2, "gtes is out of range");
+	if (d->format != SESPARSE && (d->version | d->flags) > UINT32_MAX)
+		die(2, "version= or flags= is too large");
+	if (d->unclean > (d->format == HOSTED ? UINT8_MAX : UINT32_MAX))
+		die(2, "unclean= is too large");
+	if (d->pad > 1ull << 40)
+		die(2, "pad= is too large");
 	if (d->format != SESPARSE && strcmp(d->unmapped, "none"))
 		die(2, "unmapped= is for sesparse");
 	if (d->format == SESPARSE && d->layout == TABLES_LAST)

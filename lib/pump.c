@@ -1,0 +1,455 @@
+/* See pump.h. The numbers below were measured; the commit that changes one says against what. */
+#include "pump.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define BIG (1024u * 1024)  /* largest single write */
+#define SMALL (64u * 1024)
+#define BIG_SLOTS 20u
+#define SMALL_SLOTS 192u
+#define SLOTS (BIG_SLOTS + SMALL_SLOTS)
+#define PIECES 64u          /* runs in one batch */
+#define RING_DEPTH 256u
+#define SUBMIT_AT 32u       /* transfers queued before the kernel hears of them */
+#define ZERO_WORTH (64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is
+				 * thin: a system call each costs more */
+#define PAGE 4096u
+
+/* Neighbouring runs on their way. Between two of them may lie a gap inside one block of the target;
+ * then, and at ragged ends, the block is read first. */
+struct batch {
+	struct run piece[PIECES];
+	unsigned pieces;
+	uint64_t off, end;  /* guest bytes from the first piece to the last */
+	bool direct;
+};
+
+enum slot_state { FREE, PREREAD, FILL, WRITE };
+
+struct slot {
+	struct pump *pump;
+	enum slot_state state;
+	uint8_t *buf;       /* stands for guest byte `from` on */
+	uint64_t from, to;  /* what the write covers; block aligned when direct */
+	unsigned waiting;   /* transfers of this state in flight */
+	struct batch b;
+	struct xfer xfer[PIECES + 1];
+};
+
+struct pump {
+	struct target *t;
+	struct ring *ring;  /* reads, and direct writes */
+	struct ring *line;  /* buffered writes: the kernel would hand them to one worker, which is
+			     * slower than to make them here */
+	struct err *e;
+	const struct pump_opts *o;
+	struct pump_stats *stats;
+	int failed;
+	uint64_t align;     /* two writes in flight never share a stretch of this size */
+	uint64_t direct_to; /* direct writes end here at the latest */
+	unsigned queued;    /* transfers the kernel has not heard of */
+	struct batch open;  /* being gathered */
+	struct slot slot[SLOTS];
+	struct slot *small[SMALL_SLOTS], *big[BIG_SLOTS]; /* free ones, last used on top */
+	unsigned n_small, n_big;
+	uint8_t *memory;
+};
+
+static uint64_t down(uint64_t v, uint64_t align)
+{
+	return v & ~(align - 1);
+}
+
+static uint64_t up(uint64_t v, uint64_t align)
+{
+	return down(v + align - 1, align);
+}
+
+static void set_failed(struct pump *p, int r)
+{
+	if (!p->failed)
+		p->failed = r;
+}
+
+static void moved(struct pump *p, uint64_t bytes)
+{
+	if (p->o->moved)
+		p->o->moved(p->o->arg, bytes);
+}
+
+static bool is_big(const struct slot *s)
+{
+	return s < s->pump->slot + BIG_SLOTS;
+}
+
+static void release(struct slot *s)
+{
+	struct pump *p = s->pump;
+
+	s->state = FREE;
+	if (is_big(s))
+		p->big[p->n_big++] = s;
+	else
+		p->small[p->n_small++] = s;
+}
+
+/* Lets the rings work until at least `min` callbacks have run, or nothing is left in flight. */
+static void wait_for(struct pump *p, unsigned min)
+{
+	int ran = ring_wait(p->line, 0), r;
+
+	p->queued = 0;
+	r = ring_wait(p->ring, ran < (int)min ? min - (unsigned)ran : 0);
+	if (r < 0)
+		set_failed(p, fail(p->e, -r, "I/O ring: %s", strerror(-r)));
+	ring_wait(p->line, 0);
+}
+
+static void put(struct ring *ring, struct slot *s, int fd, uint8_t *buf, uint64_t len,
+		uint64_t off, void (*done)(struct xfer *, int))
+{
+	/* all transfers of a state are put before one of them is done: this one is free */
+	struct xfer *x = &s->xfer[s->waiting++];
+
+	*x = (struct xfer){.fd = fd,
+			   .write = s->state == WRITE,
+			   .buf = buf,
+			   .len = (size_t)len,
+			   .off = off,
+			   .owner = s,
+			   .done = done};
+	ring_put(ring, x);
+	s->pump->queued++;
+}
+
+static void write_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+	struct pump *p = s->pump;
+	uint64_t data = 0, zero = 0;
+
+	s->waiting--;
+	if (err) {
+		set_failed(p, fail(p->e, -err, "%s: writing %llu bytes at byte %llu: %s", p->t->name,
+				   (unsigned long long)x->len, (unsigned long long)x->off,
+				   strerror(-err)));
+	} else {
+		for (unsigned i = 0; i < s->b.pieces; i++)
+			*(s->b.piece[i].kind == RUN_ZERO ? &zero : &data) += s->b.piece[i].len;
+		p->stats->written += data;
+		p->stats->zeroed += zero;
+		moved(p, data + zero);
+	}
+	release(s);
+}
+
+/* The batch stands whole in its buffer. */
+static void write_batch(struct slot *s)
+{
+	struct pump *p = s->pump;
+
+	if (p->failed) {
+		release(s);
+		return;
+	}
+	s->state = WRITE;
+	p->stats->begun = true;
+	p->stats->writes++;
+	put(s->b.direct ? p->ring : p->line, s, s->b.direct ? p->t->direct : p->t->fd, s->buf,
+	    s->to - s->from, s->from, write_done);
+}
+
+static const struct run *piece_at(const struct slot *s, const uint8_t *buf)
+{
+	uint64_t off = s->from + (uint64_t)(buf - s->buf);
+	unsigned i = 0;
+
+	while (i + 1 < s->b.pieces && s->b.piece[i + 1].off <= off)
+		i++;
+	return &s->b.piece[i];
+}
+
+static void read_failed(struct pump *p, const char *name, const struct xfer *x, int err)
+{
+	set_failed(p, fail(p->e, err == -ENODATA ? EBADMSG : -err,
+			   "%s: reading %llu bytes at byte %llu: %s", name,
+			   (unsigned long long)x->len, (unsigned long long)x->off,
+			   err == -ENODATA ? "the file became shorter while it was read"
+					   : strerror(-err)));
+}
+
+static void fill_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (err)
+		read_failed(s->pump, piece_at(s, x->buf)->src->name, x, err);
+	if (--s->waiting == 0)
+		write_batch(s);
+}
+
+/* Brings the pieces to their places in the buffer. */
+static void fill_batch(struct slot *s)
+{
+	struct pump *p = s->pump;
+
+	s->state = FILL;
+	for (unsigned i = 0; !p->failed && i < s->b.pieces; i++) {
+		const struct run *run = &s->b.piece[i];
+		uint8_t *buf = s->buf + (run->off - s->from);
+		int r = 0;
+
+		if (run->kind == RUN_ZERO)
+			memset(buf, 0, run->len);
+		else if (run->kind == RUN_PACKED)
+			r = reader_fetch(run, buf, p->e);
+		else if (run->src->fd < 0)
+			r = source_read(run->src, run->pos, buf, run->len, "data", p->e);
+		else
+			put(p->ring, s, run->src->fd, buf, run->len, run->pos, fill_done);
+		if (r < 0)
+			set_failed(p, r);
+	}
+	if (!s->waiting)
+		write_batch(s);
+}
+
+static void preread_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (err)
+		read_failed(s->pump, s->pump->t->name, x, err);
+	if (--s->waiting)
+		return;
+	if (s->pump->failed)
+		release(s);
+	else
+		fill_batch(s);
+}
+
+/* Reads the blocks of the target that the batch covers only in part. */
+static void preread(struct slot *s)
+{
+	const struct target *t = s->pump->t;
+	uint64_t last = UINT64_MAX;
+
+	s->state = PREREAD;
+	for (unsigned i = 0; i <= s->b.pieces; i++) {
+		/* what lies before piece i, and behind the last one */
+		uint64_t a = i ? s->b.piece[i - 1].off + s->b.piece[i - 1].len : s->from;
+		uint64_t b = i < s->b.pieces ? s->b.piece[i].off : s->to;
+		uint64_t block = down(a, t->block);
+
+		if (a == b || block == last)
+			continue;
+		last = block;
+		put(s->pump->ring, s, t->direct, s->buf + (block - s->from), t->block, block,
+		    preread_done);
+	}
+	if (!s->waiting)
+		fill_batch(s);
+}
+
+/* Whether something in flight touches an aligned stretch that [from, to) touches. */
+static bool in_flight(const struct pump *p, uint64_t from, uint64_t to)
+{
+	from = down(from, p->align);
+	to = up(to, p->align);
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (p->slot[i].state != FREE && p->slot[i].from < to && from < p->slot[i].to)
+			return true;
+	return false;
+}
+
+/* Sends the open batch on its way. */
+static void launch(struct pump *p)
+{
+	struct batch *b = &p->open;
+	uint64_t from, to;
+	struct slot *s;
+	bool big;
+
+	if (!b->pieces)
+		return;
+	from = b->direct ? down(b->off, p->t->block) : b->off;
+	to = b->direct ? up(b->end, p->t->block) : b->end;
+	big = to - from > SMALL;
+	while (!p->failed && (!(big ? p->n_big : p->n_small) || in_flight(p, from, to)))
+		wait_for(p, 1);
+	if (p->failed)
+		return;
+	s = big ? p->big[--p->n_big] : p->small[--p->n_small];
+	s->from = from;
+	s->to = to;
+	s->b = *b;
+	b->pieces = 0;
+	preread(s);
+	if (p->queued >= SUBMIT_AT || ring_busy(p->line))
+		wait_for(p, 0);
+}
+
+/* Adds a run to the open batch, or begins a new one. Nothing is cut but at multiples of BIG, so a
+ * cut never lies inside a block. */
+static void gather(struct pump *p, struct run run)
+{
+	const uint64_t block = p->t->block;
+	struct batch *b = &p->open;
+
+	while (run.len && !p->failed) {
+		uint64_t n = min_u64(run.len, down(run.off, BIG) + BIG - run.off);
+		uint64_t from = down(run.off, block), to = up(run.off + n, block);
+		bool direct = p->t->direct >= 0 && to <= p->direct_to &&
+			      target_written(p->t, from, to - from);
+		struct run piece = run;
+
+		piece.len = n;
+		if (b->pieces &&
+		    (b->direct != direct || b->off / BIG != piece.off / BIG ||
+		     (piece.off != b->end &&
+		      (!direct || piece.off < b->end || from >= up(b->end, block)))))
+			launch(p);
+		if (b->pieces && run_joins(&b->piece[b->pieces - 1], &piece)) {
+			b->piece[b->pieces - 1].len += n;
+		} else {
+			if (b->pieces == PIECES)
+				launch(p);
+			if (p->failed)
+				return;
+			if (!b->pieces) {
+				b->off = piece.off;
+				b->direct = direct;
+			}
+			b->piece[b->pieces++] = piece;
+		}
+		b->end = piece.off + n;
+		if (n == run.len)
+			return;
+		run_trim_front(&run, n);
+	}
+}
+
+/* Zeros sent as bytes, but for what is a hole. */
+static void gather_zeros(struct pump *p, uint64_t off, uint64_t end)
+{
+	if (off == end)
+		return;
+	if (target_is_hole(p->t, off, end - off)) {
+		p->stats->zeroed += end - off;
+		moved(p, end - off);
+		return;
+	}
+	gather(p, (struct run){.off = off, .len = end - off, .kind = RUN_ZERO});
+}
+
+static void zero(struct pump *p, const struct run *run)
+{
+	uint64_t end = run->off + run->len;
+	uint64_t a = min_u64(up(run->off, p->align), end), b = max_u64(down(end, p->align), a);
+	int r;
+
+	if (a == b || (p->t->thick && b - a < ZERO_WORTH)) {
+		gather_zeros(p, run->off, end);
+		return;
+	}
+	gather_zeros(p, run->off, a);
+	while (!p->failed && in_flight(p, a, b))
+		wait_for(p, 1);
+	if (p->failed)
+		return;
+	p->stats->begun = true;
+	r = target_zero(p->t, a, b - a, p->e);
+	if (r < 0) {
+		set_failed(p, r);
+	} else if (r > 0) {
+		p->stats->zeroed += b - a;
+		moved(p, b - a);
+	} else {
+		gather_zeros(p, a, b);
+	}
+	gather_zeros(p, b, end);
+}
+
+static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct pump_stats *stats,
+			     struct err *e)
+{
+	struct pump *p = calloc(1, sizeof(*p));
+	uint8_t *buf;
+
+	if (!p)
+		return NULL;
+	/* pages that no batch ever needs are never touched, and cost nothing */
+	p->memory = mmap(NULL, (size_t)BIG_SLOTS * BIG + (size_t)SMALL_SLOTS * SMALL,
+			 PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p->memory == MAP_FAILED) {
+		free(p);
+		return NULL;
+	}
+	buf = p->memory;
+	p->t = t;
+	p->o = o;
+	p->e = e;
+	p->stats = stats;
+	p->align = t->device ? t->block : max_u64(t->block, PAGE);
+	p->direct_to = down(t->size, t->block);
+	for (unsigned i = 0; i < SLOTS; i++) {
+		p->slot[i].pump = p;
+		p->slot[i].buf = buf;
+		buf += i < BIG_SLOTS ? BIG : SMALL;
+		release(&p->slot[i]);
+	}
+	return p;
+}
+
+static void pump_free(struct pump *p)
+{
+	munmap(p->memory, (size_t)BIG_SLOTS * BIG + (size_t)SMALL_SLOTS * SMALL);
+	ring_free(p->ring);
+	ring_free(p->line);
+	free(p);
+}
+
+int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
+	     struct pump_stats *stats, struct err *e)
+{
+	struct pump *p = pump_new(t, o, stats, e);
+	struct run run;
+	int got;
+
+	*stats = (struct pump_stats){0};
+	if (!p)
+		return fail(e, ENOMEM, "out of memory");
+	got = ring_new(&p->ring, RING_DEPTH, o->in_line, e);
+	if (!got)
+		got = ring_new(&p->line, 1, true, e);
+	if (got < 0) {
+		pump_free(p);
+		return got;
+	}
+	stats->ring = ring_kind(p->ring);
+	while (!p->failed) {
+		if (o->stop && o->stop(o->arg)) {
+			stats->stopped = true;
+			break;
+		}
+		got = reader_next(r, &run, e);
+		if (got < 0)
+			set_failed(p, got);
+		if (got <= 0)
+			break;
+		stats->runs++;
+		if (run.kind == RUN_ZERO)
+			zero(p, &run);
+		else
+			gather(p, run);
+	}
+	if (!p->failed)
+		launch(p);
+	while (ring_busy(p->ring) || ring_busy(p->line))
+		wait_for(p, 1);
+	got = p->failed;
+	pump_free(p);
+	return got;
+}

@@ -1,0 +1,340 @@
+/*
+ * vmdksync: writes the allocated grains of VMware snapshot deltas onto a disk.
+ *
+ * Options, messages and exit status; the only file that prints or exits. Joins the jobs to the
+ * progress line. Must not know leaf formats, the ring or the pump's insides.
+ */
+#include "chain.h"
+#include "image.h"
+#include "jobs.h"
+#include "progress.h"
+#include "target.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#ifndef VERSION
+#define VERSION "unknown"
+#endif
+
+enum exit_status { DONE = 0, DIFFERENT = 1, UNTOUCHED = 2, BEGUN = 3 };
+
+enum force { FORCE_BUSY = 1, FORCE_GD = 2, FORCE_RGD = 4 };
+
+static const struct {
+	const char *word;
+	enum force bit;
+} force_words[] = {{"busy", FORCE_BUSY}, {"gd", FORCE_GD}, {"rgd", FORCE_RGD}};
+
+struct options {
+	bool dry_run, create, quiet, in_line, strict;
+	int progress; /* -1: where stderr is a terminal */
+	int verbose;
+	unsigned force;
+	char **inputs;
+	size_t n_inputs;
+	const char *target;
+};
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_signal(int sig)
+{
+	stop_signal = sig;
+}
+
+static const char usage[] =
+	"Usage: vmdksync [OPTIONS] DELTA TARGET\n"
+	"Writes the allocated grains of a VMware snapshot delta onto TARGET, a raw file or a block\n"
+	"device that holds the disk the delta was taken from. Nothing else of TARGET changes.\n"
+	"\n"
+	"DELTA is an extent as ESX(i), Workstation or qemu wrote it: COWD (-delta.vmdk) or hosted\n"
+	"sparse (.vmdk, -s001.vmdk), told apart by content.\n"
+	"\n"
+	"      --dry-run       check everything, say what would be written, write nothing\n"
+	"      --create        make TARGET, a new sparse file of the disk's size\n"
+	"      --strict        refuse what is only odd (warnings become errors)\n"
+	"      --force=WORD    override one refusal:\n"
+	"                        busy  TARGET is mounted, locked or in use\n"
+	"                        gd    the two copies of a directory differ: use the first\n"
+	"                        rgd   ... or are damaged: use the redundant one\n"
+	"      --no-uring      plain reads and writes instead of io_uring\n"
+	"  -p, --progress      show progress even if stderr is no terminal\n"
+	"  -q, --quiet         no progress, no summary, no warnings\n"
+	"  -v, --verbose       say what is done, and how\n"
+	"  -h, --help          this text\n"
+	"  -V, --version       the version\n"
+	"\n"
+	"Exit status: 0 done, and on stable storage; 2 trouble, TARGET is untouched; 3 trouble after\n"
+	"writing began (running again is safe).\n";
+
+static struct progress *progress;
+static bool quiet;
+
+static void complain(const char *text)
+{
+	progress_clear(progress);
+	fprintf(stderr, "vmdksync: %s\n", text);
+}
+
+static void on_warning(void *arg, const char *text)
+{
+	(void)arg;
+	if (quiet)
+		return;
+	progress_clear(progress);
+	fprintf(stderr, "vmdksync: warning: %s\n", text);
+}
+
+/* What a user typed, safe to print. */
+static const char *shown(const char *word)
+{
+	const char *text = name_text(word);
+
+	return text ? text : "?";
+}
+
+static void __attribute__((noreturn, format(printf, 1, 2))) bad_usage(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	complain(text);
+	fputs("Try 'vmdksync --help'.\n", stderr);
+	exit(UNTOUCHED);
+}
+
+static unsigned force_word(const char *word)
+{
+	for (size_t i = 0; i < sizeof(force_words) / sizeof(*force_words); i++)
+		if (!strcmp(word, force_words[i].word))
+			return force_words[i].bit;
+	bad_usage("--force=%s: there is no such word (busy, gd, rgd)", shown(word));
+}
+
+static void parse(struct options *o, int argc, char **argv)
+{
+	enum { DRY_RUN = 256, CREATE, STRICT, FORCE, NO_URING };
+	static const struct option longs[] = {
+		{"dry-run", no_argument, NULL, DRY_RUN},
+		{"create", no_argument, NULL, CREATE},
+		{"strict", no_argument, NULL, STRICT},
+		{"force", required_argument, NULL, FORCE},
+		{"no-uring", no_argument, NULL, NO_URING},
+		{"progress", no_argument, NULL, 'p'},
+		{"quiet", no_argument, NULL, 'q'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	*o = (struct options){.progress = -1};
+	while ((c = getopt_long(argc, argv, "pqvhV", longs, NULL)) != -1) {
+		switch (c) {
+		case DRY_RUN:
+			o->dry_run = true;
+			break;
+		case CREATE:
+			o->create = true;
+			break;
+		case STRICT:
+			o->strict = true;
+			break;
+		case FORCE:
+			o->force |= force_word(optarg);
+			break;
+		case NO_URING:
+			o->in_line = true;
+			break;
+		case 'p':
+			o->progress = 1;
+			break;
+		case 'q':
+			o->quiet = true;
+			break;
+		case 'v':
+			o->verbose++;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(fflush(stdout) ? UNTOUCHED : DONE);
+		case 'V':
+			puts("vmdksync " VERSION);
+			exit(fflush(stdout) ? UNTOUCHED : DONE);
+		default: /* getopt has said what */
+			fputs("Try 'vmdksync --help'.\n", stderr);
+			exit(UNTOUCHED);
+		}
+	}
+	if ((o->force & FORCE_GD) && (o->force & FORCE_RGD))
+		bad_usage("--force=gd and --force=rgd exclude each other");
+	if (argc - optind < 2)
+		bad_usage("a DELTA and a TARGET are needed");
+	if (argc - optind > 2)
+		bad_usage("one DELTA and one TARGET, please: %d names were given", argc - optind);
+	o->inputs = argv + optind;
+	o->n_inputs = (size_t)(argc - optind - 1);
+	o->target = argv[argc - 1];
+	quiet = o->quiet;
+}
+
+static struct identity identify(const struct stat *st)
+{
+	return (struct identity){.dev = st->st_dev,
+				 .ino = st->st_ino,
+				 .rdev = st->st_rdev,
+				 .device = S_ISBLK(st->st_mode)};
+}
+
+struct work {
+	const struct options *o;
+	struct image *image;
+	struct target *target;
+	struct totals totals;
+	struct pump_stats stats;
+	uint64_t done;
+};
+
+static bool on_stop(void *arg)
+{
+	(void)arg;
+	return stop_signal != 0;
+}
+
+static void on_moved(void *arg, uint64_t bytes)
+{
+	struct work *w = arg;
+
+	w->done += bytes;
+	progress_show(progress, w->done);
+}
+
+static void say_plan(const struct work *w)
+{
+	char disk[32], data[32], zero[32];
+
+	fprintf(stderr,
+		"vmdksync: %s: %s version %u, disk of %s (%" PRIu64 " sectors), grains of %" PRIu64
+		" bytes\n",
+		w->image->name, w->image->facts.format, w->image->facts.version,
+		size_text(disk, w->image->reader->size), w->image->reader->size / SECTOR,
+		w->image->facts.grain);
+	fprintf(stderr,
+		"vmdksync: %s: %s of data (%" PRIu64 " bytes) and %s of zeros (%" PRIu64
+		" bytes) in %" PRIu64 " runs\n",
+		w->image->name, size_text(data, w->totals.data), w->totals.data,
+		size_text(zero, w->totals.zero), w->totals.zero, w->totals.runs);
+}
+
+static void say_summary(const struct work *w)
+{
+	char data[32], zero[32], rate[32];
+	double seconds = progress_seconds(progress);
+	uint64_t bytes = w->stats.written + w->stats.zeroed;
+
+	fprintf(stderr,
+		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " runs; %.1f s, %s/s; on stable "
+		"storage\n",
+		w->target->name, size_text(data, w->stats.written),
+		size_text(zero, w->stats.zeroed), w->stats.runs, seconds,
+		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes));
+}
+
+static int open_target(struct work *w, struct err *e)
+{
+	const struct identity input = identify(&w->image->st);
+	const char *name = w->image->name;
+	const struct target_opts opts = {
+		.need = w->image->reader->size,
+		.read_only = w->o->dry_run,
+		.create = w->o->create,
+		.force_busy = w->o->force & FORCE_BUSY,
+		.inputs = &input,
+		.input_names = &name,
+		.n_inputs = 1,
+	};
+
+	return target_open(&w->target, w->o->target, &opts, e);
+}
+
+static int run(struct work *w, struct err *e)
+{
+	const struct options *o = w->o;
+	const struct format_opts formats = {.copies = o->force & FORCE_GD    ? COPY_PRIMARY
+						      : o->force & FORCE_RGD ? COPY_REDUNDANT
+									     : COPIES_EQUAL};
+	const struct pump_opts pump = {
+		.in_line = o->in_line, .stop = on_stop, .moved = on_moved, .arg = w};
+	bool bar = o->progress == 1 || (o->progress < 0 && isatty(STDERR_FILENO));
+	int r;
+
+	r = image_open(&w->image, o->inputs[0], &formats, e);
+	if (!r)
+		r = job_scan(w->image->reader, &w->totals, e);
+	if (!r)
+		r = open_target(w, e);
+	if (r < 0)
+		return r;
+	if (o->verbose || o->dry_run)
+		say_plan(w);
+	if (o->dry_run) {
+		fprintf(stderr, "vmdksync: %s: dry run, nothing was written\n", w->target->name);
+		return 0;
+	}
+	progress = progress_new(bar && !quiet ? STDERR_FILENO : -1, "vmdksync",
+				w->totals.data + w->totals.zero);
+	r = job_apply(w->image->reader, w->target, &pump, &w->stats, e);
+	progress_clear(progress);
+	if (o->verbose)
+		fprintf(stderr, "vmdksync: %s: %s, %s, %" PRIu64 " writes\n", w->target->name,
+			w->stats.ring, w->target->direct >= 0 ? "direct where allocated" : "buffered",
+			w->stats.writes);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	struct options o;
+	struct work w = {.o = &o};
+	struct err e = {.warn = on_warning};
+	struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+	enum exit_status status;
+	int r;
+
+	parse(&o, argc, argv);
+	e.strict = o.strict;
+	/* a second signal kills; a write beyond the size limit is an error like others */
+	sigaction(SIGINT, &act, NULL);
+	sigaction(SIGTERM, &act, NULL);
+	sigaction(SIGHUP, &act, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
+
+	r = run(&w, &e);
+	status = r == 0 && !w.stats.stopped ? DONE : w.stats.begun ? BEGUN : UNTOUCHED;
+	if (r < 0)
+		complain(e.msg);
+	if (w.stats.stopped || (r < 0 && w.stats.begun))
+		fprintf(stderr,
+			"vmdksync: %s: %s after %" PRIu64 " of %" PRIu64
+			" bytes; running again is safe\n",
+			w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
+			w.stats.written + w.stats.zeroed, w.totals.data + w.totals.zero);
+	else if (!r && !o.quiet && !o.dry_run)
+		say_summary(&w);
+	progress_free(progress);
+	target_free(w.target);
+	image_free(w.image);
+	return status;
+}
