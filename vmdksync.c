@@ -4,7 +4,6 @@
  * Options, messages and exit status; the only file that prints or exits. Joins the jobs to the
  * progress line. Must not know leaf formats, the ring or the pump's insides.
  */
-#include "chain.h"
 #include "image.h"
 #include "jobs.h"
 #include "progress.h"
