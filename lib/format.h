@@ -23,5 +23,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 	      struct format_facts *facts, struct err *e);
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
 		struct format_facts *facts, struct err *e);
+int sesparse_open(struct reader **out, struct source *src, const struct format_opts *o,
+		  struct format_facts *facts, struct err *e);
 
 #endif

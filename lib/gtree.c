@@ -37,6 +37,7 @@ struct gtree_walk {
 	bool first;
 	uint64_t *claimed;     /* NULL: nothing is claimed in this walk */
 	uint64_t claim_from;   /* sector of the first bit */
+	uint64_t claim_next;   /* first sector behind the bitmap that wants to be claimed */
 	bool warned_beyond;
 	/* later walks */
 	struct kept *kept;
@@ -58,6 +59,9 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 
 	if (!w->claimed)
 		return 0;
+	if (b > w->claim_from + CLAIM_SECTORS)
+		w->claim_next =
+			min_u64(w->claim_next, max_u64(a, w->claim_from + CLAIM_SECTORS));
 	a = max_u64(a, w->claim_from);
 	b = min_u64(b, w->claim_from + CLAIM_SECTORS);
 	while (a < b) {
@@ -104,6 +108,7 @@ static int claim_stretch(struct gtree *g, uint64_t from, struct err *e)
 	if (!w->claimed)
 		return fail(e, ENOMEM, "out of memory");
 	w->claim_from = from;
+	w->claim_next = UINT64_MAX;
 	for (size_t i = 0; !r && i < g->shape.areas; i++)
 		r = claim(g, g->shape.area[i].at, g->shape.area[i].end, g->shape.area[i].what, 0, e);
 	restart(w);
@@ -423,10 +428,10 @@ static int gtree_next(struct reader *reader, struct run *run, struct err *e)
 		return r;
 	}
 	/* the first walk ends: claim what lies further back in the file */
-	while (w->claim_from + CLAIM_SECTORS < div_up(g->src->size, SECTOR)) {
+	while (w->claim_next != UINT64_MAX) {
 		struct run other;
 
-		r = claim_stretch(g, w->claim_from + CLAIM_SECTORS, e);
+		r = claim_stretch(g, w->claim_next, e);
 		if (r < 0)
 			return r;
 		do

@@ -8,7 +8,7 @@ set -eu
 packages='gcc make libc6-dev liburing-dev zlib1g-dev pkg-config qemu-utils'
 case ${1-} in
 build) ;;
-test) packages="$packages bats parallel shellcheck clang strace jq util-linux" ;;
+test) packages="$packages bats parallel shellcheck clang strace jq util-linux time" ;;
 *)
 	echo "usage: sh tests/setup.sh build|test" >&2
 	exit 2

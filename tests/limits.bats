@@ -1,0 +1,131 @@
+# How much work and memory things take: counted, never timed.
+
+load helpers
+
+# traced CALLS ARG...: how many of the system calls the program with ARG... makes.
+traced() {
+	local calls=$1
+
+	strace -f -qq -e signal=none -e trace="$calls" -o "$BATS_TEST_TMPDIR/trace" \
+		"$VMDKSYNC" "${@:2}" || return
+	# a call that a thread was interrupted in has two lines
+	grep -vc 'resumed>' "$BATS_TEST_TMPDIR/trace" || :
+}
+
+# What -v calls writes.
+writes_of() {
+	sed -n 's/.*[ ,]\([0-9]*\) writes.*/\1/p'
+}
+
+# in_memory MIB ARG...: the program with ARG... keeps its peak below that.
+in_memory() {
+	local peak
+
+	command time -f %M -o "$BATS_TEST_TMPDIR/peak" "$VMDKSYNC" "${@:2}" || return
+	peak=$(cat "$BATS_TEST_TMPDIR/peak")
+	echo "peak: $peak KiB: ${*:2}"
+	[ "$peak" -lt $(($1 * 1024)) ]
+}
+
+# has_ring: skips where the kernel has no io_uring for us.
+has_ring() {
+	"$MKVMDK" cowd probe capacity=8 alloc=0
+	vs -v --create probe probe.out 2>&1 | grep -q io_uring || skip 'no io_uring here'
+}
+
+@test "100,000 scattered grains take far fewer submissions than grains" {
+	requires strace
+	cd "$BATS_TEST_TMPDIR"
+	has_ring
+	"$MKVMDK" pattern target 800000 9
+	sync target
+	"$MKVMDK" cowd delta capacity=800000 alloc=every:8 apply=target
+	want=$(sum target)
+	"$MKVMDK" pattern target 800000 9
+	sync target
+	n=$(traced io_uring_enter,pread64,pwrite64,preadv,pwritev,preadv2,pwritev2,read,write -q delta target)
+	echo "$n system calls"
+	[ "$n" -lt $((100000 / 8)) ]
+	[ "$(grep -c io_uring_enter trace)" -gt 0 ]
+	[ "$(sum target)" = "$want" ]
+}
+
+@test "neighbours are written as one, whatever their order in the file" {
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" pattern base 40000 9
+	for format in cowd hosted; do
+		for layout in seq tables-last; do
+			for how in '' --no-uring; do
+				"$MKVMDK" "$format" delta capacity=40000 grain=8 alloc=1024-3071 \
+					layout="$layout"
+				cp base target
+				sync target
+				# shellcheck disable=SC2086 # none or one option
+				n=$(vs -v $how delta target 2>&1 | writes_of)
+				echo "$format $layout $how: $n writes"
+				[ "$n" -ge 8 ]
+				[ "$n" -le 16 ]
+			done
+		done
+	done
+}
+
+@test "8 MiB whose grains lie in random order are written by at most 64 KiB at a time" {
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" pattern target 40000 9
+	"$MKVMDK" cowd delta capacity=40000 alloc=8192-24575 layout=random apply=target
+	want=$(sum target)
+	"$MKVMDK" pattern target 40000 9
+	sync target
+	n=$(vs -v delta target 2>&1 | writes_of)
+	echo "$n writes"
+	[ "$n" -le 300 ]
+	[ "$(sum target)" = "$want" ]
+}
+
+@test "memory: 2 TiB of COWD, every directory entry used" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" cowd delta capacity=2T alloc=0,4294967,last+random:1000 tables=all
+	truncate -s $((4294967295 * 512)) target || skip 'no files of 2 TiB here'
+	in_memory 64 -q delta target
+	in_memory 64 -q --no-uring delta target
+}
+
+# The delta has no end that memory would have to hold: 512 MiB stand for 10 GiB, which
+# VMDKSYNC_BIG_TESTS=1 makes.
+@test "memory: a delta full of grains" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	size=512M
+	[ -z "${VMDKSYNC_BIG_TESTS-}" ] || size=10G
+	"$MKVMDK" cowd delta capacity="$size" grain=16 alloc=all
+	in_memory 64 -q --create delta target
+	rm target
+}
+
+@test "memory: a delta full of grains of a sector, in random order" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" cowd delta capacity=128M alloc=all layout=random
+	in_memory 64 -q --create delta target
+	rm target
+}
+
+@test "one grain on a target of 2 TiB takes no look at the rest" {
+	requires strace
+	cd "$BATS_TEST_TMPDIR"
+	truncate -s $((4294967295 * 512)) target || skip 'no files of 2 TiB here'
+	"$MKVMDK" cowd delta capacity=2T alloc=4000000000
+	for how in '' --no-uring; do
+		# shellcheck disable=SC2086 # none or one option
+		n=$(traced all -q $how delta target)
+		echo "$how: $n system calls"
+		# a sanitizer makes calls of its own
+		[ "$FLAVOUR" = plain ] && limit=300 || limit=3000
+		[ "$n" -lt "$limit" ]
+		cmp -n 512 <(tail -c +2048000000001 target | head -c 512) \
+			<(tail -c 512 delta | head -c 512) ||
+			cmp -n 512 <(tail -c +2048000000001 target | head -c 512) <(tail -c 1024 delta)
+	done
+}
