@@ -50,18 +50,19 @@ static void on_signal(int sig)
 
 static const char usage[] =
 	"Usage: vmdksync [OPTIONS] DELTA TARGET\n"
-	"Writes the allocated grains of a VMware snapshot delta onto TARGET, a raw file or a block\n"
-	"device that holds the disk the delta was taken from. Nothing else of TARGET changes.\n"
+	"Writes the allocated grains of a VMware snapshot delta onto TARGET, a raw file\n"
+	"or a block device that holds the disk the delta was taken from. Nothing else of\n"
+	"TARGET changes.\n"
 	"\n"
-	"DELTA is an extent as ESX(i), Workstation or qemu wrote it: COWD (-delta.vmdk) or hosted\n"
-	"sparse (.vmdk, -s001.vmdk), told apart by content.\n"
+	"DELTA is an extent as ESX(i), Workstation or qemu wrote it: COWD (-delta.vmdk)\n"
+	"or hosted sparse (.vmdk, -s001.vmdk), told apart by content.\n"
 	"\n"
 	"      --dry-run       check everything, say what would be written, write nothing\n"
 	"      --create        make TARGET, a new sparse file of the disk's size\n"
 	"      --strict        refuse what is only odd (warnings become errors)\n"
 	"      --force=WORD    override one refusal:\n"
 	"                        busy  TARGET is mounted, locked or in use\n"
-	"                        gd    the two copies of a directory differ: use the first\n"
+	"                        gd    the copies of a directory differ: use the first\n"
 	"                        rgd   ... or are damaged: use the redundant one\n"
 	"      --no-uring      plain reads and writes instead of io_uring\n"
 	"  -p, --progress      show progress even if stderr is no terminal\n"
@@ -70,8 +71,8 @@ static const char usage[] =
 	"  -h, --help          this text\n"
 	"  -V, --version       the version\n"
 	"\n"
-	"Exit status: 0 done, and on stable storage; 2 trouble, TARGET is untouched; 3 trouble after\n"
-	"writing began (running again is safe).\n";
+	"Exit status: 0 done, and on stable storage; 2 trouble, TARGET is untouched;\n"
+	"3 trouble after writing began (running again is safe).\n";
 
 static struct progress *progress;
 static bool quiet;
@@ -280,7 +281,7 @@ static int run(struct work *w, struct err *e)
 
 	r = image_open(&w->image, o->inputs[0], &formats, e);
 	if (!r)
-		r = job_scan(w->image->reader, &w->totals, e);
+		r = job_scan(w->image->reader, &pump, &w->totals, e);
 	if (!r)
 		r = open_target(w, e);
 	if (r < 0)

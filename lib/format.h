@@ -25,5 +25,9 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		struct format_facts *facts, struct err *e);
 int sesparse_open(struct reader **out, struct source *src, const struct format_opts *o,
 		  struct format_facts *facts, struct err *e);
+/* `size` bytes of src from byte `at` on, raw; holes of the file are zeros. */
+int flat_open(struct reader **out, struct source *src, uint64_t at, uint64_t size, struct err *e);
+/* `size` bytes of zeros. name: printable, has to outlive the reader. */
+int zero_open(struct reader **out, const char *name, uint64_t size, struct err *e);
 
 #endif

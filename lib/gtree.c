@@ -289,7 +289,7 @@ static uint64_t grain_len(const struct gtree *g, uint64_t n)
 /* Decodes entry k of the table in work and checks where it leads. */
 static int decode(struct gtree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
-	uint64_t len = grain_len(g, n);
+	uint64_t len = g->shape.packed ? 1 : grain_len(g, n);
 	int kind = g->shape.grain_at(g, n, raw, g->walk->first, pos, e);
 
 	if (kind != GRAIN_DATA)
@@ -300,6 +300,18 @@ static int decode(struct gtree *g, uint64_t n, uint64_t raw, uint64_t *pos, stru
 			    " lies outside the file of %" PRIu64 " bytes",
 			    g->reader.name, n, *pos / SECTOR, g->src->size);
 	return kind;
+}
+
+static void set_data(struct gtree *g, struct run *run, uint64_t pos)
+{
+	run->pos = pos;
+	if (g->shape.packed) {
+		run->kind = RUN_PACKED;
+		run->leaf = &g->reader;
+	} else {
+		run->kind = RUN_RAW;
+		run->src = g->src;
+	}
 }
 
 /* The next stretch of grains that lie one behind the other. 1, 0 at the end of the walk, -errno. */
@@ -345,7 +357,7 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 		if (kind == GRAIN_NONE)
 			continue;
 		n = base + begin;
-		for (; w->k < used; w->k++) {
+		for (; w->k < used && !(g->shape.packed && kind == GRAIN_DATA); w->k++) {
 			uint64_t raw = entry(g, p + w->k * g->shape.width);
 
 			if (!raw)
@@ -363,10 +375,8 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 			run->kind = RUN_ZERO;
 			return 1;
 		}
-		run->kind = RUN_RAW;
-		run->src = g->src;
-		run->pos = pos;
-		r = claim(g, pos, pos + run->len, "grain", n, e);
+		set_data(g, run, pos);
+		r = claim(g, pos, pos + (g->shape.packed ? SECTOR : run->len), "grain", n, e);
 		return r < 0 ? r : 1;
 	}
 }
@@ -408,11 +418,8 @@ static int gtree_next(struct reader *reader, struct run *run, struct err *e)
 			return 0;
 		w->kept_at++;
 		*run = (struct run){.off = k->off, .len = k->len, .kind = RUN_ZERO};
-		if (k->pos != UINT64_MAX) {
-			run->kind = RUN_RAW;
-			run->src = g->src;
-			run->pos = k->pos;
-		}
+		if (k->pos != UINT64_MAX)
+			set_data(g, run, k->pos);
 		return 1;
 	}
 	if (w->first && !w->claimed) {
@@ -464,6 +471,13 @@ static int gtree_rewind(struct reader *reader, struct err *e)
 	return 0;
 }
 
+static int gtree_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
+{
+	struct gtree *g = container_of(reader, struct gtree, reader);
+
+	return g->shape.unpack(g, run, buf, e);
+}
+
 static void walk_free(struct gtree_walk *w)
 {
 	free(w->dir);
@@ -479,6 +493,8 @@ static void gtree_free(struct reader *reader)
 {
 	struct gtree *g = container_of(reader, struct gtree, reader);
 
+	if (g->shape.free)
+		g->shape.free(g);
 	source_free(g->src);
 	walk_free(g->walk);
 	free(g);
@@ -487,6 +503,13 @@ static void gtree_free(struct reader *reader)
 static const struct reader_ops gtree_ops = {
 	.next = gtree_next,
 	.rewind = gtree_rewind,
+	.free = gtree_free,
+};
+
+static const struct reader_ops packed_ops = {
+	.next = gtree_next,
+	.rewind = gtree_rewind,
+	.fetch = gtree_fetch,
 	.free = gtree_free,
 };
 
@@ -529,6 +552,6 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 	g->walk = w;
 	g->shape = *shape;
 	g->src = src;
-	reader_init(&g->reader, &gtree_ops, src->name, shape->size);
+	reader_init(&g->reader, shape->packed ? &packed_ops : &gtree_ops, src->name, shape->size);
 	return 0;
 }

@@ -32,6 +32,9 @@ struct gtree_shape {
 	uint32_t width;   /* of an entry of either, 4 or 8 bytes */
 	struct gtree_area area[GTREE_AREAS];
 	size_t areas;
+	/* Grains are packed: each is a run of its own, of kind PACKED, whose pos is that of its
+	 * record; only the first sector of that is claimed. grain_at checks the record. */
+	bool packed;
 	/* raw: the entry as it stands in the file, not 0 (that is "none" in every format). Table i:
 	 * 1 and where it is (bytes), or 0, or -errno. */
 	int (*table)(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e);
@@ -39,6 +42,9 @@ struct gtree_shape {
 	 * first walk, the one that warns. */
 	int (*grain_at)(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 			struct err *e);
+	/* where packed: the bytes of a run, as in reader_ops.fetch */
+	int (*unpack)(struct gtree *g, const struct run *run, void *buf, struct err *e);
+	void (*free)(struct gtree *g); /* frees what the leaf added, not g; may be NULL */
 };
 
 /* A leaf has this in front of what it adds. */

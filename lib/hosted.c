@@ -1,11 +1,13 @@
 /*
- * Room 2: hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, without
- * compression. Knows their header and entries; the walk is gtree's. Facts: "Virtual Disk Format 5.0"
+ * Room 2: hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, plain
+ * and compressed (streamOptimized). Knows their header, footer and entries; the walk is gtree's,
+ * compressed grains and markers are stream's. Facts: "Virtual Disk Format 5.0"
  * (hosted sparse extents); which flags are incompatible from open-vmdk's vmdk/sparse.c; entry 1 from
  * QEMU's block/vmdk.c.
  */
 #include "format.h"
 #include "gtree.h"
+#include "stream.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -33,6 +35,11 @@ enum { /* byte offsets in the header */
 	AT_COMPRESS = 77,
 };
 
+#define MAGIC 0x564d444bu
+#define GD_AT_END UINT64_MAX /* the footer says where the directory is */
+#define FOOTER_TYPE 3u
+#define TAIL_MAX 65536u      /* zeros behind the end marker over which the footer is looked for */
+
 #define FLAG_NEWLINES 0x1u
 #define FLAG_REDUNDANT 0x2u
 #define FLAG_ZEROED 0x4u
@@ -44,6 +51,7 @@ struct hosted {
 	struct gtree tree;
 	uint64_t overhead; /* sectors before the first grain */
 	bool zeroed, warned_overhead;
+	struct unpacker *unpacker; /* NULL: grains are plain */
 };
 
 static int hosted_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
@@ -77,7 +85,24 @@ static int hosted_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, u
 			    g->reader.name, n, raw, h->overhead) < 0)
 			return -EBADMSG;
 	}
+	if (first && h->unpacker) {
+		uint64_t bytes;
+		int r = grain_marker(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
+
+		if (r < 0)
+			return r;
+	}
 	return GRAIN_DATA;
+}
+
+static int hosted_unpack(struct gtree *g, const struct run *run, void *buf, struct err *e)
+{
+	return grain_inflate(container_of(g, struct hosted, tree)->unpacker, run, buf, e);
+}
+
+static void hosted_free(struct gtree *g)
+{
+	unpacker_free(container_of(g, struct hosted, tree)->unpacker);
 }
 
 /* The fields that do not say where anything is. */
@@ -98,15 +123,59 @@ static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
 		return fail(e, ENOTSUP,
 			    "%s: hosted sparse header: flags 0x%" PRIx32 " ask for unknown features",
 			    src->name, flags);
-	if (flags & (FLAG_COMPRESSED | FLAG_MARKERS))
+	if (!(flags & FLAG_COMPRESSED) != !(flags & FLAG_MARKERS))
 		return fail(e, ENOTSUP,
-			    "%s: the grains are compressed (flags 0x%" PRIx32
-			    ": streamOptimized), which this version does not read",
+			    "%s: hosted sparse header: flags 0x%" PRIx32
+			    " ask for compressed grains without markers, or the reverse",
 			    src->name, flags);
-	if (le16(h + AT_COMPRESS) > 1)
+	if (le16(h + AT_COMPRESS) > 1 ||
+	    ((flags & FLAG_COMPRESSED) && le16(h + AT_COMPRESS) != 1))
 		return fail(e, ENOTSUP, "%s: hosted sparse header: compression %u is unknown",
 			    src->name, le16(h + AT_COMPRESS));
 	return 0;
+}
+
+/* Whether f, a header, is the footer of the file whose first sector is h. */
+static bool is_footer(const uint8_t *h, const uint8_t *f)
+{
+	return le32(f) == MAGIC && le64(f + AT_GD) && le64(f + AT_GD) != GD_AT_END &&
+	       !memcmp(h + AT_VERSION, f + AT_VERSION, AT_DESC - AT_VERSION) &&
+	       !memcmp(h + AT_ENTRIES, f + AT_ENTRIES, 4) &&
+	       !memcmp(h + AT_COMPRESS, f + AT_COMPRESS, 2);
+}
+
+/*
+ * The file ends with a marker, the footer, an end marker (all zero), and possibly more zeros. 1 and
+ * the position of the footer, which is read into f; 0 when there is none that can be believed.
+ */
+static int find_footer(struct source *src, const uint8_t *h, uint8_t *f, uint64_t *pos,
+		       struct err *e)
+{
+	const uint64_t end = src->size / SECTOR * SECTOR;
+	const size_t n = (size_t)min_u64(end, TAIL_MAX + 3 * SECTOR);
+	uint8_t *tail = malloc(n);
+	size_t zeros = 0, at = n;
+	int r;
+
+	if (!tail)
+		return fail(e, ENOMEM, "out of memory");
+	r = source_read(src, end - n, tail, n, "end of the file", e);
+	while (!r && at && all_zero(tail + at - SECTOR, SECTOR)) {
+		at -= SECTOR;
+		zeros++;
+	}
+	if (!r && at >= 2 * SECTOR && zeros) {
+		const uint8_t *marker = tail + at - 2 * SECTOR, *p = tail + at - SECTOR;
+
+		if (is_footer(h, p) && le64(marker) == 1 && !le32(marker + 8) &&
+		    le32(marker + 12) == FOOTER_TYPE) {
+			memcpy(f, p, HEADER);
+			*pos = end - n + at - SECTOR;
+			r = 1;
+		}
+	}
+	free(tail);
+	return r;
 }
 
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
@@ -115,8 +184,11 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	uint8_t h[HEADER];
 	uint64_t capacity, grain, desc, desc_size, entries, rgd, gd, overhead, tables, dir_bytes;
 	const uint64_t file_sectors = src->size / SECTOR;
+	uint8_t footer[HEADER] = {0};
+	uint64_t footer_at = 0;
 	struct gtree_shape shape;
 	struct hosted *hosted;
+	bool scan = false, packed;
 	uint32_t flags;
 	int r;
 
@@ -126,6 +198,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (r < 0)
 		return r;
 	flags = le32(h + AT_FLAGS);
+	packed = flags & FLAG_COMPRESSED;
 	capacity = le64(h + AT_CAPACITY);
 	grain = le64(h + AT_GRAIN);
 	desc = le64(h + AT_DESC);
@@ -156,7 +229,17 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    " entries is over the limit of %" PRIu64,
 			    src->name, tables, DIR_MAX);
 	dir_bytes = tables * 4;
-	if (gd < 1 || gd > file_sectors)
+	if (packed && gd == GD_AT_END) {
+		r = find_footer(src, h, footer, &footer_at, e);
+		if (r < 0)
+			return r;
+		scan = !r;
+		if (r) { /* what it does not repeat of the header, the header says */
+			rgd = le64(footer + AT_RGD);
+			gd = le64(footer + AT_GD);
+		}
+	}
+	if (!scan && (gd < 1 || gd > file_sectors))
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
 			    " lies outside the file of %" PRIu64 " bytes",
@@ -172,7 +255,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    "%s: hosted sparse header: descriptor of %" PRIu64
 			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
 			    src->name, desc_size, desc, src->size);
-	if ((flags & FLAG_REDUNDANT) && (rgd < 1 || rgd > file_sectors || rgd == gd))
+	if (!scan && (flags & FLAG_REDUNDANT) && (rgd < 1 || rgd > file_sectors || rgd == gd))
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: redundant grain directory at file sector "
 			    "%" PRIu64 ", grain directory at %" PRIu64
@@ -181,6 +264,24 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (o->copies == COPY_REDUNDANT && !(flags & FLAG_REDUNDANT))
 		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
 			    src->name, flags);
+	if (scan) {
+		const struct stream_shape stream = {
+			.size = capacity * SECTOR,
+			.grain = grain * SECTOR,
+			.start = overhead * SECTOR,
+			.table_sectors = div_up(entries * 4, SECTOR),
+			.dir_sectors = div_up(dir_bytes, SECTOR),
+		};
+
+		r = warning(e, "%s: has no usable footer; its grains are found by their markers",
+			    src->name);
+		if (!r)
+			r = stream_open(out, src, &stream, e);
+		*facts = (struct format_facts){.format = "streamOptimized",
+					       .version = le32(h + AT_VERSION),
+					       .grain = stream.grain};
+		return r;
+	}
 	shape = (struct gtree_shape){
 		.size = capacity * SECTOR,
 		.grain = grain * SECTOR,
@@ -192,12 +293,18 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.areas = 1,
 		.table = hosted_table,
 		.grain_at = hosted_grain,
+		.packed = packed,
+		.unpack = packed ? hosted_unpack : NULL,
+		.free = hosted_free,
 	};
 	shape.area[shape.areas++] =
 		(struct gtree_area){shape.dir, shape.dir + dir_bytes, "grain directory"};
 	if (desc)
 		shape.area[shape.areas++] = (struct gtree_area){
 			desc * SECTOR, (desc + desc_size) * SECTOR, "descriptor"};
+	if (footer_at) /* and its marker */
+		shape.area[shape.areas++] = (struct gtree_area){
+			footer_at - SECTOR, footer_at + HEADER, "footer"};
 	if ((flags & FLAG_REDUNDANT) && o->copies == COPIES_EQUAL) {
 		shape.mirror = rgd * SECTOR;
 		shape.area[shape.areas++] = (struct gtree_area){
@@ -221,13 +328,17 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		return fail(e, ENOMEM, "out of memory");
 	hosted->overhead = overhead;
 	hosted->zeroed = flags & FLAG_ZEROED;
-	r = gtree_init(&hosted->tree, src, &shape, e);
+	if (packed)
+		r = unpacker_new(&hosted->unpacker, src, shape.size, shape.grain, e);
+	if (!r)
+		r = gtree_init(&hosted->tree, src, &shape, e);
 	if (r < 0) {
+		unpacker_free(hosted->unpacker);
 		free(hosted);
 		return r;
 	}
 	*facts = (struct format_facts){
-		.format = "hosted sparse", .version = le32(h + AT_VERSION), .grain = shape.grain};
+		.format = packed ? "streamOptimized" : "hosted sparse", .version = le32(h + AT_VERSION), .grain = shape.grain};
 	*out = &hosted->tree.reader;
 	return 0;
 }

@@ -147,6 +147,14 @@ bool source_is_hole(struct source *s, uint64_t off, uint64_t n)
 	return off < s->data && n <= s->data - off;
 }
 
+uint64_t source_stretch(struct source *s, uint64_t off, bool *hole)
+{
+	*hole = source_is_hole(s, off, 1);
+	if (s->fd < 0 || !S_ISREG(s->st.st_mode))
+		return s->size;
+	return *hole ? s->data : min_u64(s->hole, s->size);
+}
+
 void source_hint(struct source *s, uint64_t off, uint64_t n)
 {
 	if (s->fd >= 0)

@@ -34,6 +34,8 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 		struct err *e);
 /* Whether the range is known to be a hole of the file: it reads as zeros. */
 bool source_is_hole(struct source *s, uint64_t off, uint64_t n);
+/* Where the stretch of data, or of hole, that begins at off < size ends; *hole says which it is. */
+uint64_t source_stretch(struct source *s, uint64_t off, bool *hole);
 /* The range will be read soon. */
 void source_hint(struct source *s, uint64_t off, uint64_t n);
 

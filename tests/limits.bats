@@ -43,10 +43,16 @@ has_ring() {
 	want=$(sum target)
 	"$MKVMDK" pattern target 800000 9
 	sync target
-	n=$(traced io_uring_enter,pread64,pwrite64,preadv,pwritev,preadv2,pwritev2,read,write -q delta target)
-	echo "$n system calls"
-	[ "$n" -lt $((100000 / 8)) ]
-	[ "$(grep -c io_uring_enter trace)" -gt 0 ]
+	traced io_uring_enter,pread64,pwrite64,preadv,pwritev,preadv2,pwritev2,read,write -q delta target
+	enters=$(grep -v 'resumed>' trace | grep -c io_uring_enter)
+	others=$(grep -v 'resumed>' trace | grep -vc io_uring_enter)
+	echo "$enters submissions, $others other reads and writes"
+	# Each grain is two transfers, a read and a write. Measured: 12,499 submissions, 16 transfers
+	# in each; the limit allows for half as many in each, as completions come when they like.
+	[ "$enters" -gt 0 ]
+	[ "$enters" -lt $((2 * 100000 / 8)) ]
+	# the tables of the delta (196), and what starting takes
+	[ "$others" -lt 1000 ]
 	[ "$(sum target)" = "$want" ]
 }
 
@@ -124,8 +130,7 @@ has_ring() {
 		# a sanitizer makes calls of its own
 		[ "$FLAVOUR" = plain ] && limit=300 || limit=3000
 		[ "$n" -lt "$limit" ]
-		cmp -n 512 <(tail -c +2048000000001 target | head -c 512) \
-			<(tail -c 512 delta | head -c 512) ||
-			cmp -n 512 <(tail -c +2048000000001 target | head -c 512) <(tail -c 1024 delta)
+		# the grain is the last thing in the delta
+		cmp <(tail -c +2048000000001 target | head -c 512) <(tail -c 512 delta)
 	done
 }

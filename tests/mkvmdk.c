@@ -2,7 +2,7 @@
  * mkvmdk - make VMDK delta extents for tests, sound or damaged, and say what they must do.
  *
  *	mkvmdk pattern FILE SIZE [SEED]		raw file, every sector holds pattern data
- *	mkvmdk cowd|hosted|sesparse FILE key=value...
+ *	mkvmdk cowd|hosted|sesparse|stream FILE key=value...
  *
  * Made from the format description alone; shares no code with the program under test.
  * SIZE and capacity=: sectors, or bytes with a suffix K M G T (2T of COWD means its limit, 2^32-1).
@@ -14,7 +14,15 @@
  *		or a list of grains and ranges 0,5,7-9,last
  *	layout=seq|random|reverse|tables-last	(tables-last: not sesparse)
  *	tables=all		a table for every directory entry
- *	rgd=0|1 desc=0|1 parentcid=HEX parent=HINT	(hosted)
+ *	rgd=0|1 desc=0|1 parentcid=HEX parent=HINT	(hosted; stream, rgd=1 with variant=C only)
+ *	variant=A|B|C		(stream) A: the directory is found by the footer; B: by the header as
+ *				well; C: tables in front of the grains, no markers of them, no footer
+ *	progress=1		(stream) a type 4 marker, with 3 sectors, before the middle grain
+ *	eos=0|1 trailing=N	(stream) the end marker, and zero sectors behind it; A and B: eos=1
+ *	lastgrain=short|full	(stream) short: cutlast=1
+ *	bomb=G over=G short=G noend=G left=G flate=G	(stream) grain G unpacks to megabytes, to a
+ *				byte too many, to one too few; has no end; has 5 bytes behind it;
+ *				flate: it is one run of zero bytes (the model does not know), compressed
  *	fill=1			(cowd) header bytes 512-1023 are 'X'
  *	cutlast=1		a partial last grain is stored short, not padded with 0xEE
  *	pad=BYTES		zero bytes at the end
@@ -27,11 +35,10 @@
  *	cut=POS  print=SYMBOL
  *
  * POS is bytes or SYMBOL[+N|-N]; VALUE is a number or SYMBOL[+N|-N] counted in sectors.
- * SYMBOL: header gd gdend gt:I gtend:I rgd rgdend rgt:I rgtend:I grain:G grainend:G desc eof.
+ * SYMBOL: footer eos header gd gdend gt:I gtend:I rgd rgdend rgt:I rgtend:I grain:G grainend:G desc eof.
  * gdend is the end of the last used entry (as a VALUE: rounded up). I and G may be `last`.
  * Exit: 0 done, 1 system error, 2 bad recipe.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -51,8 +58,9 @@
 #define DESC_SECTORS	20u
 #define MIB_SECTORS	2048u
 
-enum format { COWD, HOSTED, SESPARSE };
+enum format { COWD, HOSTED, SESPARSE, STREAM };
 enum layout { SEQ, RANDOM, REVERSE, TABLES_LAST };
+enum odd { BOMB, OVER, SHORT, NOEND, LEFT, FLATE, ODDS };
 enum kind { DATA, ZERO, UNMAPPED };
 
 struct range {
@@ -81,10 +89,15 @@ struct disk {
 	const char *apply, *descriptor, *base, *parent, *parentcid;
 	uint64_t capacity, grain, gtes, seed, version, flags, unclean, pad;
 	bool have_version, have_flags, all_tables, rgd, desc, fill, cutlast;
+	const char *odd[ODDS];
+	uint64_t trailing;
+	char variant;
+	bool progress, eos, have_eos;
 	int fd;
 
 	uint64_t grains, ngde, gtsec, esize;
 	uint64_t gdoff, rgdoff, overhead, free, freegt, end;
+	uint64_t footer, eosoff, progressoff;
 	uint64_t *gd, *rgt;		/* file sector of each table, 0 none */
 	struct area bitmap, backmap, gts, gdarea, data;
 	struct ent *ent;
@@ -572,6 +585,31 @@ static uint64_t stored(const struct disk *d, uint64_t g)
 	return d->cutlast ? clipped(d, g) : d->grain;
 }
 
+/* Bytes of compressed data that stored blocks make of n. */
+static uint64_t stored_blocks(uint64_t n)
+{
+	return 2 + n + 5 * (n ? ceil_div(n, 65535) : 1) + 4;
+}
+
+static bool is_odd(const struct disk *d, enum odd odd, uint64_t g)
+{
+	return d->odd[odd] && number("grain", d->odd[odd]) == g;
+}
+
+/* Bytes that grain g unpacks to, but for a bomb. */
+static uint64_t unpacked(const struct disk *d, uint64_t g)
+{
+	return stored(d, g) * SECTOR + is_odd(d, OVER, g) - is_odd(d, SHORT, g);
+}
+
+/* Sectors of a grain in the file. */
+static uint64_t occupied(const struct disk *d, uint64_t g)
+{
+	if (d->format != STREAM)
+		return stored(d, g);
+	return ceil_div(12 + stored_blocks(unpacked(d, g)) + 5 * is_odd(d, LEFT, g), SECTOR);
+}
+
 static void place_table(struct disk *d, uint64_t t)
 {
 	if (d->gd[t])
@@ -589,7 +627,7 @@ static void place_grain(struct disk *d, struct ent *e)
 	if (!e->sec)
 		return;
 	e->sec = d->free;
-	d->end = d->free + stored(d, e->g);
+	d->end = d->free + occupied(d, e->g);
 	d->free = d->format == SESPARSE ? d->free + d->grain : d->end;
 }
 
@@ -675,6 +713,39 @@ static void place_hosted(struct disk *d)
 	d->end = d->free;
 }
 
+static void place_stream(struct disk *d)
+{
+	uint64_t gdsec = ceil_div(d->ngde * 4, SECTOR);
+
+	if (d->variant == 'C') {
+		place_hosted(d);
+	} else {
+		d->free = d->overhead = 128;
+		for (size_t i = 0; i < d->nent; i++) {
+			if (d->progress && i == d->nent / 2) {
+				d->progressoff = d->free;
+				d->free += 4;
+			}
+			place_grain(d, &d->ent[d->order[i]]);
+		}
+		for (uint64_t t = 0, i = 0; t < d->ngde; t++) {
+			while (i < d->nent && d->ent[i].g / d->gtes < t)
+				i++;
+			if (!d->all_tables && (i == d->nent || d->ent[i].g / d->gtes != t))
+				continue;
+			d->gd[t] = d->free + 1;
+			d->free += 1 + d->gtsec;
+		}
+		d->gdoff = d->free + 1;
+		d->footer = d->gdoff + gdsec + 1;
+		d->free = d->footer + 1;
+	}
+	if (d->eos)
+		d->eosoff = d->free++;
+	d->free += d->trailing;
+	d->end = d->free;
+}
+
 static struct area next_area(const struct area *before, uint64_t bytes)
 {
 	return (struct area){before->off + before->size,
@@ -749,29 +820,32 @@ static void put_cowd_header(const struct disk *d, uint8_t *p)
 
 static void put_hosted_header(const struct disk *d, uint8_t *p)
 {
-	bool zeros = strcmp(d->zero, "none") != 0;
+	bool zeros = strcmp(d->zero, "none") != 0, stream = d->format == STREAM;
+	uint32_t flags = stream ? 0x30001 : 1;
 	char *text = (char *)p + SECTOR;
 	size_t size = DESC_SECTORS * SECTOR;
 
 	put(p, 4, 0x564d444b);
-	put(p + 4, 4, d->have_version ? d->version : zeros ? 2 : 1);
-	put(p + 8, 4, d->have_flags ? d->flags : 1u | (d->rgd ? 2u : 0) | (zeros ? 4u : 0));
+	put(p + 4, 4, d->have_version ? d->version : stream ? 3 : zeros ? 2 : 1);
+	put(p + 8, 4, d->have_flags ? d->flags : flags | (d->rgd ? 2u : 0) | (zeros ? 4u : 0));
 	put(p + 12, 8, d->capacity);
 	put(p + 20, 8, d->grain);
 	put(p + 28, 8, d->desc ? 1 : 0);
 	put(p + 36, 8, d->desc ? DESC_SECTORS : 0);
 	put(p + 44, 4, d->gtes);
 	put(p + 48, 8, d->rgdoff);
-	put(p + 56, 8, d->gdoff);
+	put(p + 56, 8, stream && d->variant == 'A' ? UINT64_MAX : d->gdoff);
 	put(p + 64, 8, d->overhead);
 	put(p + 72, 1, d->unclean);
 	put(p + 73, 4, 0x0a0d200a);
+	put(p + 77, 2, stream);
 	if (!d->desc)
 		return;
-	text_descriptor(text, size, "aabbccdd", d->parentcid, "monolithicSparse", d->parent);
-	text_put(text, size, "RW %" PRIu64 " SPARSE \"%s\"\n\n# The Disk Data Base \n#DDB\n\n"
+	text_descriptor(text, size, "aabbccdd", d->parentcid,
+			stream ? "streamOptimized" : "monolithicSparse", d->parent);
+	text_put(text, size, "%s %" PRIu64 " SPARSE \"%s\"\n\n# The Disk Data Base \n#DDB\n\n"
 		 "ddb.virtualHWVersion = \"4\"\nddb.adapterType = \"lsilogic\"\n",
-		 d->capacity, base_name(d->path));
+		 stream ? "RDONLY" : "RW", d->capacity, base_name(d->path));
 }
 
 static void put_area(uint8_t *p, uint64_t off, uint64_t size)
@@ -813,6 +887,7 @@ static void write_header(struct disk *d)
 		put_cowd_header(d, head);
 		break;
 	case HOSTED:
+	case STREAM:
 		put_hosted_header(d, head);
 		break;
 	case SESPARSE:
@@ -891,6 +966,139 @@ static void write_grains(struct disk *d)
 	out_close(&o);
 }
 
+static void write_marker(struct disk *d, uint64_t sector, uint64_t value, uint32_t type)
+{
+	uint8_t m[SECTOR] = {0};
+
+	put(m, 8, value);
+	put(m + 12, 4, type);
+	write_at(d->fd, d->path, m, sizeof(m), sector * SECTOR);
+}
+
+/* RFC 1950 around stored blocks of RFC 1951. */
+static size_t deflate_stored(uint8_t *p, const uint8_t *data, size_t n, bool end)
+{
+	uint8_t *start = p;
+	uint32_t a = 1, b = 0;
+	size_t at = 0;
+
+	*p++ = 0x78;
+	*p++ = 0x01;
+	do {
+		size_t part = n - at < 65535 ? n - at : 65535;
+
+		*p++ = end && at + part == n;
+		put(p, 2, part);
+		put(p + 2, 2, ~part & 0xffff);
+		memcpy(p + 4, data + at, part);
+		p += 4 + part;
+		at += part;
+	} while (at < n);
+	for (at = 0; at < n; at++) {
+		a = (a + data[at]) % 65521;
+		b = (b + a) % 65521;
+	}
+	for (int i = 3; i >= 0; i--)
+		*p++ = (uint8_t)((b << 16 | a) >> (8 * i));
+	return (size_t)(p - start);
+}
+
+struct bits {
+	uint8_t *p;
+	uint64_t at;
+};
+
+static void put_bits(struct bits *b, uint32_t v, unsigned int n, bool high_first)
+{
+	for (unsigned int i = 0; i < n; i++, b->at++)
+		if (v >> (high_first ? n - 1 - i : i) & 1)
+			b->p[b->at / 8] |= (uint8_t)(1 << b->at % 8);
+}
+
+/* n zero bytes, n - 1 a multiple of 258 or cut to one: one literal, then copies of 258. */
+static size_t deflate_zeros(uint8_t *p, uint64_t n)
+{
+	struct bits b = {.p = p};
+	uint64_t copies = (n - 1) / 258;
+	uint64_t rest = (n - 1) % 258;
+	uint64_t sum = n % 65521;
+
+	put_bits(&b, 0x0178, 16, false);
+	put_bits(&b, 3, 3, false); /* last block, fixed codes */
+	for (uint64_t i = 0; i <= rest; i++)
+		put_bits(&b, 0x30, 8, true);
+	for (uint64_t i = 0; i < copies; i++) {
+		put_bits(&b, 0xc5, 8, true); /* 285 */
+		put_bits(&b, 0, 5, true);
+	}
+	put_bits(&b, 0, 7, true); /* 256: end */
+	b.at = round_up(b.at, 8);
+	p += b.at / 8;
+	p[0] = (uint8_t)(sum >> 8);
+	p[1] = (uint8_t)sum;
+	p[2] = 0;
+	p[3] = 1;
+	return (size_t)(b.at / 8 + 4);
+}
+
+static void write_record(struct disk *d, const struct ent *e, uint8_t *data, uint8_t *record)
+{
+	uint64_t key = mix(d->seed), n = unpacked(d, e->g), size = occupied(d, e->g) * SECTOR;
+	size_t len;
+
+	memset(record, 0, size);
+	for (uint64_t s = 0; s * SECTOR < n; s++) {
+		uint64_t lba = e->g * d->grain + s;
+
+		if (s < stored(d, e->g) && lba < d->capacity)
+			fill_sector(data + s * SECTOR, lba, key);
+		else
+			memset(data + s * SECTOR, 0xee, SECTOR);
+	}
+	if (is_odd(d, BOMB, e->g))
+		len = deflate_zeros(record + 12, 258 * ((size - 64) * 8 / 13));
+	else if (is_odd(d, FLATE, e->g))
+		len = deflate_zeros(record + 12, n);
+	else
+		len = deflate_stored(record + 12, data, n, !is_odd(d, NOEND, e->g));
+	if (is_odd(d, LEFT, e->g)) {
+		memset(record + 12 + len, 'L', 5);
+		len += 5;
+	}
+	put(record, 8, e->g * d->grain);
+	put(record + 8, 4, len);
+	write_at(d->fd, d->path, record, size, e->sec * SECTOR);
+}
+
+static void write_stream(struct disk *d)
+{
+	uint8_t *data = grab((d->grain + 1) * SECTOR, 1);
+	uint8_t *record = grab(12 + stored_blocks((d->grain + 2) * SECTOR) + SECTOR, 1);
+	uint8_t head[SECTOR];
+
+	for (size_t i = 0; i < d->nent; i++)
+		write_record(d, &d->ent[i], data, record);
+	if (d->progressoff) {
+		write_marker(d, d->progressoff, 3, 4);
+		memset(data, 0xaa, SECTOR);
+		for (unsigned int i = 1; i <= 3; i++)
+			write_at(d->fd, d->path, data, SECTOR, (d->progressoff + i) * SECTOR);
+	}
+	if (d->footer) {
+		for (uint64_t t = 0; t < d->ngde; t++)
+			if (d->gd[t])
+				write_marker(d, d->gd[t] - 1, d->gtsec, 1);
+		write_marker(d, d->gdoff - 1, ceil_div(d->ngde * 4, SECTOR), 2);
+		write_marker(d, d->footer - 1, 1, 3);
+		if (pread(d->fd, head, SECTOR, 0) != SECTOR)
+			die(1, "%s: read: %s", d->path, strerror(errno));
+		put(head + 56, 8, d->gdoff);
+		write_at(d->fd, d->path, head, SECTOR, d->footer * SECTOR);
+	}
+	free(data);
+	free(record);
+}
+
 /* The model: what the recipe, not the image, does to the disk. */
 static void apply(const struct disk *d)
 {
@@ -929,8 +1137,9 @@ static void write_text(const char *path, const char *text)
 
 static void write_descriptors(const struct disk *d)
 {
-	static const char *const create_type[] = {"vmfsSparse", "twoGbMaxExtentSparse", "seSparse"};
-	static const char *const extent[] = {"VMFSSPARSE", "SPARSE", "SESPARSE"};
+	static const char *const create_type[] = {"vmfsSparse", "twoGbMaxExtentSparse", "seSparse",
+						  "twoGbMaxExtentSparse"};
+	static const char *const extent[] = {"VMFSSPARSE", "SPARSE", "SESPARSE", "SPARSE"};
 	size_t stem = strlen(d->descriptor);
 	char text[16384], *path;
 
@@ -962,7 +1171,10 @@ static void make(struct disk *d)
 		write_directory(d, d->rgt, d->rgdoff);
 		write_tables(d, d->rgt);
 	}
-	write_grains(d);
+	if (d->format == STREAM)
+		write_stream(d);
+	else
+		write_grains(d);
 	set_size(d->fd, d->path, d->end * SECTOR + d->pad);
 	if (d->apply)
 		apply(d);
@@ -1002,7 +1214,8 @@ static const struct field sesparse_fields[] = {
 	{"vpad", 544, 8}, {NULL, 0, 0},
 };
 
-static const struct field *const fields[] = {cowd_fields, hosted_fields, sesparse_fields};
+static const struct field *const fields[] = {cowd_fields, hosted_fields, sesparse_fields,
+					    hosted_fields};
 
 static int by_grain(const void *key, const void *b)
 {
@@ -1034,7 +1247,7 @@ static uint64_t grain_at(const struct disk *d, uint64_t g, bool end)
 
 	if (!e || !e->sec)
 		die(2, "grain %" PRIu64 " has no data", g);
-	return (e->sec + (end ? stored(d, g) : 0)) * SECTOR;
+	return (e->sec + (end ? occupied(d, g) : 0)) * SECTOR;
 }
 
 /* Index after the colon of a symbol. */
@@ -1057,7 +1270,11 @@ static uint64_t symbol(const struct disk *d, const char **s)
 		return 0;
 	if (IS("eof"))
 		return file_size(d);
-	if (IS("desc") && d->format == HOSTED && d->desc)
+	if (IS("footer") && d->footer)
+		return d->footer * SECTOR;
+	if (IS("eos") && d->eosoff)
+		return d->eosoff * SECTOR;
+	if (IS("desc") && d->desc)
 		return SECTOR;
 	if (IS("gd"))
 		return d->gdoff * SECTOR;
@@ -1242,7 +1459,7 @@ static bool number_key(struct disk *d, const char *arg)
 	} keys[] = {
 		{"grain", &d->grain}, {"gtes", &d->gtes}, {"seed", &d->seed},
 		{"version", &d->version}, {"flags", &d->flags}, {"unclean", &d->unclean},
-		{"pad", &d->pad},
+		{"pad", &d->pad}, {"trailing", &d->trailing},
 	};
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
@@ -1267,6 +1484,8 @@ static bool text_key(struct disk *d, const char *arg)
 		{"alloc", &d->alloc}, {"zero", &d->zero}, {"unmapped", &d->unmapped},
 		{"apply", &d->apply}, {"descriptor", &d->descriptor}, {"base", &d->base},
 		{"parent", &d->parent}, {"parentcid", &d->parentcid},
+		{"bomb", &d->odd[BOMB]}, {"over", &d->odd[OVER]}, {"short", &d->odd[SHORT]},
+		{"noend", &d->odd[NOEND]}, {"left", &d->odd[LEFT]}, {"flate", &d->odd[FLATE]},
 	};
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
@@ -1286,7 +1505,7 @@ static bool switch_key(struct disk *d, const char *arg)
 		const char *key;
 		bool *to;
 	} keys[] = {
-		{"rgd", &d->rgd}, {"desc", &d->desc}, {"fill", &d->fill}, {"cutlast", &d->cutlast},
+		{"rgd", &d->rgd}, {"desc", &d->desc}, {"fill", &d->fill}, {"cutlast", &d->cutlast}, {"progress", &d->progress}, {"eos", &d->eos},
 	};
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
@@ -1294,6 +1513,7 @@ static bool switch_key(struct disk *d, const char *arg)
 
 		if (v) {
 			*keys[i].to = boolean(keys[i].key, v);
+			d->have_eos |= keys[i].to == &d->eos;
 			return true;
 		}
 	}
@@ -1310,6 +1530,14 @@ static void read_key(struct disk *d, const char *arg)
 		d->capacity = sectors("capacity", v);
 	} else if ((v = value_of(arg, "layout"))) {
 		d->layout = layout_of(v);
+	} else if ((v = value_of(arg, "variant"))) {
+		if (strlen(v) != 1 || !strchr("ABC", *v))
+			die(2, "variant: A, B or C");
+		d->variant = *v;
+	} else if ((v = value_of(arg, "lastgrain"))) {
+		if (strcmp(v, "short") && strcmp(v, "full"))
+			die(2, "lastgrain: short or full");
+		d->cutlast = !strcmp(v, "short");
 	} else if ((v = value_of(arg, "tables"))) {
 		if (strcmp(v, "all"))
 			die(2, "tables: only 'all'");
@@ -1335,7 +1563,7 @@ static void check(struct disk *d)
 		die(2, "gtes is out of range");
 	if (d->format != SESPARSE && (d->version | d->flags) > UINT32_MAX)
 		die(2, "version= or flags= is too large");
-	if (d->unclean > (d->format == HOSTED ? UINT8_MAX : UINT32_MAX))
+	if (d->unclean > (d->esize == 4 && d->format != COWD ? UINT8_MAX : UINT32_MAX))
 		die(2, "unclean= is too large");
 	if (d->pad > 1ull << 40)
 		die(2, "pad= is too large");
@@ -1343,10 +1571,22 @@ static void check(struct disk *d)
 		die(2, "unmapped= is for sesparse");
 	if (d->format == SESPARSE && d->layout == TABLES_LAST)
 		die(2, "sesparse has its tables in a fixed place");
+	if (d->format == STREAM && d->layout == TABLES_LAST)
+		die(2, "variant= says where the tables are");
+	if (d->format == STREAM && strcmp(d->zero, "none"))
+		die(2, "zero= is not for stream");
+	if (d->trailing > 1u << 20)
+		die(2, "trailing= is too large");
+	if (d->progress && d->variant == 'C')
+		die(2, "progress= is not for variant C");
+	if (!d->have_eos)
+		d->eos = d->format == STREAM && d->variant != 'C';
 	if (d->base && !d->descriptor)
 		die(2, "base= needs descriptor=");
-	if (d->format != HOSTED)
-		d->rgd = d->desc = false;
+	if (d->format != HOSTED && (d->format != STREAM || d->variant != 'C'))
+		d->rgd = false;
+	if (d->format != HOSTED && d->format != STREAM)
+		d->desc = false;
 	d->grains = ceil_div(d->capacity, d->grain);
 	d->ngde = ceil_div(d->grains, d->gtes);
 	d->gtsec = ceil_div(d->gtes * d->esize, SECTOR);
@@ -1369,6 +1609,9 @@ static void plan(struct disk *d)
 	case SESPARSE:
 		place_sesparse(d);
 		break;
+	case STREAM:
+		place_stream(d);
+		break;
 	}
 	if (d->format != SESPARSE && d->free > UINT32_MAX)
 		die(2, "the file would pass 2 TiB");
@@ -1376,11 +1619,12 @@ static void plan(struct disk *d)
 
 static int extent(enum format format, int argc, char **argv)
 {
-	static const uint64_t default_grain[] = {1, 128, 8};
+	static const uint64_t default_grain[] = {1, 128, 8, 128};
 	struct disk d = {
 		.format = format, .path = argv[0], .alloc = "none", .zero = "none",
 		.unmapped = "none", .parentcid = "ffffffff", .grain = default_grain[format],
-		.gtes = format == HOSTED ? 512 : 4096, .seed = 1, .rgd = true, .desc = true,
+		.gtes = format == HOSTED || format == STREAM ? 512 : 4096, .seed = 1,
+		.rgd = format != STREAM, .desc = true, .variant = 'A',
 		.esize = format == SESPARSE ? 8 : 4,
 	};
 
@@ -1421,7 +1665,7 @@ static int pattern(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	if (argc < 3)
-		die(2, "usage: mkvmdk pattern|cowd|hosted|sesparse FILE ...");
+		die(2, "usage: mkvmdk pattern|cowd|hosted|sesparse|stream FILE ...");
 	if (!strcmp(argv[1], "pattern"))
 		return pattern(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "cowd"))
@@ -1430,5 +1674,7 @@ int main(int argc, char **argv)
 		return extent(HOSTED, argc - 2, argv + 2);
 	if (!strcmp(argv[1], "sesparse"))
 		return extent(SESPARSE, argc - 2, argv + 2);
+	if (!strcmp(argv[1], "stream"))
+		return extent(STREAM, argc - 2, argv + 2);
 	die(2, "unknown format '%s'", argv[1]);
 }

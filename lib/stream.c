@@ -1,0 +1,442 @@
+/*
+ * See stream.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); that
+ * the data is RFC 1950 and marker type 4 from what real files hold.
+ */
+#include "stream.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <zlib.h>
+
+#define MARKER 16u      /* bytes of a marker that are read at once */
+#define RECORD_HEAD 12u /* LBA and size; the data follows */
+#define SKIP_MAX 65536u /* sectors behind a progress marker */
+#define MARKS_MAX (UINT32_C(4) << 20)
+#define TAIL 65536u     /* bytes behind the end marker that are read at a time */
+
+enum { /* byte offsets in a marker */
+	AT_VALUE = 0,
+	AT_SIZE = 8,
+	AT_TYPE = 12,
+};
+
+enum { /* types of a marker without data */
+	MARK_END = 0,
+	MARK_TABLE = 1,
+	MARK_DIR = 2,
+	MARK_FOOTER = 3,
+	MARK_PROGRESS = 4,
+};
+
+/* What an incompressible grain can grow to, and some. */
+static uint64_t record_max(uint64_t grain)
+{
+	return grain + grain / 1024 + 512;
+}
+
+static int check_record(const struct source *src, uint64_t pos, uint64_t off, uint64_t grain,
+			uint64_t bytes, struct err *e)
+{
+	if (!bytes || bytes > record_max(grain))
+		return fail(e, EBADMSG,
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": %" PRIu64
+			    " bytes of compressed data (1 to %" PRIu64 " are possible)",
+			    src->name, off / grain, pos / SECTOR, bytes, record_max(grain));
+	if (bytes > src->size - pos - RECORD_HEAD)
+		return fail(e, EBADMSG,
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": its %" PRIu64
+			    " bytes of compressed data end outside the file of %" PRIu64 " bytes",
+			    src->name, off / grain, pos / SECTOR, bytes, src->size);
+	return 0;
+}
+
+int grain_marker(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t *bytes,
+		 struct err *e)
+{
+	uint8_t m[RECORD_HEAD];
+	uint64_t lba;
+	int r = source_read(src, pos, m, sizeof(m), "grain marker", e);
+
+	if (r < 0)
+		return r;
+	lba = le64(m + AT_VALUE);
+	if (lba != off / SECTOR)
+		return fail(e, EBADMSG,
+			    "%s: the marker of grain %" PRIu64 " at file sector %" PRIu64
+			    " is that of disk sector %" PRIu64 ", not %" PRIu64,
+			    src->name, off / grain, pos / SECTOR, lba, off / SECTOR);
+	*bytes = le32(m + AT_SIZE);
+	return check_record(src, pos, off, grain, *bytes, e);
+}
+
+/* --- unpacking --- */
+
+struct unpacker {
+	struct source *src;
+	uint64_t size, grain;
+	z_stream z;
+	uint8_t *packed;
+	uint8_t *grain_buf;
+	uint64_t held;    /* position of the marker of what is in grain_buf; UINT64_MAX: nothing */
+	bool warned_left; /* about bytes behind the data */
+};
+
+int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint64_t grain,
+		 struct err *e)
+{
+	struct unpacker *u = calloc(1, sizeof(*u));
+
+	if (!u)
+		return fail(e, ENOMEM, "out of memory");
+	if (inflateInit(&u->z) != Z_OK) {
+		free(u);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	u->src = src;
+	u->size = size;
+	u->grain = grain;
+	u->held = UINT64_MAX;
+	u->packed = malloc(record_max(grain));
+	u->grain_buf = malloc(grain);
+	if (!u->packed || !u->grain_buf) {
+		unpacker_free(u);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	*out = u;
+	return 0;
+}
+
+void unpacker_free(struct unpacker *u)
+{
+	if (!u)
+		return;
+	inflateEnd(&u->z);
+	free(u->packed);
+	free(u->grain_buf);
+	free(u);
+}
+
+/* The record at pos into buf of a whole grain, of which `need` bytes have to come. */
+static int inflate_grain(struct unpacker *u, uint64_t pos, uint64_t off, uint64_t need, void *buf,
+			 struct err *e)
+{
+	const char *name = u->src->name;
+	const uint64_t n = off / u->grain, sector = pos / SECTOR;
+	z_stream *z = &u->z;
+	uint64_t bytes;
+	uint8_t more;
+	int r, end;
+
+	r = grain_marker(u->src, pos, off, u->grain, &bytes, e);
+	if (!r)
+		r = source_read(u->src, pos + RECORD_HEAD, u->packed, bytes, "compressed grain", e);
+	if (r < 0)
+		return r;
+	inflateReset(z);
+	z->next_in = u->packed;
+	z->avail_in = (uInt)bytes;
+	z->next_out = buf;
+	z->avail_out = (uInt)u->grain;
+	end = inflate(z, Z_NO_FLUSH);
+	if (end == Z_OK && !z->avail_out) {
+		/* the end of the data may still have to be read; a byte more may not come */
+		z->next_out = &more;
+		z->avail_out = 1;
+		end = inflate(z, Z_NO_FLUSH);
+		if (!z->avail_out)
+			return fail(e, EBADMSG,
+				    "%s: grain %" PRIu64 " at file sector %" PRIu64
+				    " unpacks to more than %" PRIu64 " bytes",
+				    name, n, sector, u->grain);
+	}
+	if (end == Z_MEM_ERROR)
+		return fail(e, ENOMEM, "out of memory");
+	if (end != Z_STREAM_END)
+		return fail(e, EBADMSG,
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64 " cannot be unpacked: %s",
+			    name, n, sector,
+			    end == Z_OK || end == Z_BUF_ERROR ? "its compressed data has no end"
+			    : z->msg			      ? z->msg
+							      : "unknown compression");
+	if (z->total_out < need)
+		return fail(e, EBADMSG,
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64 " unpacks to %lu bytes, not %"
+			    PRIu64, name, n, sector, z->total_out, need);
+	if (!z->avail_in || u->warned_left)
+		return 0;
+	u->warned_left = true;
+	return warning(e,
+		       "%s: grain %" PRIu64 " at file sector %" PRIu64
+		       " has %u bytes behind its compressed data",
+		       name, n, sector, z->avail_in);
+}
+
+int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct err *e)
+{
+	const uint64_t off = run->off - run->skip;
+	const uint64_t need = min_u64(u->grain, u->size - off);
+	int r;
+
+	if (off % u->grain || run->skip + run->len > need)
+		return fail(e, EBADMSG, "%s: %" PRIu64 " bytes at %" PRIu64 " are not of one grain",
+			    u->src->name, run->len, run->off);
+	if (run->len == u->grain) /* a whole grain; the last one may unpack to more than the disk */
+		return inflate_grain(u, run->pos, off, need, buf, e);
+	if (u->held != run->pos) {
+		u->held = UINT64_MAX;
+		r = inflate_grain(u, run->pos, off, need, u->grain_buf, e);
+		if (r < 0)
+			return r;
+		u->held = run->pos;
+	}
+	memcpy(buf, u->grain_buf + run->skip, run->len);
+	return 0;
+}
+
+/* --- the scanner --- */
+
+struct mark {
+	uint64_t off, pos; /* guest, file */
+};
+
+struct stream {
+	struct reader reader;
+	struct source *src; /* owned */
+	struct stream_shape shape;
+	struct unpacker *unpacker;
+	struct mark *mark;  /* of all grains; ascending when scanned */
+	size_t marks, room, at;
+	bool scanned, ascending;
+};
+
+static int add_mark(struct stream *s, uint64_t off, uint64_t pos, struct err *e)
+{
+	if (s->marks == MARKS_MAX)
+		return fail(e, EFBIG, "%s: more than %u grains cannot be put in order without tables",
+			    s->reader.name, MARKS_MAX);
+	if (s->marks == s->room) {
+		size_t room = s->room ? s->room * 2 : 1024;
+		struct mark *more = realloc(s->mark, room * sizeof(*more));
+
+		if (!more)
+			return fail(e, ENOMEM, "out of memory");
+		s->mark = more;
+		s->room = room;
+	}
+	if (s->marks && off <= s->mark[s->marks - 1].off)
+		s->ascending = false;
+	s->mark[s->marks++] = (struct mark){off, pos};
+	return 0;
+}
+
+static int grain_record(struct stream *s, uint64_t pos, uint64_t lba, uint64_t bytes, struct err *e)
+{
+	int r;
+
+	if (lba >= s->shape.size / SECTOR || lba % (s->shape.grain / SECTOR))
+		return fail(e, EBADMSG,
+			    "%s: the grain at file sector %" PRIu64 " is for disk sector %" PRIu64
+			    ", where no grain of the disk begins",
+			    s->reader.name, pos / SECTOR, lba);
+	r = check_record(s->src, pos, lba * SECTOR, s->shape.grain, bytes, e);
+	return r < 0 ? r : add_mark(s, lba * SECTOR, pos, e);
+}
+
+/* How many sectors follow a marker without data. */
+static int check_skip(const struct stream *s, uint64_t pos, uint32_t type, uint64_t value,
+		      struct err *e)
+{
+	uint64_t want = value;
+
+	switch (type) {
+	case MARK_END:
+		want = 0;
+		break;
+	case MARK_TABLE:
+		want = s->shape.table_sectors;
+		break;
+	case MARK_DIR:
+		want = s->shape.dir_sectors;
+		break;
+	case MARK_FOOTER:
+		want = 1;
+		break;
+	case MARK_PROGRESS:
+		want = min_u64(value, SKIP_MAX);
+		break;
+	default:
+		return fail(e, ENOTSUP,
+			    "%s: the marker at file sector %" PRIu64 " is of unknown type %" PRIu32,
+			    s->reader.name, pos / SECTOR, type);
+	}
+	if (value != want)
+		return fail(e, EBADMSG,
+			    "%s: the marker of type %" PRIu32 " at file sector %" PRIu64
+			    " stands for %" PRIu64 " sectors, not %" PRIu64,
+			    s->reader.name, type, pos / SECTOR, value, want);
+	return 0;
+}
+
+/* What stands behind the end marker is never looked into. */
+static int check_tail(struct stream *s, uint64_t pos, struct err *e)
+{
+	uint8_t *buf = malloc(TAIL);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	while (!r && pos < s->src->size) {
+		size_t n = (size_t)min_u64(TAIL, s->src->size - pos);
+
+		if (!source_is_hole(s->src, pos, n)) {
+			r = source_read(s->src, pos, buf, n, "end of the file", e);
+			if (!r && !all_zero(buf, n)) {
+				r = warning(e, "%s: there is data behind the end marker; it is ignored",
+					    s->reader.name);
+				break;
+			}
+		}
+		pos += n;
+	}
+	free(buf);
+	return r;
+}
+
+static int by_off(const void *a, const void *b)
+{
+	const struct mark *x = a, *y = b;
+
+	return (x->off > y->off) - (x->off < y->off);
+}
+
+static int order_marks(struct stream *s, struct err *e)
+{
+	if (s->ascending || !s->marks)
+		return 0;
+	qsort(s->mark, s->marks, sizeof(*s->mark), by_off);
+	for (size_t i = 1; i < s->marks; i++)
+		if (s->mark[i].off == s->mark[i - 1].off)
+			return fail(e, EBADMSG,
+				    "%s: grain %" PRIu64 " is there twice, at file sectors %" PRIu64
+				    " and %" PRIu64,
+				    s->reader.name, s->mark[i].off / s->shape.grain,
+				    s->mark[i - 1].pos / SECTOR, s->mark[i].pos / SECTOR);
+	return 0;
+}
+
+/* Goes from marker to marker, to the one that ends them. */
+static int scan(struct stream *s, struct err *e)
+{
+	uint64_t pos = s->shape.start;
+	int r;
+
+	s->marks = 0;
+	s->ascending = true;
+	for (;;) {
+		uint8_t m[MARKER];
+		uint64_t value, bytes;
+
+		if (pos > s->src->size || s->src->size - pos < sizeof(m))
+			return fail(e, EBADMSG,
+				    "%s: ends at byte %" PRIu64
+				    " without an end marker: it was cut short",
+				    s->reader.name, s->src->size);
+		r = source_read(s->src, pos, m, sizeof(m), "marker", e);
+		if (r < 0)
+			return r;
+		value = le64(m + AT_VALUE);
+		bytes = le32(m + AT_SIZE);
+		if (bytes) {
+			r = grain_record(s, pos, value, bytes, e);
+			pos += div_up(RECORD_HEAD + bytes, SECTOR) * SECTOR;
+		} else {
+			r = check_skip(s, pos, le32(m + AT_TYPE), value, e);
+			pos += SECTOR;
+			if (!r && le32(m + AT_TYPE) == MARK_END)
+				break;
+			/* checked: at most SKIP_MAX or what a directory takes */
+			if (!r)
+				pos += value * SECTOR;
+		}
+		if (r < 0)
+			return r;
+	}
+	r = check_tail(s, pos, e);
+	return r < 0 ? r : order_marks(s, e);
+}
+
+static int stream_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+	int r;
+
+	if (!s->scanned) {
+		r = scan(s, e);
+		if (r < 0)
+			return r;
+		s->scanned = true;
+	}
+	if (s->at == s->marks)
+		return 0;
+	*run = (struct run){
+		.off = s->mark[s->at].off,
+		.len = min_u64(s->shape.grain, s->shape.size - s->mark[s->at].off),
+		.pos = s->mark[s->at].pos,
+		.kind = RUN_PACKED,
+		.leaf = reader,
+	};
+	s->at++;
+	return 1;
+}
+
+static int stream_rewind(struct reader *reader, struct err *e)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+
+	(void)e;
+	s->at = 0;
+	return 0;
+}
+
+static int stream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+
+	return grain_inflate(s->unpacker, run, buf, e);
+}
+
+static void stream_free(struct reader *reader)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+
+	unpacker_free(s->unpacker);
+	source_free(s->src);
+	free(s->mark);
+	free(s);
+}
+
+static const struct reader_ops stream_ops = {
+	.next = stream_next,
+	.rewind = stream_rewind,
+	.fetch = stream_fetch,
+	.free = stream_free,
+};
+
+int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,
+		struct err *e)
+{
+	struct stream *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	r = unpacker_new(&s->unpacker, src, shape->size, shape->grain, e);
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	s->src = src;
+	s->shape = *shape;
+	reader_init(&s->reader, &stream_ops, src->name, shape->size);
+	*out = &s->reader;
+	return 0;
+}

@@ -1,0 +1,417 @@
+# The command line: options, names, messages, exit status, signals, and what happens when the system
+# refuses something in the middle.
+
+load helpers
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+teardown() {
+	[ ! -d "$BATS_TEST_TMPDIR/mnt" ] || umount "$BATS_TEST_TMPDIR/mnt" 2>/dev/null || :
+	helpers_teardown
+}
+
+# make_case [SECTORS [KEY=VALUE...]]: delta.vmdk, the disk base.raw, what it shall become want.raw,
+# and the target t.raw.
+make_case() {
+	local size=${1:-20480}
+
+	shift || :
+	"$MKVMDK" pattern base.raw "$size" 7
+	cp base.raw want.raw
+	"$MKVMDK" hosted delta.vmdk capacity="$size" grain=128 alloc=every:3 zero=1,4,7-8 \
+		version=2 flags=5 seed=3 layout=random "$@" apply=want.raw >/dev/null
+	cp base.raw t.raw
+}
+
+# A big delta whose writing takes a while, onto a sparse target of zeros.
+make_big() {
+	"$MKVMDK" hosted delta.vmdk capacity=256M grain=128 alloc=all seed=5 layout=random \
+		>/dev/null
+	rm -f want.raw
+	truncate -s 256M want.raw t.raw
+	"$MKVMDK" hosted delta.vmdk capacity=256M grain=128 alloc=all seed=5 layout=random \
+		apply=want.raw >/dev/null
+}
+
+# refused WORDS: the run before was a usage error, with a hint.
+refused() {
+	[ "$status" = 2 ]
+	[ -z "$output" ]
+	[[ $stderr == *"$1"* ]]
+	[[ $stderr == *"Try 'vmdksync --help'."* ]]
+}
+
+# gave_up: what each failure after the first write must say.
+gave_up() {
+	[ "$status" = 3 ]
+	[[ $stderr == *'running again is safe'* ]]
+	[[ $stderr == *t.raw* ]]
+}
+
+repaired() {
+	vs -q delta.vmdk "${1:-t.raw}"
+	same want.raw "${1:-t.raw}"
+}
+
+@test "unit tests" {
+	run "$UNIT"
+	echo "$output"
+	[ "$status" = 0 ]
+}
+
+@test "--help fits a screen" {
+	for o in --help -h; do
+		run --separate-stderr vs "$o"
+		[ "$status" = 0 ]
+		[ -z "$stderr" ]
+		[[ $output == 'Usage: vmdksync'* ]]
+		[ "$(wc -l <<<"$output")" -le 40 ]
+		[ "$(wc -L <<<"$output")" -le 80 ]
+	done
+	# it wins over what is missing, and what comes after does not matter
+	run --separate-stderr vs --help a b c d --nonsense
+	[ "$status" = 0 ]
+}
+
+@test "--help names each option there is" {
+	vs --help >help
+	for o in dry-run create strict force no-uring progress quiet verbose help version; do
+		grep -q -- "--$o" help
+	done
+}
+
+@test "--version" {
+	for o in --version -V; do
+		run --separate-stderr vs "$o"
+		[ "$status" = 0 ]
+		[ -z "$stderr" ]
+		[[ $output =~ ^vmdksync\ [0-9]+\.[0-9]+ ]]
+	done
+}
+
+@test "help that cannot be written is an error" {
+	for o in --help --version; do
+		status=0
+		vs "$o" >/dev/full || status=$?
+		[ "$status" = 2 ]
+	done
+}
+
+@test "usage errors" {
+	run --separate-stderr vs
+	refused 'needed'
+	run --separate-stderr vs delta.vmdk
+	refused 'needed'
+	run --separate-stderr vs a b c
+	refused '3 names'
+	run --separate-stderr vs --nonsense a b
+	refused 'nonsense'
+	run --separate-stderr vs -Z a b
+	refused 'Z'
+	run --separate-stderr vs --force=everything a b
+	refused 'everything'
+	run --separate-stderr vs --force= a b
+	refused 'busy'
+	run --separate-stderr vs a b --force
+	refused 'force'
+	run --separate-stderr vs --force=gd --force=rgd a b
+	refused 'exclude'
+	run --separate-stderr vs --dry-run=yes a b
+	refused 'dry-run'
+	run --separate-stderr vs --force=$'x\e[31m' a b
+	refused 'x\x1b[31m'
+	[[ $stderr != *$'\e'* ]]
+}
+
+@test "options before, between and behind the names; --" {
+	make_case 2048
+	vs -q delta.vmdk t.raw
+	same want.raw t.raw
+	cp base.raw t.raw
+	vs delta.vmdk -q t.raw
+	same want.raw t.raw
+	cp base.raw t.raw
+	vs delta.vmdk t.raw -q
+	same want.raw t.raw
+	cp base.raw t.raw
+	vs -qv -- delta.vmdk t.raw
+	same want.raw t.raw
+	run --separate-stderr vs -- delta.vmdk -q
+	[ "$status" = 2 ]
+	[[ $stderr == *'-q: does not exist'* ]]
+}
+
+@test "odd names: spaces, dashes, newline, escape" {
+	make_case 2048
+	cp delta.vmdk 'my delta.vmdk'
+	cp t.raw 'my disk.raw'
+	vs -q 'my delta.vmdk' 'my disk.raw'
+	same want.raw 'my disk.raw'
+
+	cp delta.vmdk ./-d
+	cp base.raw ./--create
+	vs -q ./-d ./--create
+	same want.raw ./--create
+	cp base.raw ./--create
+	vs -q -- -d --create
+	same want.raw ./--create
+
+	odd=$'a\nb\e[31mc'
+	cp delta.vmdk "$odd"
+	cp base.raw "$odd.raw"
+	run --separate-stderr vs -v "$odd" "$odd.raw"
+	[ "$status" = 0 ]
+	same want.raw "$odd.raw"
+	[[ $stderr == *'a\x0ab\x1b[31mc:'* ]]
+	[[ $stderr == *'a\x0ab\x1b[31mc.raw:'* ]]
+	[[ $stderr != *$'\e'* ]]
+	run --separate-stderr vs "$odd.none" t.raw
+	[ "$status" = 2 ]
+	[[ $stderr == *'a\x0ab\x1b[31mc.none'* ]]
+	[[ $stderr != *$'\e'* ]]
+}
+
+@test "--dry-run writes nothing and says what it would" {
+	make_case 2048
+	touch -d '2001-02-03' t.raw
+	run --separate-stderr vs --dry-run delta.vmdk t.raw
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+	same base.raw t.raw
+	[ "$(date -r t.raw +%F)" = 2001-02-03 ]
+	[[ $stderr =~ [0-9]+' bytes' ]]
+	[[ $stderr =~ in\ [0-9]+\ runs ]]
+	[[ $stderr == *'nothing was written'* ]]
+	# a target that may only be read will do
+	chmod 400 t.raw
+	vs --dry-run delta.vmdk t.raw
+}
+
+@test "--dry-run finds damage" {
+	make_case 2048
+	"$MKVMDK" hosted bad.vmdk capacity=2048 grain=128 alloc=all gte=3:0x7fffffff >/dev/null
+	run -2 vs --dry-run bad.vmdk t.raw
+	run -2 vs bad.vmdk t.raw
+	same base.raw t.raw
+}
+
+@test "a summary by default, nothing with --quiet, more with -v" {
+	make_case 2048
+	run --separate-stderr vs delta.vmdk t.raw
+	[ "$status" = 0 ]
+	[ -z "$output" ]
+	[ "$(wc -l <<<"$stderr")" = 1 ]
+	[[ $stderr == 'vmdksync: t.raw: '*written*zeroed*runs*'stable storage' ]]
+	[[ $stderr != *%* ]]
+	[[ $stderr != *$'\r'* ]]
+
+	for o in -q --quiet; do
+		run --separate-stderr vs "$o" delta.vmdk t.raw
+		[ "$status" = 0 ]
+		[ -z "$output$stderr" ]
+	done
+	# but errors are told
+	run --separate-stderr vs -q delta.vmdk none.raw
+	[ "$status" = 2 ]
+	[[ $stderr == *none.raw* ]]
+
+	run --separate-stderr vs -v delta.vmdk t.raw
+	[ "$status" = 0 ]
+	[[ $stderr == *hosted* ]]
+	[[ $stderr == *'2048 sectors'* ]]
+	[[ $stderr =~ in\ [0-9]+\ runs ]]
+	[[ $stderr =~ t.raw:\ (io_uring|in\ line), ]]
+	[[ $stderr =~ [0-9]+\ writes ]]
+	run --separate-stderr vs -v --no-uring delta.vmdk t.raw
+	[[ $stderr == *'in line'* ]]
+}
+
+@test "--progress without a terminal" {
+	requires strace
+	make_case 20480
+	run --separate-stderr strace -f -qq -o /dev/null -e trace=pwrite64 \
+		-e inject=pwrite64:delay_enter=20000 "$VMDKSYNC" --no-uring -p delta.vmdk t.raw
+	[ "$status" = 0 ]
+	same want.raw t.raw
+	[[ $stderr =~ [0-9]+% ]]
+	[[ $stderr == *$'\r'* ]]
+	[[ ${stderr##*$'\r'} == *'stable storage' ]]
+	run --separate-stderr strace -f -qq -o /dev/null -e trace=pwrite64 \
+		-e inject=pwrite64:delay_enter=20000 "$VMDKSYNC" --no-uring delta.vmdk t.raw
+	[ "$status" = 0 ]
+	[[ $stderr != *%* ]]
+}
+
+@test "a bar under a terminal" {
+	requires strace script
+	make_case 20480
+	cat >go <<-'END'
+	exec strace -f -qq -o /dev/null -e trace=pwrite64 -e inject=pwrite64:delay_enter=20000 \
+		"$VMDKSYNC" --no-uring "$@" delta.vmdk t.raw
+	END
+	run -0 script -qec 'sh go' /dev/null
+	[[ $output =~ [0-9]+% ]]
+	[[ $output == *'stable storage'* ]]
+	same want.raw t.raw
+	run -0 script -qec 'sh go -q' /dev/null
+	[[ $output != *%* ]]
+}
+
+@test "SIGTERM, SIGINT, SIGHUP in the middle" {
+	requires strace
+	make_case 20480
+	stopped=0
+	for sig in TERM INT HUP; do
+		cp base.raw t.raw
+		status=0
+		# the signal arrives with the tenth write
+		strace -f -qq -o /dev/null -e trace=pwrite64 \
+			-e inject=pwrite64:signal="SIG$sig":when=10 \
+			"$VMDKSYNC" --no-uring delta.vmdk t.raw 2>err || status=$?
+		stderr=$(<err)
+		gave_up
+		[[ $stderr == *'stopped by a signal'* ]]
+		[[ $stderr != *'stable storage'* ]]
+		repaired
+		stopped=$((stopped + 1))
+	done
+	[ "$stopped" = 3 ]
+}
+
+@test "SIGTERM at any moment, then again" {
+	make_big
+	for ms in 020 060 100 150; do
+		rm t.raw
+		truncate -s 256M t.raw
+		status=0
+		timeout --preserve-status -s TERM "0.$ms" "$VMDKSYNC" delta.vmdk t.raw 2>err ||
+			status=$?
+		stderr=$(<err)
+		case $status in
+		0) ;;
+		3) gave_up ;;
+		# before the first write, or before the handler was there
+		2 | 143) run -1 grep -q 'stable storage' err ;;
+		*) return 1 ;;
+		esac
+	done
+	repaired
+}
+
+# limited ARG...: no file of ours may grow beyond, or be written behind, 64 MiB (ulimit: KiB).
+limited() {
+	(
+		ulimit -f 65536
+		vs "$@"
+	)
+}
+
+@test "a file size limit: exit 3, where, and repaired" {
+	make_big
+	for o in --no-uring -v; do
+		rm t.raw
+		truncate -s 256M t.raw
+		run --separate-stderr limited "$o" delta.vmdk t.raw
+		gave_up
+		[[ $stderr =~ at\ byte\ [0-9]+:\ File\ too\ large ]]
+		[ "$(stat -c %s t.raw)" = 268435456 ]
+	done
+	repaired
+}
+
+@test "a full file system: exit 3, and repaired when there is room" {
+	requires root
+	make_big
+	mkdir mnt
+	mount -t tmpfs -o size=64M none mnt || skip 'cannot mount here'
+	truncate -s 256M mnt/t.raw
+	run --separate-stderr vs delta.vmdk mnt/t.raw
+	gave_up
+	[[ $stderr =~ at\ byte\ [0-9]+:\ No\ space ]]
+	mount -o remount,size=400M mnt
+	repaired mnt/t.raw
+	umount mnt
+}
+
+# injected FILE WHAT [OPTION...]: a run in which a system call fails, on FILE (-: anywhere).
+injected() {
+	local what=$2 path=()
+
+	[ "$1" = - ] || path=(-P "$PWD/$1")
+	shift 2
+	run --separate-stderr strace -f -qq -o /dev/null "${path[@]}" \
+		-e trace="${what%%:*}" -e inject="$what" "$VMDKSYNC" "$@" delta.vmdk t.raw
+}
+
+@test "fdatasync fails: exit 3" {
+	requires strace
+	make_case 2048
+	injected - fdatasync:error=EIO
+	gave_up
+	[[ $stderr == *'fdatasync: Input/output error'* ]]
+	[[ $stderr != *'stable storage'* ]]
+	repaired
+}
+
+@test "a read fails: of the metadata, exit 2; of data, exit 3" {
+	requires strace
+	make_case 2048
+	injected delta.vmdk pread64:error=EIO --no-uring
+	[ "$status" = 2 ]
+	[[ $stderr == *delta.vmdk*'Input/output error'* ]]
+	same base.raw t.raw
+
+	strace -f -o trace -P "$PWD/delta.vmdk" -e trace=pread64 \
+		"$VMDKSYNC" -q --no-uring delta.vmdk t.raw
+	same want.raw t.raw
+	cp base.raw t.raw
+	n=$(grep -c pread64 trace)
+	injected delta.vmdk "pread64:error=EIO:when=$n" --no-uring
+	# the first write may have been under way, or not
+	[ "$status" = 3 ] || [ "$status" = 2 ]
+	[[ $stderr == *delta.vmdk*'Input/output error'* ]]
+	[ "$status" = 2 ] || gave_up
+	repaired
+}
+
+@test "a write fails: exit 3" {
+	requires strace
+	make_case 20480
+	injected t.raw pwrite64:error=EIO:when=5 --no-uring
+	gave_up
+	[[ $stderr =~ at\ byte\ [0-9]+:\ Input/output\ error ]]
+	repaired
+}
+
+@test "interrupted transfers are finished" {
+	requires strace
+	make_case 2048
+	injected t.raw pwrite64:error=EINTR:when=1+3 --no-uring
+	[ "$status" = 0 ]
+	same want.raw t.raw
+	cp base.raw t.raw
+	for f in delta.vmdk t.raw; do
+		cp base.raw t.raw
+		injected "$f" pread64:error=EINTR:when=2+2 --no-uring
+		[ "$status" = 0 ]
+		same want.raw t.raw
+	done
+	cp base.raw t.raw
+	injected t.raw pwrite64:error=EAGAIN:when=1+2 --no-uring
+	[ "$status" = 0 ]
+	same want.raw t.raw
+}
+
+@test "no io_uring: falls back" {
+	requires strace
+	make_case 2048
+	for errno in ENOSYS EPERM ENOMEM EINVAL; do
+		cp base.raw t.raw
+		injected - "io_uring_setup:error=$errno" -v
+		[ "$status" = 0 ]
+		[[ $stderr == *'t.raw: in line'* ]]
+		same want.raw t.raw
+	done
+}

@@ -1,0 +1,315 @@
+# What must not be written onto: each guard refuses by its own message, and nothing has changed.
+
+load helpers
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+	"$MKVMDK" cowd d.vmdk capacity=2048 alloc=every:5 seed=7
+	"$MKVMDK" pattern t 2048 3
+	cp t t.orig
+}
+
+teardown() {
+	local pid
+
+	cd "$BATS_TEST_TMPDIR" || return
+	if [ -f mounted ]; then
+		umount mnt || :
+	fi
+	if [ -f pids ]; then
+		while read -r pid; do
+			kill "$pid" 2>/dev/null || :
+		done <pids
+	fi
+	helpers_teardown
+}
+
+# refuses WORDS TARGET [OPTION...]: exit 2 and one line about TARGET that holds the words.
+refuses() {
+	local code=0
+
+	timeout 20 "$VMDKSYNC" "${@:3}" d.vmdk "$2" >out 2>err </dev/null || code=$?
+	echo "$code: $(<err)"
+	[ "$code" = 2 ] || return 1
+	[ ! -s out ] || return 1
+	[ "$(wc -l <err)" = 1 ] || return 1
+	[[ $(<err) == "vmdksync: $2: "*"$1"* ]]
+}
+
+# refuses_kept WORDS TARGET FILE [OPTION...]: and FILE, what the target is about, has not changed.
+refuses_kept() {
+	local was size
+
+	was=$(sum "$3") size=$(size_of "$3")
+	refuses "$1" "$2" "${@:4}"
+	[ "$(sum "$3")" = "$was" ]
+	[ "$(size_of "$3")" = "$size" ]
+}
+
+size_of() {
+	if [ -b "$1" ]; then
+		blockdev --getsize64 "$1"
+	else
+		stat -L -c %s "$1"
+	fi
+}
+
+# applies TARGET [OPTION...]
+applies() {
+	cp t.orig want
+	"$MKVMDK" cowd again.vmdk capacity=2048 alloc=every:5 seed=7 apply=want
+	timeout 60 "$VMDKSYNC" -q "${@:2}" d.vmdk "$1"
+	same t want
+}
+
+# until_true COMMAND...: for at most ten seconds.
+until_true() {
+	local i
+
+	for ((i = 0; i < 100; i++)); do
+		! "$@" || return 0
+		sleep 0.1
+	done
+	echo "never came true: $*"
+	return 1
+}
+
+flock_is_held() {
+	! flock -n "$1" true
+}
+
+qemu_holds() {
+	grep -q ":$(stat -c %i "$1") " /proc/locks
+}
+
+@test "control: without any guard in the way the delta applies" {
+	applies t
+}
+
+@test "a missing target" {
+	refuses 'does not exist (--create makes a new file)' missing
+	[ ! -e missing ]
+}
+
+@test "a directory" {
+	mkdir dir
+	refuses 'is a directory' dir
+	[ -z "$(ls -A dir)" ]
+}
+
+@test "a FIFO" {
+	mkfifo fifo
+	refuses 'is a FIFO' fifo
+	[ -p fifo ]
+}
+
+@test "a socket" {
+	requires python3
+	python3 -c 'import socket; socket.socket(socket.AF_UNIX).bind("sock")'
+	refuses 'is a socket' sock
+}
+
+@test "a terminal" {
+	requires script
+	local code=0
+
+	# shellcheck disable=SC2016 # the inner shell expands it
+	script -qec 'exec timeout 20 "$VMDKSYNC" d.vmdk /dev/tty 2>err' /dev/null >out </dev/null || code=$?
+	cat err
+	[ "$code" = 2 ]
+	[ ! -s out ]
+	[ "$(<err)" = 'vmdksync: /dev/tty: is a terminal' ]
+	# shellcheck disable=SC2016
+	script -qec 'tty >name; exec timeout 20 "$VMDKSYNC" d.vmdk "$(tty)" 2>err' /dev/null </dev/null >out || code=$?
+	cat err
+	[ "$(<err)" = "vmdksync: $(tr -d '\r' <name): is a terminal" ]
+}
+
+@test "a character device" {
+	refuses 'is a character device' /dev/null
+	[ -c /dev/null ]
+	refuses 'is a character device' /dev/zero --force=busy
+}
+
+@test "a read-only file, even for root" {
+	chmod 0444 t
+	refuses_kept 'is read-only (mode 0444)' t t
+	refuses_kept 'is read-only (mode 0444)' t t --force=busy
+}
+
+@test "a read-only loop device" {
+	requires root loop
+	dev=$(losetup --find --show --read-only t)
+	echo "$dev" >>.loops
+	refuses_kept 'read-only' "$dev" "$dev"
+	same t t.orig
+}
+
+@test "the delta itself, a hard link and a symlink to it" {
+	ln d.vmdk hard
+	ln -s d.vmdk soft
+	for name in d.vmdk ./d.vmdk hard soft; do
+		refuses_kept 'is one of the inputs (d.vmdk)' "$name" d.vmdk
+		refuses_kept 'is one of the inputs (d.vmdk)' "$name" d.vmdk --force=busy
+	done
+}
+
+@test "a loop device over the delta" {
+	requires root loop
+	truncate -s 2M d.vmdk
+	dev=$(loopdev d.vmdk)
+	refuses_kept 'is a loop device over one of the inputs (d.vmdk)' "$dev" d.vmdk
+	refuses_kept 'is a loop device over one of the inputs (d.vmdk)' "$dev" d.vmdk --force=busy
+}
+
+@test "the file under the loop device that the delta is read from" {
+	requires root loop
+	truncate -s 2M d.vmdk
+	mv d.vmdk under
+	dev=$(loopdev under)
+	ln -s "$dev" d.vmdk
+	refuses_kept "is what an input, the loop device d.vmdk, reads" under under
+	refuses_kept 'is one of the inputs (d.vmdk)' "$dev" under
+}
+
+@test "too small by one sector, or by one byte" {
+	truncate -s 1048064 t
+	refuses_kept 'has 1048064 bytes, the disk needs 1048576' t t
+	cp t.orig t
+	truncate -s 1048575 t
+	refuses_kept 'has 1048575 bytes, the disk needs 1048576' t t --force=busy
+}
+
+@test "a loop device too small by one sector" {
+	requires root loop
+	truncate -s 1048064 t
+	dev=$(loopdev t)
+	refuses_kept 'has 1048064 bytes, the disk needs 1048576' "$dev" "$dev"
+}
+
+@test "a mounted loop device, and the file under it" {
+	requires root loop mkfs.ext4
+	truncate -s 8M fs
+	mkfs.ext4 -q fs
+	dev=$(loopdev fs)
+	mkdir mnt
+	mount "$dev" mnt || skip 'may not mount here'
+	touch mounted
+	sync
+	was=$(sum fs)
+	refuses 'is mounted or in use by another program' "$dev"
+	refuses 'is in use by a loop device' fs
+	[ "$(sum fs)" = "$was" ]
+	[ "$(size_of fs)" = 8388608 ]
+}
+
+@test "a file that qemu-nbd serves" {
+	requires qemu-nbd
+	qemu-nbd --fork -f raw --socket "$PWD/s" --pid-file "$PWD/pid" --persistent t
+	cat pid >>pids
+	refuses_kept 'is held by QEMU' t t
+	[ -S s ]
+}
+
+# hold_with_qemu_io FILE: until descriptor 9 is closed.
+hold_with_qemu_io() {
+	mkfifo commands
+	qemu-io -f raw "$1" <commands >/dev/null 2>&1 3>&- &
+	echo $! >>pids
+	exec 9>commands
+	until_true qemu_holds "$1"
+}
+
+@test "a file that QEMU has open; --force=busy goes on" {
+	requires qemu-io
+	hold_with_qemu_io t
+	refuses_kept 'is held by QEMU' t t
+	refuses_kept 'is held by QEMU' t t --force=gd
+	applies t --force=busy
+	exec 9>&-
+}
+
+@test "a file that is locked, as by another vmdksync; --force=busy goes on" {
+	requires flock
+	# exec: killing it must let go of the lock
+	flock -F t sleep 60 3>&- &
+	echo $! >>pids
+	until_true flock_is_held t
+	refuses_kept 'another vmdksync works on it' t t
+	applies t --force=busy
+}
+
+@test "a file another vmdksync works on" {
+	requires strace
+	# it stops just before its first write; only then does the other come
+	"$MKVMDK" cowd d.vmdk capacity=2048 alloc=every:5 seed=7
+	strace -f -o trace -e trace=pwrite64,pwritev,pwritev2 \
+		-e inject=pwrite64,pwritev,pwritev2:delay_enter=8000000:when=1 \
+		"$VMDKSYNC" -q --no-uring d.vmdk t 3>&- &
+	echo $! >>pids
+	until_true flock_is_held t
+	refuses 'another vmdksync works on it' t
+	wait $!
+	cp t.orig want
+	"$MKVMDK" cowd again.vmdk capacity=2048 alloc=every:5 seed=7 apply=want
+	same t want
+}
+
+@test "a loop device that is locked" {
+	requires root loop flock
+	dev=$(loopdev t)
+	flock -F "$dev" sleep 60 3>&- &
+	echo $! >>pids
+	until_true flock_is_held "$dev"
+	refuses_kept 'another vmdksync works on it' "$dev" "$dev"
+	applies "$dev" --force=busy
+}
+
+@test "a mistyped name under /dev" {
+	name=/dev/vmdksync-test-$$
+	refuses 'there is no device of that name' "$name"
+	[ ! -e "$name" ]
+	refuses '--create makes no files under /dev' "$name" --create
+	[ ! -e "$name" ]
+	ln -s /dev dev
+	refuses '--create makes no files under /dev' "dev/vmdksync-test-$$" --create
+	[ ! -e "$name" ]
+	refuses '' "$name/part1" --create
+	[ ! -e "$name" ]
+}
+
+@test "--create on what exists" {
+	refuses_kept 'exists already' t t --create
+	ln -s nowhere dangling
+	refuses 'exists already' dangling --create
+	[ ! -e nowhere ]
+	mkdir dir
+	refuses 'exists already' dir --create
+	refuses_kept 'exists already' t t --create --dry-run
+}
+
+@test "--create in a directory that is not there" {
+	refuses 'its directory cannot be opened' no/such/file --create
+	[ ! -e no ]
+}
+
+@test "a missing delta" {
+	run -2 --separate-stderr vs missing.vmdk t
+	[ -z "$output" ]
+	[ "$stderr" = 'vmdksync: missing.vmdk: No such file or directory' ]
+	same t t.orig
+	run -2 vs missing.vmdk new --create
+	[ ! -e new ]
+}
+
+@test "a delta that is a FIFO, a directory or a device" {
+	mkfifo fifo
+	mkdir dir
+	run -2 --separate-stderr timeout 20 "$VMDKSYNC" fifo t
+	[ "$stderr" = 'vmdksync: fifo: is a FIFO, no image can be read from it' ]
+	run -2 --separate-stderr timeout 20 "$VMDKSYNC" dir t
+	[ "$stderr" = 'vmdksync: dir: is a directory, no image can be read from it' ]
+	run -2 --separate-stderr timeout 20 "$VMDKSYNC" /dev/zero t
+	[ "$stderr" = 'vmdksync: /dev/zero: is a character device, no image can be read from it' ]
+	same t t.orig
+}

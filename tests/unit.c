@@ -1,0 +1,1459 @@
+/*
+ * Unit tests of lib/: base, run and its gate, source, chain, ring, pump. Random tests are seeded:
+ * a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
+ */
+#include "chain.h"
+#include "pump.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define KIB 1024u
+#define MIB (1024u * KIB)
+
+/* --- framework ------------------------------------------------------------------------------ */
+
+static unsigned checks, failures;
+
+/* Prints no more than a screen of them. */
+static bool check(bool ok, const char *file, int line, const char *text)
+{
+	checks++;
+	if (!ok && ++failures <= 40)
+		printf("# %s:%d: failed: %s\n", file, line, text);
+	return ok;
+}
+
+#define CHECK(cond) check((cond), __FILE__, __LINE__, #cond)
+#define CHECK_STR(a, b) check_str((a), (b), __FILE__, __LINE__)
+
+static void check_str(const char *a, const char *b, const char *file, int line)
+{
+	if (!check(a && strcmp(a, b) == 0, file, line, "strings are equal"))
+		printf("#   \"%s\" instead of \"%s\"\n", a ? a : "(null)", b);
+}
+
+/* A test that cannot go on. */
+static void __attribute__((noreturn)) die(const char *what)
+{
+	printf("Bail out! %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void *alloc(size_t n)
+{
+	void *p = calloc(1, n ? n : 1);
+
+	if (!p)
+		die("calloc");
+	return p;
+}
+
+static uint64_t rng_state;
+
+static void seed(uint64_t s)
+{
+	rng_state = s * 0x9e3779b97f4a7c15u + 1;
+}
+
+static uint64_t rnd(void)
+{
+	uint64_t z = rng_state += 0x9e3779b97f4a7c15u;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+	z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+	return z ^ z >> 31;
+}
+
+static uint64_t below(uint64_t n)
+{
+	return rnd() % n;
+}
+
+static void random_bytes(uint8_t *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		p[i] = (uint8_t)rnd();
+}
+
+/* An open file that has no name any more; *path, where wanted, keeps it and is the caller's. */
+static int temp_file(char **path)
+{
+	const char *dir = getenv("TMPDIR");
+	char *name = NULL;
+	int fd;
+
+	if (asprintf(&name, "%s/unit.XXXXXX", dir && *dir ? dir : "/tmp") < 0)
+		die("asprintf");
+	fd = mkostemp(name, O_CLOEXEC);
+	if (fd < 0)
+		die(name);
+	if (path) {
+		*path = name;
+	} else {
+		unlink(name);
+		free(name);
+	}
+	return fd;
+}
+
+static void remove_temp(int fd, char *path)
+{
+	close(fd);
+	unlink(path);
+	free(path);
+}
+
+static void write_all(int fd, const void *p, size_t n, uint64_t off)
+{
+	if (pwrite(fd, p, n, (off_t)off) != (ssize_t)n)
+		die("pwrite");
+}
+
+static void read_all(int fd, void *p, size_t n, uint64_t off)
+{
+	if (pread(fd, p, n, (off_t)off) != (ssize_t)n)
+		die("pread");
+}
+
+/* --- a reader over an array of runs ---------------------------------------------------------- */
+
+struct list {
+	struct reader reader;
+	struct run *run;
+	size_t n, i;
+	size_t fail_at;  /* next() of this run fails ... */
+	int fail_with;   /* ... with this; 0: never */
+	bool fetch_fails;
+	unsigned *freed; /* counts; may be NULL */
+};
+
+/* Byte i of what is packed at pos. */
+static uint8_t packed_byte(uint64_t pos, uint64_t i)
+{
+	return (uint8_t)((pos * 131 + i * 7 + (i >> 8) * 3) % 255 + 1);
+}
+
+static int list_next(struct reader *r, struct run *run, struct err *e)
+{
+	struct list *l = container_of(r, struct list, reader);
+
+	if (l->fail_with && l->i == l->fail_at)
+		return fail(e, l->fail_with, "list: told to fail");
+	if (l->i == l->n)
+		return 0;
+	*run = l->run[l->i++];
+	return 1;
+}
+
+static int list_rewind(struct reader *r, struct err *e)
+{
+	(void)e;
+	container_of(r, struct list, reader)->i = 0;
+	return 0;
+}
+
+static int list_fetch(struct reader *r, const struct run *run, void *buf, struct err *e)
+{
+	uint8_t *b = buf;
+
+	if (container_of(r, struct list, reader)->fetch_fails)
+		return fail(e, EIO, "list: told not to unpack");
+	for (uint64_t i = 0; i < run->len; i++)
+		b[i] = packed_byte(run->pos, run->skip + i);
+	return 0;
+}
+
+static void list_free(struct reader *r)
+{
+	struct list *l = container_of(r, struct list, reader);
+
+	if (l->freed)
+		(*l->freed)++;
+	free(l->run);
+	free(l);
+}
+
+static const struct reader_ops list_ops = {
+	.next = list_next, .rewind = list_rewind, .fetch = list_fetch, .free = list_free};
+static const struct reader_ops list_ops_no_fetch = {
+	.next = list_next, .rewind = list_rewind, .free = list_free};
+
+static struct list *list_new(uint64_t size, const struct run *run, size_t n)
+{
+	struct list *l = alloc(sizeof(*l));
+
+	reader_init(&l->reader, &list_ops, "list", size);
+	l->run = alloc(n * sizeof(*run));
+	if (n)
+		memcpy(l->run, run, n * sizeof(*run));
+	l->n = n;
+	for (size_t i = 0; i < n; i++)
+		if (l->run[i].kind == RUN_PACKED)
+			l->run[i].leaf = &l->reader;
+	return l;
+}
+
+static struct list *list_one(uint64_t size, struct run run)
+{
+	return list_new(size, &run, 1);
+}
+
+/* --- base ------------------------------------------------------------------------------------ */
+
+static unsigned warnings;
+static char last_warning[1100];
+
+static void on_warn(void *arg, const char *text)
+{
+	CHECK(arg == &warnings);
+	warnings++;
+	snprintf(last_warning, sizeof(last_warning), "%s", text);
+}
+
+static void test_err(void)
+{
+	struct err e = {.warn = on_warn, .arg = &warnings};
+	struct err quiet = {.set = false};
+	char big[3000];
+
+	warnings = 0;
+	CHECK(warning(&e, "odd %d", 1) == 0);
+	CHECK(warnings == 1 && !e.set);
+	CHECK_STR(last_warning, "odd 1");
+	CHECK(warning(&quiet, "nobody hears") == 0);
+	CHECK(!quiet.set);
+	CHECK(fail(&e, ENOENT, "first %s", "one") == -ENOENT);
+	CHECK(fail(&e, EIO, "second") == -EIO);
+	CHECK(e.set);
+	CHECK_STR(e.msg, "first one");
+
+	e = (struct err){.warn = on_warn, .arg = &warnings, .strict = true};
+	CHECK(warning(&e, "odd %d", 2) == -EBADMSG);
+	CHECK(warnings == 1 && e.set);
+	CHECK_STR(e.msg, "odd 2 (--strict)");
+	CHECK(warning(&e, "odd 3") == -EBADMSG);
+	CHECK_STR(e.msg, "odd 2 (--strict)");
+
+	memset(big, 'x', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	e = (struct err){.set = false};
+	CHECK(fail(&e, EIO, "%s", big) == -EIO);
+	CHECK(strlen(e.msg) == sizeof(e.msg) - 1);
+}
+
+static void test_arithmetic(void)
+{
+	uint64_t v;
+
+	CHECK(add_ok(1, 2, &v) && v == 3);
+	CHECK(add_ok(UINT64_MAX, 0, &v) && v == UINT64_MAX);
+	CHECK(add_ok(UINT64_MAX - 5, 5, &v) && v == UINT64_MAX);
+	CHECK(!add_ok(UINT64_MAX, 1, &v));
+	CHECK(!add_ok(UINT64_MAX - 5, 6, &v));
+	CHECK(mul_ok(0, UINT64_MAX, &v) && v == 0);
+	CHECK(mul_ok(UINT32_MAX, UINT32_MAX, &v) && v == UINT64_C(0xfffffffe00000001));
+	CHECK(mul_ok(UINT64_MAX, 1, &v) && v == UINT64_MAX);
+	CHECK(!mul_ok(UINT64_C(1) << 32, UINT64_C(1) << 32, &v));
+	CHECK(!mul_ok(UINT64_MAX, 2, &v));
+	CHECK(div_up(0, 5) == 0 && div_up(1, 5) == 1 && div_up(5, 5) == 1 && div_up(6, 5) == 2);
+	CHECK(div_up(UINT64_MAX, 2) == UINT64_C(1) << 63);
+	CHECK(!is_pow2(0) && is_pow2(1) && is_pow2(2) && !is_pow2(3) && !is_pow2(6));
+	CHECK(is_pow2(UINT64_C(1) << 63) && !is_pow2(UINT64_MAX));
+	CHECK(min_u64(1, UINT64_MAX) == 1 && max_u64(1, UINT64_MAX) == UINT64_MAX);
+}
+
+static void test_little_endian(void)
+{
+	static const uint8_t b[] = {0xff, 0x81, 0x82, 0x83, 0x84, 0xf5, 0xf6, 0xf7, 0xf8};
+
+	CHECK(le16(b) == 0x81ff && le16(b + 1) == 0x8281);
+	CHECK(le32(b) == 0x838281ff && le32(b + 5) == 0xf8f7f6f5);
+	CHECK(le64(b) == UINT64_C(0xf7f6f584838281ff));
+	CHECK(le64(b + 1) == UINT64_C(0xf8f7f6f584838281));
+}
+
+static void test_all_zero(void)
+{
+	uint8_t b[72];
+
+	for (size_t n = 0; n <= 70; n++) {
+		memset(b, 0xff, sizeof(b));
+		memset(b + 1, 0, n);
+		CHECK(all_zero(b + 1, n));
+		for (size_t i = 0; i < n; i++) {
+			b[1 + i] = i % 2 ? 1 : 0x80;
+			CHECK(!all_zero(b + 1, n));
+			b[1 + i] = 0;
+		}
+	}
+}
+
+static void test_size_text(void)
+{
+	static const struct {
+		uint64_t bytes;
+		const char *text;
+	} want[] = {
+		{0, "0 bytes"},
+		{1023, "1023 bytes"},
+		{1024, "1.0 KiB"},
+		{1536, "1.5 KiB"},
+		{99 * 1024, "99.0 KiB"},
+		{100 * 1024, "100 KiB"},
+		{UINT64_C(1) << 20, "1.0 MiB"},
+		{UINT64_C(3) << 29, "1.5 GiB"},
+		{UINT64_C(1) << 41, "2.0 TiB"},
+		{UINT64_C(1) << 50, "1.0 PiB"},
+		{UINT64_MAX, "16.0 EiB"},
+	};
+	char buf[32];
+
+	for (size_t i = 0; i < COUNT(want); i++) {
+		CHECK(size_text(buf, want[i].bytes) == buf);
+		CHECK_STR(buf, want[i].text);
+	}
+}
+
+static void test_name_text(void)
+{
+	static const struct {
+		const char *name, *text;
+	} want[] = {
+		{"", ""},
+		{"plain file.vmdk", "plain file.vmdk"},
+		{"a\nb\tc\rd", "a\\x0ab\\x09c\\x0dd"},
+		{"\x1b[31m", "\\x1b[31m"},
+		{"\x01\x7f", "\\x01\\x7f"},
+		{"\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80", "\xc3\xa4\xe2\x82\xac\xf0\x9f\x98\x80"},
+		{"\xc2\xa0", "\xc2\xa0"},
+		{"\xc2\x9b", "\\xc2\\x9b"},                        /* C1: CSI */
+		{"\xc0\xaf", "\\xc0\\xaf"},                        /* overlong */
+		{"\xc1\xbf", "\\xc1\\xbf"},
+		{"\xe0\x80\xaf", "\\xe0\\x80\\xaf"},
+		{"\xe0\x9f\xbf", "\\xe0\\x9f\\xbf"},
+		{"\xf0\x8f\xbf\xbf", "\\xf0\\x8f\\xbf\\xbf"},
+		{"\xe0\xa0\x80", "\xe0\xa0\x80"},                  /* the least of three */
+		{"\xf0\x90\x80\x80", "\xf0\x90\x80\x80"},          /* and of four */
+		{"\xed\xa0\x80", "\\xed\\xa0\\x80"},               /* surrogates */
+		{"\xed\xbf\xbf", "\\xed\\xbf\\xbf"},
+		{"\xf4\x8f\xbf\xbf", "\xf4\x8f\xbf\xbf"},
+		{"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"},      /* beyond the last */
+		{"\xf8\x88\x80\x80\x80", "\\xf8\\x88\\x80\\x80\\x80"},
+		{"\xe2\x82", "\\xe2\\x82"},                        /* cut short */
+		{"\xe2\x82z", "\\xe2\\x82z"},
+		{"\x80z\xff", "\\x80z\\xff"},
+		{"\xe2\x80\xae", "\\xe2\\x80\\xae"},               /* bidi */
+		{"\xe2\x80\xaa", "\\xe2\\x80\\xaa"},
+		{"\xe2\x81\xa6", "\\xe2\\x81\\xa6"},
+		{"\xe2\x81\xa9", "\\xe2\\x81\\xa9"},
+		{"\xe2\x80\xa8", "\\xe2\\x80\\xa8"},               /* line separator */
+		{"\xe2\x80\xa6", "\xe2\x80\xa6"},
+	};
+	char *all = alloc(256), *text;
+
+	for (size_t i = 0; i < COUNT(want); i++) {
+		text = name_text(want[i].name);
+		CHECK_STR(text, want[i].text);
+		free(text);
+	}
+	for (int i = 1; i < 256; i++)
+		all[i - 1] = (char)i;
+	text = name_text(all);
+	CHECK(text != NULL);
+	for (const char *p = text; p && *p; p++)
+		CHECK((unsigned char)*p >= 0x20 && (unsigned char)*p < 0x7f);
+	free(text);
+	free(all);
+}
+
+/* --- run and gate ---------------------------------------------------------------------------- */
+
+static void test_trim(void)
+{
+	struct run raw = {.off = 10, .len = 20, .pos = 100, .skip = 5, .kind = RUN_RAW};
+	struct run packed = raw, zero = raw;
+
+	packed.kind = RUN_PACKED;
+	zero.kind = RUN_ZERO;
+	run_trim_front(&raw, 7);
+	CHECK(raw.off == 17 && raw.len == 13 && raw.pos == 107 && raw.skip == 5);
+	run_trim_front(&packed, 7);
+	CHECK(packed.off == 17 && packed.len == 13 && packed.pos == 100 && packed.skip == 12);
+	run_trim_front(&zero, 7);
+	CHECK(zero.off == 17 && zero.len == 13 && zero.pos == 100 && zero.skip == 5);
+	run_trim_front(&zero, 0);
+	CHECK(zero.off == 17 && zero.len == 13);
+}
+
+static void test_joins(void)
+{
+	struct source s1, s2;
+	static const enum run_kind kinds[] = {RUN_RAW, RUN_PACKED, RUN_ZERO};
+
+	for (size_t ka = 0; ka < 3; ka++)
+		for (size_t kb = 0; kb < 3; kb++)
+			for (int gap = -1; gap <= 1; gap++)
+				for (int jump = -1; jump <= 1; jump++)
+					for (int other = 0; other < 2; other++) {
+						struct run a = {.off = 10, .len = 5, .pos = 50,
+								.kind = kinds[ka], .src = &s1};
+						struct run b = {.off = (uint64_t)(15 + gap),
+								.len = 5,
+								.pos = (uint64_t)(55 + jump),
+								.kind = kinds[kb],
+								.src = other ? &s2 : &s1};
+						bool want = ka == kb && !gap &&
+							    (kinds[ka] == RUN_ZERO ||
+							     (kinds[ka] == RUN_RAW && !jump &&
+							      !other));
+
+						CHECK(run_joins(&a, &b) == want);
+					}
+}
+
+static void gate_refuses(struct list *l, size_t good)
+{
+	struct err e = {.set = false};
+	struct run run;
+
+	for (int pass = 0; pass < 2; pass++) {
+		for (size_t i = 0; i < good; i++)
+			CHECK(reader_next(&l->reader, &run, &e) == 1);
+		CHECK(!e.set);
+		CHECK(reader_next(&l->reader, &run, &e) == -EBADMSG);
+		CHECK(e.set);
+		e.set = false;
+		for (int i = 0; i < 3; i++)
+			CHECK(reader_next(&l->reader, &run, &e) == 0);
+		CHECK(reader_rewind(&l->reader, &e) == 0);
+	}
+	reader_free(&l->reader);
+}
+
+static void test_gate_refuses(void)
+{
+	static const uint8_t bytes[100];
+	struct err e = {.set = false};
+	struct source *src;
+	struct list *l;
+
+	CHECK(source_memory(&src, "mem", bytes, sizeof(bytes), &e) == 0);
+#define BAD(size, ...) gate_refuses(list_one(size, (struct run){__VA_ARGS__}), 0)
+	BAD(1000, .off = 5, .len = 0, .kind = RUN_ZERO);
+	BAD(0, .off = 0, .len = 1, .kind = RUN_ZERO);
+	BAD(1000, .off = 1000, .len = 1, .kind = RUN_ZERO);
+	BAD(1000, .off = 1001, .len = 1, .kind = RUN_ZERO);
+	BAD(1000, .off = 999, .len = 2, .kind = RUN_ZERO);
+	BAD(1000, .off = 0, .len = 1001, .kind = RUN_ZERO);
+	BAD(1000, .off = UINT64_MAX, .len = 2, .kind = RUN_ZERO);
+	BAD(1000, .off = 2, .len = UINT64_MAX, .kind = RUN_ZERO);
+	BAD(1000, .off = UINT64_MAX - 9, .len = 10, .kind = RUN_ZERO);
+	BAD(UINT64_MAX, .off = UINT64_MAX - 9, .len = 10, .kind = RUN_ZERO);
+	BAD(1000, .len = 10, .kind = RUN_RAW);
+	BAD(1000, .len = 10, .pos = 91, .src = src, .kind = RUN_RAW);
+	BAD(1000, .len = 1, .pos = 100, .src = src, .kind = RUN_RAW);
+	BAD(1000, .len = 1, .pos = 101, .src = src, .kind = RUN_RAW);
+	BAD(1000, .len = 101, .pos = 0, .src = src, .kind = RUN_RAW);
+	BAD(1000, .len = 10, .pos = UINT64_MAX - 4, .src = src, .kind = RUN_RAW);
+#undef BAD
+	l = list_one(1000, (struct run){.len = 10, .kind = RUN_PACKED});
+	l->run[0].leaf = NULL;
+	gate_refuses(l, 0);
+	l = list_one(1000, (struct run){.len = 10, .kind = RUN_PACKED});
+	l->reader.ops = &list_ops_no_fetch;
+	gate_refuses(l, 0);
+	/* out of order: overlapping by one byte, the same again, and backwards */
+	for (uint64_t off = 0; off < 30; off += off < 20 ? 10 : 9) {
+		const struct run two[] = {{.off = 20, .len = 10, .kind = RUN_ZERO},
+					  {.off = off, .len = 5, .kind = RUN_ZERO}};
+
+		gate_refuses(list_new(1000, two, 2), 1);
+	}
+	source_free(src);
+}
+
+static void test_gate_passes(void)
+{
+	static const uint8_t bytes[100];
+	struct err e = {.set = false};
+	unsigned freed = 0;
+	struct source *src;
+	struct run run;
+	struct list *l;
+
+	CHECK(source_memory(&src, "mem", bytes, sizeof(bytes), &e) == 0);
+	{
+		const struct run good[] = {
+			{.off = 0, .len = 100, .src = src, .kind = RUN_RAW},
+			{.off = 100, .len = 1, .pos = 99, .src = src, .kind = RUN_RAW},
+			{.off = 200, .len = 50, .pos = 7, .kind = RUN_PACKED},
+			{.off = 250, .len = 750, .kind = RUN_ZERO},
+		};
+
+		l = list_new(1000, good, COUNT(good));
+		l->freed = &freed;
+		for (int pass = 0; pass < 3; pass++) {
+			for (size_t i = 0; i < COUNT(good); i++) {
+				CHECK(reader_next(&l->reader, &run, &e) == 1);
+				CHECK(run.off == good[i].off && run.len == good[i].len);
+				CHECK(run.kind == good[i].kind && run.pos == good[i].pos);
+				if (pass == 1 && i == 1)
+					break; /* rewind from the middle */
+			}
+			if (pass != 1)
+				for (int i = 0; i < 3; i++)
+					CHECK(reader_next(&l->reader, &run, &e) == 0);
+			CHECK(reader_rewind(&l->reader, &e) == 0);
+		}
+		/* an error of the reader itself is handed on, once */
+		l->fail_at = 1;
+		l->fail_with = EIO;
+		CHECK(reader_next(&l->reader, &run, &e) == 1);
+		CHECK(reader_next(&l->reader, &run, &e) == -EIO);
+		CHECK(e.set);
+		CHECK_STR(e.msg, "list: told to fail");
+		CHECK(reader_next(&l->reader, &run, &e) == 0);
+	}
+	reader_free(&l->reader);
+	CHECK(freed == 1);
+	reader_free(NULL);
+	source_free(src);
+}
+
+/* --- source ---------------------------------------------------------------------------------- */
+
+static void refused(struct source *s, uint64_t off, size_t n)
+{
+	struct err e = {.set = false};
+	uint8_t buf[64];
+
+	CHECK(source_read(s, off, buf, n, "thing", &e) == -EBADMSG);
+	CHECK(e.set && strstr(e.msg, "thing") && strstr(e.msg, s->name));
+}
+
+static void edges(struct source *s, const uint8_t *want, size_t size)
+{
+	struct err e = {.set = false};
+	uint8_t buf[64];
+
+	for (size_t n = 0; n <= sizeof(buf); n += 32) {
+		memset(buf, 0xaa, sizeof(buf));
+		CHECK(source_read(s, 0, buf, n, "thing", &e) == 0);
+		CHECK(!memcmp(buf, want, n) && (n == sizeof(buf) || buf[n] == 0xaa));
+		CHECK(source_read(s, size - n, buf, n, "thing", &e) == 0);
+		CHECK(!memcmp(buf, want + size - n, n));
+	}
+	CHECK(!e.set);
+	refused(s, size, 1);
+	refused(s, size + 1, 0);
+	refused(s, size - 1, 2);
+	refused(s, size - 63, 64);
+	refused(s, UINT64_MAX, 1);
+	refused(s, UINT64_MAX, 0);
+	refused(s, UINT64_MAX - 9, 10);
+}
+
+static void test_source_memory(void)
+{
+	struct err e = {.set = false};
+	uint8_t bytes[200];
+	struct source *s;
+
+	seed(1);
+	random_bytes(bytes, sizeof(bytes));
+	CHECK(source_memory(&s, "a\nb", bytes, sizeof(bytes), &e) == 0);
+	CHECK_STR(s->name, "a\\x0ab");
+	CHECK(s->fd < 0 && s->size == sizeof(bytes));
+	edges(s, bytes, sizeof(bytes));
+	CHECK(!source_is_hole(s, 0, 100));
+	source_hint(s, 0, 100);
+	source_free(s);
+	source_free(NULL);
+}
+
+static void test_source_file(void)
+{
+	struct err e = {.set = false};
+	uint8_t bytes[5000];
+	struct source *s = NULL;
+	char *path;
+	int fd = temp_file(&path);
+
+	seed(2);
+	random_bytes(bytes, sizeof(bytes));
+	write_all(fd, bytes, sizeof(bytes), 0);
+	CHECK(source_open(&s, path, &e) == 0);
+	if (!s)
+		die(e.msg);
+	CHECK(s->fd >= 0 && s->size == sizeof(bytes));
+	edges(s, bytes, sizeof(bytes));
+	source_hint(s, 0, 4096);
+	if (ftruncate(fd, 4000))
+		die("ftruncate");
+	CHECK(source_read(s, 3990, bytes, 10, "tail", &e) == 0);
+	CHECK(source_read(s, 3990, bytes, 20, "tail", &e) == -EBADMSG);
+	CHECK(e.set && strstr(e.msg, "tail") && strstr(e.msg, "shorter"));
+	source_free(s);
+	remove_temp(fd, path);
+
+	e.set = false;
+	CHECK(source_open(&s, "/nonexistent/file", &e) == -ENOENT && e.set);
+	e.set = false;
+	CHECK(source_open(&s, "/", &e) == -EINVAL && strstr(e.msg, "a directory"));
+	e.set = false;
+	CHECK(source_open(&s, "/dev/null", &e) == -EINVAL && strstr(e.msg, "character device"));
+}
+
+static void test_source_holes(void)
+{
+	static const struct {
+		uint64_t off, len;
+	} data[] = {{MIB, 64 * KIB}, {2 * MIB, 4 * KIB}, {2 * MIB + 64 * KIB, 128 * KIB}};
+	const uint64_t size = 4 * MIB;
+	uint8_t *buf = alloc(size);
+	struct err e = {.set = false};
+	struct source *s = NULL;
+	unsigned holes = 0;
+	char *path;
+	int fd = temp_file(&path);
+
+	if (ftruncate(fd, (off_t)size))
+		die("ftruncate");
+	memset(buf, 1, size);
+	for (size_t i = 0; i < COUNT(data); i++)
+		write_all(fd, buf, data[i].len, data[i].off);
+	memset(buf, 0, size);
+	CHECK(source_open(&s, path, &e) == 0);
+	if (lseek(fd, 0, SEEK_DATA) == 0) {
+		printf("# no holes on this file system\n");
+		goto out;
+	}
+	CHECK(source_is_hole(s, 0, MIB));
+	CHECK(!source_is_hole(s, 0, MIB + 1));
+	CHECK(!source_is_hole(s, MIB, 1));
+	CHECK(source_is_hole(s, 3 * MIB, MIB));
+	CHECK(!source_is_hole(s, 3 * MIB, MIB + 1));
+	CHECK(!source_is_hole(s, size, 1));
+	CHECK(!source_is_hole(s, UINT64_MAX, 1));
+	seed(3);
+	for (int i = 0; i < 5000; i++) {
+		uint64_t off = below(size), len = 1 + below(i % 2 ? size - off : 512);
+		bool want = off + len <= size;
+
+		for (size_t k = 0; k < COUNT(data); k++)
+			want &= off + len <= data[k].off || off >= data[k].off + data[k].len;
+		/* "known to be": never a false yes; and a no would be dull */
+		if (source_is_hole(s, off, len)) {
+			CHECK(want);
+			holes++;
+		} else {
+			CHECK(!want);
+		}
+	}
+	CHECK(holes > 100);
+out:
+	source_free(s);
+	remove_temp(fd, path);
+	free(buf);
+}
+
+/* --- chain ----------------------------------------------------------------------------------- */
+
+#define DISK 200u
+
+struct byte { /* of the model */
+	bool have;
+	enum run_kind kind;
+	uint8_t value;
+	uint64_t at; /* RAW: where in its source; PACKED: skip */
+	const void *owner; /* RAW: source; PACKED: leaf */
+};
+
+static struct byte byte_of(const struct run *run, uint64_t i)
+{
+	struct byte b = {.have = true, .kind = run->kind};
+
+	if (run->kind == RUN_RAW) {
+		b.at = run->pos + i;
+		b.owner = run->src;
+		b.value = run->src->mem[b.at];
+	} else if (run->kind == RUN_PACKED) {
+		b.at = run->skip + i;
+		b.owner = run->leaf;
+		b.value = packed_byte(run->pos, b.at);
+	}
+	return b;
+}
+
+static bool same_byte(const struct byte *a, const struct byte *b)
+{
+	return a->have == b->have && a->kind == b->kind && a->value == b->value &&
+	       a->at == b->at && a->owner == b->owner;
+}
+
+/* Random runs; often neighbours, sometimes none. */
+static struct list *random_layer(uint64_t size, struct source *src)
+{
+	struct run run[DISK];
+	uint64_t at = below(3) ? below(size + 1) / (1 + below(8)) : 0;
+	uint64_t longest = 1 + below(below(2) ? 6 : 80);
+	size_t n = 0;
+
+	while (at < size && n < DISK && below(30)) {
+		uint64_t len = min_u64(1 + below(longest), size - at);
+
+		run[n] = (struct run){.off = at, .len = len, .kind = (enum run_kind)below(3)};
+		if (run[n].kind == RUN_RAW) {
+			run[n].src = src;
+			run[n].pos = below(src->size - len + 1);
+		} else if (run[n].kind == RUN_PACKED) {
+			run[n].pos = below(1000);
+			run[n].skip = below(10);
+		}
+		n++;
+		at += len + (below(2) ? below(longest * 2) : 0);
+	}
+	return list_new(size, run, n);
+}
+
+/* Walks r and compares: ascending, disjoint, each byte as in the model. */
+static void walk(struct reader *r, const struct byte *model, uint64_t size)
+{
+	struct byte got[DISK] = {{0}};
+	struct err e = {.set = false};
+	uint64_t at = 0;
+	struct run run;
+	int rc;
+
+	while ((rc = reader_next(r, &run, &e)) == 1) {
+		if (!CHECK(run.len && run.off >= at && run.off + run.len <= size))
+			return;
+		for (uint64_t i = 0; i < run.len; i++)
+			got[run.off + i] = byte_of(&run, i);
+		if (run.kind == RUN_PACKED) {
+			uint8_t buf[DISK];
+
+			CHECK(reader_fetch(&run, buf, &e) == 0);
+			for (uint64_t i = 0; i < run.len; i++)
+				CHECK(buf[i] == model[run.off + i].value);
+		}
+		at = run.off + run.len;
+	}
+	CHECK(rc == 0 && !e.set);
+	for (uint64_t i = 0; i < size; i++)
+		CHECK(same_byte(&got[i], &model[i]));
+}
+
+static void chains(bool filled, uint64_t with_seed, int rounds)
+{
+	uint8_t bytes[512];
+
+	seed(with_seed);
+	random_bytes(bytes, sizeof(bytes));
+	for (int round = 0; round < rounds; round++) {
+		size_t n = 1 + below(6);
+		struct byte model[DISK] = {{0}};
+		struct err e = {.set = false};
+		struct reader *layer[6], *r = NULL;
+		struct source *src[6];
+		uint64_t size = 0;
+		unsigned before = failures, freed = 0;
+
+		for (size_t i = 0; i < n; i++) {
+			/* mostly of one size, but what grows is fine too */
+			uint64_t s = below(4) && size ? size : 1 + below(DISK);
+			struct list *l;
+
+			CHECK(source_memory(&src[i], "mem", bytes, sizeof(bytes), &e) == 0);
+			l = random_layer(s, src[i]);
+			l->freed = &freed;
+			layer[i] = &l->reader;
+			size = max_u64(size, s);
+			for (size_t k = 0; k < l->n; k++)
+				for (uint64_t b = 0; b < l->run[k].len; b++)
+					if (!model[l->run[k].off + b].have)
+						model[l->run[k].off + b] = byte_of(&l->run[k], b);
+		}
+		CHECK(merge_new(&r, layer, n, &e) == 0);
+		CHECK(r->size == size);
+		if (filled) {
+			CHECK(fill_new(&r, r, &e) == 0);
+			CHECK(r->size == size);
+			for (uint64_t i = 0; i < size; i++)
+				if (!model[i].have)
+					model[i] = (struct byte){.have = true, .kind = RUN_ZERO};
+		}
+		if (round % 3 == 0) { /* rewound before, in the middle, and after */
+			struct run run;
+
+			for (uint64_t k = below(10); k; k--)
+				CHECK(reader_next(r, &run, &e) >= 0);
+			CHECK(reader_rewind(r, &e) == 0);
+		}
+		walk(r, model, size);
+		CHECK(reader_rewind(r, &e) == 0);
+		walk(r, model, size);
+		reader_free(r);
+		CHECK(freed == n);
+		for (size_t i = 0; i < n; i++)
+			source_free(src[i]);
+		if (failures != before) {
+			printf("# round %d, seed %d\n", round, (int)with_seed);
+			return;
+		}
+	}
+}
+
+static void test_merge(void)
+{
+	chains(false, 4, 15000);
+}
+
+static void test_fill(void)
+{
+	chains(true, 5, 15000);
+}
+
+static void test_chain_edges(void)
+{
+	struct err e = {.set = false};
+	struct reader *r = NULL, *layers[2];
+	struct list *l;
+	struct run run;
+
+	/* nothing in the only layer, and no layer at all */
+	layers[0] = &list_new(100, NULL, 0)->reader;
+	CHECK(merge_new(&r, layers, 1, &e) == 0);
+	CHECK(reader_next(r, &run, &e) == 0);
+	CHECK(fill_new(&r, r, &e) == 0);
+	CHECK(reader_next(r, &run, &e) == 1 && run.off == 0 && run.len == 100);
+	CHECK(run.kind == RUN_ZERO && reader_next(r, &run, &e) == 0);
+	reader_free(r);
+	CHECK(merge_new(&r, layers, 0, &e) == 0);
+	CHECK(r->size == 0 && reader_next(r, &run, &e) == 0);
+	CHECK(fill_new(&r, r, &e) == 0);
+	CHECK(reader_next(r, &run, &e) == 0);
+	reader_free(r);
+
+	/* an error below comes through, of either layer, and nothing after */
+	for (int which = 0; which < 2; which++) {
+		const struct run two[] = {{.off = 0, .len = 10, .kind = RUN_ZERO},
+					  {.off = 50, .len = 10, .kind = RUN_ZERO}};
+		int rc;
+
+		for (int i = 0; i < 2; i++) {
+			l = list_new(100, two, 2);
+			if (i == which)
+				l->fail_with = EIO, l->fail_at = 1;
+			layers[i] = &l->reader;
+		}
+		e.set = false;
+		CHECK(merge_new(&r, layers, 2, &e) == 0);
+		while ((rc = reader_next(r, &run, &e)) > 0)
+			CHECK(run.off == 0);
+		CHECK(rc == -EIO && e.set);
+		CHECK(reader_next(r, &run, &e) == 0);
+		reader_free(r);
+	}
+	l = list_new(100, NULL, 0);
+	l->fail_with = EIO;
+	e.set = false;
+	CHECK(fill_new(&r, &l->reader, &e) == 0);
+	CHECK(reader_next(r, &run, &e) == -EIO && e.set);
+	reader_free(r);
+}
+
+/* --- ring ------------------------------------------------------------------------------------ */
+
+#define TRANSFERS 2000u
+#define CELL 4096u
+
+struct ring_test {
+	unsigned done;
+	int last;
+	struct ring *ring;
+	struct xfer *more; /* put by the callback, which counts down */
+	unsigned left;
+};
+
+static void on_done(struct xfer *x, int err)
+{
+	struct ring_test *t = x->owner;
+
+	CHECK(err || x->done_len == x->len);
+	t->done++;
+	t->last = err;
+	if (t->left) {
+		t->left--;
+		ring_put(t->ring, t->more ? t->more : x);
+	}
+}
+
+static void ring_many(unsigned depth, bool in_line)
+{
+	static struct xfer x[TRANSFERS];
+	uint8_t *want = alloc((size_t)TRANSFERS * CELL), *got = alloc((size_t)TRANSFERS * CELL);
+	struct ring_test t = {0};
+	struct err e = {.set = false};
+	struct ring *ring = NULL;
+	unsigned order[TRANSFERS];
+	int fd = temp_file(NULL);
+
+	seed(6 + depth);
+	random_bytes(want, (size_t)TRANSFERS * CELL);
+	CHECK(ring_new(&ring, depth, in_line, &e) == 0);
+	CHECK(!in_line || strcmp(ring_kind(ring), "in line") == 0);
+	CHECK(ring_busy(ring) == 0 && ring_wait(ring, 0) == 0 && ring_wait(ring, 5) == 0);
+	for (unsigned i = 0; i < TRANSFERS; i++) {
+		unsigned k = (unsigned)below(i + 1);
+
+		order[i] = order[k];
+		order[k] = i;
+	}
+	/* reads of what was written before are mixed into the writes */
+	for (unsigned i = 0; i < 2 * TRANSFERS; i++) {
+		bool writing = i < TRANSFERS;
+		unsigned cell = order[i % TRANSFERS];
+		size_t from = cell % 97, len = CELL - from - cell % 89;
+		int ran;
+
+		if (i == TRANSFERS) { /* all of it is there before it is read */
+			while (ring_busy(ring))
+				CHECK(ring_wait(ring, 1) >= 0);
+			CHECK(t.done == TRANSFERS);
+		}
+		x[cell] = (struct xfer){.fd = fd, .write = writing,
+					.buf = (writing ? want : got) + (size_t)cell * CELL + from,
+					.len = len, .off = (uint64_t)cell * CELL + from,
+					.owner = &t, .done = on_done};
+		ring_put(ring, &x[cell]);
+		CHECK(ring_busy(ring) == i + 1 - t.done);
+		if (below(3) == 0) {
+			unsigned min = (unsigned)below(depth * 2), busy = ring_busy(ring);
+			unsigned before = t.done;
+
+			ran = ring_wait(ring, min);
+			CHECK(ran >= (int)min_u64(min, busy) && t.done - before == (unsigned)ran);
+			CHECK(ring_busy(ring) == busy - (unsigned)ran);
+		}
+		if (t.last)
+			break;
+	}
+	while (ring_busy(ring))
+		CHECK(ring_wait(ring, 1) >= 1);
+	CHECK(t.done == 2 * TRANSFERS && t.last == 0);
+	for (unsigned cell = 0; cell < TRANSFERS; cell++) {
+		size_t from = cell % 97, len = CELL - from - cell % 89;
+
+		CHECK(!memcmp(want + (size_t)cell * CELL + from, got + (size_t)cell * CELL + from,
+			      len));
+	}
+	ring_free(ring);
+	close(fd);
+	free(want);
+	free(got);
+}
+
+static void test_ring_many(void)
+{
+	static const unsigned depth[] = {1, 4, 64};
+
+	for (size_t i = 0; i < COUNT(depth); i++) {
+		ring_many(depth[i], false);
+		ring_many(depth[i], true);
+	}
+}
+
+/* One transfer; returns what its callback was told. */
+static int one(struct ring *ring, struct xfer x)
+{
+	struct ring_test t = {.last = 12345};
+
+	x.owner = &t;
+	x.done = on_done;
+	ring_put(ring, &x);
+	CHECK(t.done == 0 && ring_busy(ring) == 1); /* callbacks run in ring_wait() only */
+	CHECK(ring_wait(ring, 1) == 1);
+	CHECK(t.done == 1 && ring_busy(ring) == 0);
+	return t.last;
+}
+
+static void test_ring_errors(void)
+{
+	for (int in_line = 0; in_line < 2; in_line++) {
+		struct err e = {.set = false};
+		struct ring *ring = NULL;
+		uint8_t buf[100] = {7};
+		int fd = temp_file(NULL), null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		struct ring_test t = {.left = 500};
+		struct xfer x, y;
+
+		CHECK(ring_new(&ring, 4, in_line, &e) == 0);
+		CHECK(one(ring, (struct xfer){.fd = fd, .write = true, .buf = buf, .len = 100}) ==
+		      0);
+		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 100}) == 0);
+		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 100, .off = 1}) ==
+		      -ENODATA);
+		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 1, .off = 100}) ==
+		      -ENODATA);
+		CHECK(one(ring, (struct xfer){.fd = -1, .buf = buf, .len = 1}) == -EBADF);
+		CHECK(one(ring, (struct xfer){.fd = null, .write = true, .buf = buf, .len = 1}) ==
+		      -EBADF);
+		CHECK(one(ring, (struct xfer){.fd = null, .buf = buf, .len = 1}) == -ENODATA);
+		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 0}) == 0);
+
+		/* a callback puts the same transfer again, 500 times */
+		t.ring = ring;
+		x = (struct xfer){.fd = fd, .buf = buf, .len = 10, .owner = &t, .done = on_done};
+		ring_put(ring, &x);
+		while (ring_busy(ring))
+			CHECK(ring_wait(ring, 1) >= 1);
+		CHECK(t.done == 501 && t.last == 0 && t.left == 0);
+
+		/* and another one, once, which is waited for as well */
+		t = (struct ring_test){.ring = ring, .more = &y, .left = 1};
+		y = x;
+		ring_put(ring, &x);
+		CHECK(ring_wait(ring, 2) == 2);
+		CHECK(t.done == 2 && ring_busy(ring) == 0);
+		ring_free(ring);
+		close(fd);
+		close(null);
+	}
+	ring_free(NULL);
+}
+
+/* --- pump ------------------------------------------------------------------------------------ */
+
+#define TARGET_SIZE (6 * MIB + 1234)
+#define SOURCE_SIZE (5 * MIB)
+
+struct bench { /* a target file, its model, and what runs are made of */
+	char *path, *src_path;
+	int fd, src_fd;
+	uint8_t *old, *model, *now;
+	uint8_t *bytes; /* of both sources */
+	struct source *mem, *file;
+	struct run run[4000];
+	size_t n;
+	uint64_t data, zero; /* in runs, bytes */
+};
+
+static void bench_init(struct bench *b, bool sparse)
+{
+	struct err e = {.set = false};
+
+	memset(b, 0, sizeof(*b));
+	b->old = alloc(TARGET_SIZE);
+	b->model = alloc(TARGET_SIZE);
+	b->now = alloc(TARGET_SIZE);
+	b->bytes = alloc(SOURCE_SIZE);
+	random_bytes(b->bytes, SOURCE_SIZE);
+	b->fd = temp_file(&b->path);
+	b->src_fd = temp_file(&b->src_path);
+	write_all(b->src_fd, b->bytes, SOURCE_SIZE, 0);
+	if (ftruncate(b->fd, TARGET_SIZE))
+		die("ftruncate");
+	if (sparse) {
+		for (int i = 0; i < 10; i++) {
+			uint64_t off = below(TARGET_SIZE), n = 1 + below(200 * KIB);
+
+			n = min_u64(n, TARGET_SIZE - off);
+			random_bytes(b->old + off, n);
+			write_all(b->fd, b->old + off, n, off);
+		}
+	} else {
+		random_bytes(b->old, TARGET_SIZE);
+		write_all(b->fd, b->old, TARGET_SIZE, 0);
+	}
+	if (fsync(b->fd) || fsync(b->src_fd))
+		die("fsync");
+	CHECK(source_memory(&b->mem, "mem", b->bytes, SOURCE_SIZE, &e) == 0);
+	CHECK(source_open(&b->file, b->src_path, &e) == 0);
+	if (e.set)
+		die(e.msg);
+}
+
+static void bench_free(struct bench *b)
+{
+	source_free(b->mem);
+	source_free(b->file);
+	remove_temp(b->fd, b->path);
+	remove_temp(b->src_fd, b->src_path);
+	free(b->old);
+	free(b->model);
+	free(b->now);
+	free(b->bytes);
+}
+
+static void bench_runs(struct bench *b, uint64_t unit, bool dense)
+{
+	uint64_t at = below(3) * unit;
+
+	b->n = 0;
+	b->data = b->zero = 0;
+	while (at < TARGET_SIZE && b->n < COUNT(b->run)) {
+		static const uint64_t most[] = {4, 64, 1024, 3000};
+		uint64_t len = unit * (1 + below(most[below(100) < 95 ? below(2) : 2 + below(2)]));
+		struct run *run = &b->run[b->n];
+
+		len = min_u64(len, TARGET_SIZE - at);
+		*run = (struct run){.off = at, .len = len, .kind = (enum run_kind)below(3)};
+		if (run->kind == RUN_RAW) {
+			run->src = below(4) ? b->file : b->mem;
+			run->pos = below(SOURCE_SIZE - len + 1);
+			if (b->n && below(2) && run[-1].kind == RUN_RAW &&
+			    run[-1].src == run->src &&
+			    run[-1].pos + run[-1].len + len <= SOURCE_SIZE)
+				run->pos = run[-1].pos + run[-1].len;
+		} else if (run->kind == RUN_PACKED) {
+			run->pos = below(1000);
+			run->skip = below(3) * unit;
+		}
+		*(run->kind == RUN_ZERO ? &b->zero : &b->data) += len;
+		b->n++;
+		at += len + (dense && below(4) ? 0 : unit * below(below(10) ? 8 : 300));
+	}
+}
+
+/* Applies the first n runs to the model. */
+static void bench_model(struct bench *b, size_t n)
+{
+	memcpy(b->model, b->old, TARGET_SIZE);
+	for (size_t i = 0; i < n; i++) {
+		const struct run *run = &b->run[i];
+		uint8_t *p = b->model + run->off;
+
+		if (run->kind == RUN_RAW)
+			memcpy(p, b->bytes + run->pos, run->len);
+		else if (run->kind == RUN_ZERO)
+			memset(p, 0, run->len);
+		else
+			for (uint64_t k = 0; k < run->len; k++)
+				p[k] = packed_byte(run->pos, run->skip + k);
+	}
+}
+
+static void bench_now(struct bench *b)
+{
+	struct stat st;
+
+	CHECK(fstat(b->fd, &st) == 0 && st.st_size == TARGET_SIZE);
+	read_all(b->fd, b->now, TARGET_SIZE, 0);
+}
+
+struct watch {
+	uint64_t moved;
+	unsigned asked, stop_at; /* 0: never */
+};
+
+static bool on_stop(void *arg)
+{
+	struct watch *w = arg;
+
+	return ++w->asked == w->stop_at || (w->stop_at && w->asked > w->stop_at);
+}
+
+static void on_moved(void *arg, uint64_t bytes)
+{
+	((struct watch *)arg)->moved += bytes;
+}
+
+/* Opens the target and pumps; l is freed. */
+static int bench_pump(struct bench *b, struct list *l, bool in_line, struct watch *w,
+		      struct pump_stats *stats, struct err *e)
+{
+	const struct target_opts to = {.need = TARGET_SIZE};
+	const struct pump_opts o = {.in_line = in_line, .stop = w ? on_stop : NULL,
+				    .moved = w ? on_moved : NULL, .arg = w};
+	struct target *t = NULL;
+	int r = target_open(&t, b->path, &to, e);
+
+	if (!CHECK(r == 0))
+		die(e->msg);
+	memset(stats, 0xff, sizeof(*stats));
+	r = pump_run(&l->reader, t, &o, stats, e);
+	CHECK((r < 0) == e->set);
+	target_free(t);
+	reader_free(&l->reader);
+	return r;
+}
+
+static void test_pump(void)
+{
+	static const uint64_t units[] = {512, 4096, 1, 512};
+	static struct bench b;
+
+	for (unsigned i = 0; i < 16; i++) {
+		bool sparse = i & 1, in_line = i & 2;
+		struct err e = {.set = false};
+		struct watch w = {0};
+		struct pump_stats s;
+		int r;
+
+		seed(100 + i);
+		bench_init(&b, sparse);
+		bench_runs(&b, units[i / 4], i & 4);
+		bench_model(&b, b.n);
+		r = bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), in_line, i % 5 ? &w : NULL,
+			       &s, &e);
+		CHECK(r == 0);
+		bench_now(&b);
+		if (!CHECK(!memcmp(b.now, b.model, TARGET_SIZE)))
+			printf("# pump round %u\n", i);
+		CHECK(s.begun && !s.stopped && s.runs == b.n);
+		CHECK(s.written == b.data && s.zeroed == b.zero);
+		CHECK(!in_line || !strcmp(s.ring, "in line"));
+		if (i % 5)
+			CHECK(w.moved == b.data + b.zero && w.asked == b.n + 1);
+		bench_free(&b);
+	}
+}
+
+static void test_pump_nothing(void)
+{
+	static struct bench b;
+	struct err e = {.set = false};
+	struct pump_stats s;
+	struct list *l;
+
+	seed(200);
+	bench_init(&b, false);
+	CHECK(bench_pump(&b, list_new(TARGET_SIZE, NULL, 0), false, NULL, &s, &e) == 0);
+	CHECK(!s.begun && !s.stopped && !s.runs && !s.written && !s.zeroed && !s.writes);
+	l = list_new(TARGET_SIZE, NULL, 0);
+	l->fail_with = EIO;
+	CHECK(bench_pump(&b, l, false, NULL, &s, &e) == -EIO);
+	CHECK(!s.begun && !s.stopped && !s.writes);
+	bench_now(&b);
+	CHECK(!memcmp(b.now, b.old, TARGET_SIZE));
+	bench_free(&b);
+}
+
+/* After an error at run k nothing behind it has changed; before it each byte is old or new. */
+static void check_prefix(struct bench *b, size_t k, const struct pump_stats *s)
+{
+	uint64_t wrong = 0, changed = 0;
+
+	bench_model(b, k);
+	bench_now(b);
+	for (size_t i = 0; i < TARGET_SIZE; i++) {
+		wrong += b->now[i] != b->old[i] && b->now[i] != b->model[i];
+		changed += b->now[i] != b->old[i];
+	}
+	CHECK(wrong == 0);
+	CHECK(!changed || s->begun);
+	CHECK(!s->begun || k > 0);
+}
+
+static void test_pump_reader_error(void)
+{
+	static struct bench b;
+
+	for (unsigned i = 0; i < 8; i++) {
+		struct err e = {.set = false};
+		struct pump_stats s;
+		struct list *l;
+
+		seed(300 + i);
+		bench_init(&b, i & 1);
+		bench_runs(&b, 512, i & 4);
+		l = list_new(TARGET_SIZE, b.run, b.n);
+		l->fail_at = i < 2 ? 0 : i < 4 ? 1 : b.n / 2;
+		l->fail_with = i < 6 ? EIO : EBADMSG;
+		CHECK(bench_pump(&b, l, i & 2, NULL, &s, &e) == (i < 6 ? -EIO : -EBADMSG));
+		CHECK_STR(e.msg, "list: told to fail");
+		check_prefix(&b, i < 2 ? 0 : i < 4 ? 1 : b.n / 2, &s);
+		bench_free(&b);
+	}
+}
+
+static void test_pump_fetch_error(void)
+{
+	static struct bench b;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct err e = {.set = false};
+		struct pump_stats s;
+		struct list *l;
+
+		seed(400 + i);
+		bench_init(&b, false);
+		bench_runs(&b, 512, true);
+		l = list_new(TARGET_SIZE, b.run, b.n);
+		l->fetch_fails = true;
+		CHECK(bench_pump(&b, l, i, NULL, &s, &e) == -EIO);
+		CHECK_STR(e.msg, "list: told not to unpack");
+		check_prefix(&b, b.n, &s);
+		bench_free(&b);
+	}
+}
+
+static void test_pump_stop(void)
+{
+	static struct bench b;
+
+	for (unsigned i = 0; i < 8; i++) {
+		struct err e = {.set = false};
+		struct watch w = {.stop_at = 1};
+		struct pump_stats s;
+
+		seed(500 + i);
+		bench_init(&b, i & 1);
+		bench_runs(&b, 512, i & 4);
+		w.stop_at = i < 2 ? 1 : (unsigned)(2 + below(b.n - 1));
+		CHECK(bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), i & 2, &w, &s, &e) == 0);
+		CHECK(s.stopped && s.runs == w.stop_at - 1);
+		CHECK(s.begun == (w.stop_at > 1));
+		/* what was taken is there, whole */
+		bench_model(&b, s.runs);
+		bench_now(&b);
+		CHECK(!memcmp(b.now, b.model, TARGET_SIZE));
+		CHECK(w.moved == s.written + s.zeroed);
+		bench_free(&b);
+	}
+}
+
+static void test_pump_source_shrinks(void)
+{
+	static struct bench b;
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct err e = {.set = false};
+		struct pump_stats s;
+
+		seed(600 + i);
+		bench_init(&b, i & 1);
+		bench_runs(&b, 512, true);
+		if (ftruncate(b.src_fd, SOURCE_SIZE / 4))
+			die("ftruncate");
+		alarm(120);
+		CHECK(bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), i & 2, NULL, &s, &e) ==
+		      -EBADMSG);
+		alarm(0);
+		CHECK(strstr(e.msg, "shorter") && strstr(e.msg, b.src_path));
+		check_prefix(&b, b.n, &s);
+		bench_free(&b);
+	}
+}
+
+/* In a child, for the limit cannot be raised again by everyone. */
+static void test_pump_write_error(void)
+{
+	static struct bench b;
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct rlimit limit = {.rlim_cur = 2 * MIB, .rlim_max = 2 * MIB};
+		int status = 0;
+		pid_t pid;
+
+		seed(700 + i);
+		bench_init(&b, true);
+		bench_runs(&b, 512, true);
+		/* beyond the limit, in a hole: cannot be done in place */
+		if (ftruncate(b.fd, 0) || ftruncate(b.fd, TARGET_SIZE))
+			die("ftruncate");
+		memset(b.old, 0, TARGET_SIZE);
+		fflush(stdout);
+		pid = fork();
+		if (pid < 0)
+			die("fork");
+		if (!pid) {
+			unsigned before = failures;
+			struct err e = {.set = false};
+			struct pump_stats s;
+
+			signal(SIGXFSZ, SIG_IGN);
+			if (setrlimit(RLIMIT_FSIZE, &limit))
+				die("setrlimit");
+			CHECK(bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), i, NULL, &s, &e) ==
+			      -EFBIG);
+			CHECK(strstr(e.msg, b.path) && strstr(e.msg, "at byte "));
+			CHECK(s.begun && s.written < b.data);
+			fflush(stdout);
+			_exit(failures != before);
+		}
+		CHECK(waitpid(pid, &status, 0) == pid);
+		CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+		bench_now(&b);
+		CHECK(all_zero(b.now + 2 * MIB, TARGET_SIZE - 2 * MIB));
+		/* and without the limit all is well again */
+		if (!failures) {
+			struct err e = {.set = false};
+			struct pump_stats s;
+
+			bench_model(&b, b.n);
+			CHECK(bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), i, NULL, &s, &e) ==
+			      0);
+			bench_now(&b);
+			CHECK(!memcmp(b.now, b.model, TARGET_SIZE));
+		}
+		bench_free(&b);
+	}
+}
+
+/* --- all of it ------------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	void (*test)(void);
+} tests[] = {
+	{"err", test_err},
+	{"arithmetic", test_arithmetic},
+	{"little-endian", test_little_endian},
+	{"all-zero", test_all_zero},
+	{"size-text", test_size_text},
+	{"name-text", test_name_text},
+	{"run-trim", test_trim},
+	{"run-joins", test_joins},
+	{"gate-refuses", test_gate_refuses},
+	{"gate-passes", test_gate_passes},
+	{"source-memory", test_source_memory},
+	{"source-file", test_source_file},
+	{"source-holes", test_source_holes},
+	{"merge", test_merge},
+	{"fill", test_fill},
+	{"chain-edges", test_chain_edges},
+	{"ring-many", test_ring_many},
+	{"ring-errors", test_ring_errors},
+	{"pump", test_pump},
+	{"pump-nothing", test_pump_nothing},
+	{"pump-reader-error", test_pump_reader_error},
+	{"pump-fetch-error", test_pump_fetch_error},
+	{"pump-stop", test_pump_stop},
+	{"pump-source-shrinks", test_pump_source_shrinks},
+	{"pump-write-error", test_pump_write_error},
+};
+
+static bool chosen(const char *name, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], name))
+			return true;
+	return argc == 1;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < COUNT(tests); i++) {
+		unsigned before = failures;
+
+		if (!chosen(tests[i].name, argc, argv))
+			continue;
+		tests[i].test();
+		printf("%s %u - %s\n", failures == before ? "ok" : "not ok", ++n, tests[i].name);
+		fflush(stdout);
+	}
+	printf("1..%u\n# %u checks, %u failed\n", n, checks, failures);
+	return failures || !n;
+}
