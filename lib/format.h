@@ -17,6 +17,7 @@ struct format_facts {
 	const char *format; /* name for people */
 	unsigned version;
 	uint64_t grain;     /* bytes */
+	uint64_t descriptor, descriptor_size; /* where one is embedded, bytes; 0: nowhere */
 };
 
 int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,

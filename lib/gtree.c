@@ -69,9 +69,15 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 		uint64_t count = min_u64(64 - in_word, b - a);
 		uint64_t mask = (count == 64 ? UINT64_MAX : (UINT64_C(1) << count) - 1) << in_word;
 
-		if (w->claimed[bit / 64] & mask) {
+		uint64_t taken = w->claimed[bit / 64] & mask;
+
+		if (taken) {
+			uint64_t first = (w->claim_from + bit / 64 * 64 +
+					  (unsigned)__builtin_ctzll(taken)) * SECTOR;
+
 			for (size_t i = 0; i < g->shape.areas; i++)
-				if (at < g->shape.area[i].end && end > g->shape.area[i].at)
+				if (first < g->shape.area[i].end &&
+				    first + SECTOR > g->shape.area[i].at)
 					return fail(e, EBADMSG,
 						    "%s: %s %" PRIu64 " at file sector %" PRIu64
 						    " lies inside the %s",

@@ -338,7 +338,10 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		return r;
 	}
 	*facts = (struct format_facts){
-		.format = packed ? "streamOptimized" : "hosted sparse", .version = le32(h + AT_VERSION), .grain = shape.grain};
+		.format = packed ? "streamOptimized" : "hosted sparse",
+		.version = le32(h + AT_VERSION),
+		.grain = shape.grain,
+	};
 	*out = &hosted->tree.reader;
 	return 0;
 }

@@ -154,15 +154,17 @@ static int inflate_grain(struct unpacker *u, uint64_t pos, uint64_t off, uint64_
 		return fail(e, ENOMEM, "out of memory");
 	if (end != Z_STREAM_END)
 		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64 " cannot be unpacked: %s",
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64
+			    " cannot be unpacked: %s",
 			    name, n, sector,
 			    end == Z_OK || end == Z_BUF_ERROR ? "its compressed data has no end"
 			    : z->msg			      ? z->msg
 							      : "unknown compression");
 	if (z->total_out < need)
 		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64 " unpacks to %lu bytes, not %"
-			    PRIu64, name, n, sector, z->total_out, need);
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64
+			    " unpacks to %lu bytes, not %" PRIu64,
+			    name, n, sector, z->total_out, need);
 	if (!z->avail_in || u->warned_left)
 		return 0;
 	u->warned_left = true;
@@ -213,7 +215,8 @@ struct stream {
 static int add_mark(struct stream *s, uint64_t off, uint64_t pos, struct err *e)
 {
 	if (s->marks == MARKS_MAX)
-		return fail(e, EFBIG, "%s: more than %u grains cannot be put in order without tables",
+		return fail(e, EFBIG,
+			    "%s: more than %u grains cannot be put in order without tables",
 			    s->reader.name, MARKS_MAX);
 	if (s->marks == s->room) {
 		size_t room = s->room ? s->room * 2 : 1024;
@@ -290,7 +293,9 @@ static int check_tail(struct stream *s, uint64_t pos, struct err *e)
 		if (!source_is_hole(s->src, pos, n)) {
 			r = source_read(s->src, pos, buf, n, "end of the file", e);
 			if (!r && !all_zero(buf, n)) {
-				r = warning(e, "%s: there is data behind the end marker; it is ignored",
+				r = warning(e,
+					    "%s: there is data behind the end marker; it is "
+					    "ignored",
 					    s->reader.name);
 				break;
 			}

@@ -1,6 +1,6 @@
 /*
- * Room 2: compressed grains and the markers in front of them (streamOptimized). Knows one record and
- * the chain of records; must not know headers, directories or tables, which are hosted.c's.
+ * Room 2: compressed grains and the markers in front of them (streamOptimized). Knows one record
+ * and the chain of records; must not know headers, directories or tables, which are hosted.c's.
  */
 #ifndef STREAM_H
 #define STREAM_H

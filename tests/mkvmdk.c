@@ -15,14 +15,14 @@
  *	layout=seq|random|reverse|tables-last	(tables-last: not sesparse)
  *	tables=all		a table for every directory entry
  *	rgd=0|1 desc=0|1 parentcid=HEX parent=HINT	(hosted; stream, rgd=1 with variant=C only)
- *	variant=A|B|C		(stream) A: the directory is found by the footer; B: by the header as
- *				well; C: tables in front of the grains, no markers of them, no footer
+ *	variant=A|B|C		(stream) A: the directory is found by the footer; B: by the header
+ *				as well; C: tables in front of the grains, no markers, no footer
  *	progress=1		(stream) a type 4 marker, with 3 sectors, before the middle grain
  *	eos=0|1 trailing=N	(stream) the end marker, and zero sectors behind it; A and B: eos=1
  *	lastgrain=short|full	(stream) short: cutlast=1
  *	bomb=G over=G short=G noend=G left=G flate=G	(stream) grain G unpacks to megabytes, to a
  *				byte too many, to one too few; has no end; has 5 bytes behind it;
- *				flate: it is one run of zero bytes (the model does not know), compressed
+ *				flate: it is all zero bytes, compressed (the model does not know)
  *	fill=1			(cowd) header bytes 512-1023 are 'X'
  *	cutlast=1		a partial last grain is stored short, not padded with 0xEE
  *	pad=BYTES		zero bytes at the end
@@ -35,7 +35,8 @@
  *	cut=POS  print=SYMBOL
  *
  * POS is bytes or SYMBOL[+N|-N]; VALUE is a number or SYMBOL[+N|-N] counted in sectors.
- * SYMBOL: footer eos header gd gdend gt:I gtend:I rgd rgdend rgt:I rgtend:I grain:G grainend:G desc eof.
+ * SYMBOL: footer eos header gd gdend gt:I gtend:I rgd rgdend rgt:I rgtend:I grain:G grainend:G desc
+ * eof.
  * gdend is the end of the last used entry (as a VALUE: rounded up). I and G may be `last`.
  * Exit: 0 done, 1 system error, 2 bad recipe.
  */
@@ -1505,7 +1506,8 @@ static bool switch_key(struct disk *d, const char *arg)
 		const char *key;
 		bool *to;
 	} keys[] = {
-		{"rgd", &d->rgd}, {"desc", &d->desc}, {"fill", &d->fill}, {"cutlast", &d->cutlast}, {"progress", &d->progress}, {"eos", &d->eos},
+		{"rgd", &d->rgd}, {"desc", &d->desc}, {"fill", &d->fill}, {"cutlast", &d->cutlast},
+		{"progress", &d->progress}, {"eos", &d->eos},
 	};
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {

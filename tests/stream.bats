@@ -32,7 +32,6 @@ recipes() {
 	variant=A capacity=65541 grain=4096 alloc=every:3+last layout=random
 	variant=C capacity=65541 grain=2048 alloc=all gtes=512
 	variant=A capacity=200000 alloc=random:20 tables=all
-	variant=B capacity=200000 alloc=random:20 desc=0
 	variant=C capacity=200000 alloc=random:20 pad=4608
 	variant=B capacity=200000 alloc=random:20 trailing=9 eos=0
 	variant=A capacity=20480 alloc=0-9 left=4
@@ -113,22 +112,16 @@ right() {
 }
 
 @test "without a usable footer the markers lead" {
-	made variant=A capacity=300007 alloc=random:80+last layout=random progress=1 lastgrain=short
 	for damage in poke=footer:4:0 poke=footer+4:4:1 poke=footer+8:4:0x30003 poke=footer+12:8:7 \
 		poke=footer+20:8:64 poke=footer+44:4:256 poke=footer+56:8:0 poke=footer+77:2:0 \
 		poke=footer-500:4:4; do
 		echo "--- $damage"
-		made variant=A capacity=300007 alloc=random:80+last layout=random progress=1 \
-			lastgrain=short $damage
-		case $damage in
-		*footer-500*)
-			# a progress marker of one sector: what follows is skipped just the same
-			;;
-		esac
+		made variant=A capacity=70001 alloc=random:80+last layout=random progress=1 \
+			lastgrain=short "$damage"
 		run -0 --separate-stderr vs --create s.vmdk t.raw
 		[[ $stderr == *'no usable footer'* ]]
 		same expected t.raw
-		right -q --no-uring
+		right --no-uring
 		rm t.raw
 		run -2 vs --strict --create s.vmdk t.raw
 		[ ! -e t.raw ]
@@ -144,6 +137,8 @@ right() {
 	run -0 --separate-stderr vs --create s.vmdk t.raw
 	[[ $stderr == *'no usable footer'* ]]
 	same expected t.raw
+	made variant=B capacity=20480 alloc=random:60 desc=0
+	right --strict
 	made variant=A capacity=20480 alloc=random:60 pad=100
 	right --strict
 }
@@ -166,20 +161,19 @@ right() {
 found() {
 	echo "--- found: $*"
 	rm -f s.vmdk
-	"$MKVMDK" stream s.vmdk capacity=300007 "$@" >/dev/null
+	"$MKVMDK" stream s.vmdk capacity=70001 "$@" >/dev/null
 	rm -f t.raw
-	truncate -s $((300007 * 512)) t.raw
-	before=$(sum t.raw)
+	truncate -s $((70001 * 512)) t.raw
 	run -2 --separate-stderr vs s.vmdk t.raw
 	[ -n "$stderr" ]
-	[ "$(sum t.raw)" = "$before" ]
+	[ "$(stat -c %b t.raw)" = 0 ]
 	count=$((count + 1))
 }
 
 @test "damage that tables and markers show is found before the first write" {
 	count=0
 	for v in A B C; do
-		c=(variant=$v alloc=random:40+7,9,last)
+		c=("variant=$v" "alloc=random:40+7,9,last")
 		found "${c[@]}" poke=grain:7:8:0
 		found "${c[@]}" poke=grain:7:8:897
 		found "${c[@]}" poke=grain:7+4:4:1
@@ -191,7 +185,6 @@ found() {
 		found "${c[@]}" gte=7:eof+1
 		found "${c[@]}" gte=7:0xffffffff
 		found "${c[@]}" gte=7:gt:0
-		found "${c[@]}" gte=7:0
 		found "${c[@]}" gte=7:1
 		found "${c[@]}" gte=8:grain:9
 		found "${c[@]}" gde=0:eof
@@ -211,7 +204,7 @@ found() {
 }
 
 @test "what a cut file lacks is found before the first write" {
-	c=(variant=A alloc=random:40+7,9,last)
+	c=(variant=A "alloc=random:40+7,9,last")
 	found "${c[@]}" eos=0
 	found "${c[@]}" cut=eos
 	found "${c[@]}" cut=footer
@@ -231,11 +224,11 @@ found() {
 }
 
 @test "broken markers are found before the first write where they lead" {
-	c=(variant=A alloc=random:40+7,9,last progress=1 poke=footer:4:0)
+	c=(variant=A "alloc=random:40+7,9,last" progress=1 poke=footer:4:0)
 	found "${c[@]}" poke=grain:7:8:1152
 	[[ $stderr == *'there twice'* ]]
 	found "${c[@]}" poke=grain:7:8:897
-	found "${c[@]}" poke=grain:7:8:300032
+	found "${c[@]}" poke=grain:7:8:70016
 	found "${c[@]}" poke=grain:7:8:0xffffffffffffff80
 	found "${c[@]}" poke=grain:7+8:4:66113
 	found "${c[@]}" poke=grain:last+8:4:66113
@@ -260,8 +253,7 @@ spoilt() {
 	[ "$status" = 2 ] || [ "$status" = 3 ]
 	[[ $stderr == *'grain '* ]]
 	if [ "$status" = 2 ]; then
-		truncate -s $((20481 * 512)) zeros
-		same zeros t.raw
+		[ "$(stat -c %b t.raw)" = 0 ]
 	fi
 	run cmp -n 65536 --ignore-initial=$((7 * 65536)) t.raw /dev/zero
 	[ "$status" = 0 ]
@@ -270,7 +262,7 @@ spoilt() {
 @test "damage that only unpacking shows" {
 	for v in A B C; do
 		for alloc in 7 all; do
-			c=(variant=$v alloc=$alloc)
+			c=("variant=$v" "alloc=$alloc")
 			spoilt "${c[@]}" poke=grain:7+12:1:0
 			spoilt "${c[@]}" poke=grain:7+14:1:7
 			spoilt "${c[@]}" poke=grain:7+15:1:3
@@ -282,8 +274,8 @@ spoilt() {
 			spoilt "${c[@]}" short=7
 			spoilt "${c[@]}" noend=7
 		done
-		spoilt variant=$v alloc=last short=160 lastgrain=short
-		spoilt variant=$v alloc=last over=160 lastgrain=full
+		spoilt "variant=$v" alloc=last short=160 lastgrain=short
+		spoilt "variant=$v" alloc=last over=160 lastgrain=full
 	done
 	spoilt variant=A alloc=7 over=7 poke=footer:4:0
 }

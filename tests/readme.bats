@@ -1,0 +1,44 @@
+# What README and examples/ show is what happens.
+
+load helpers
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+@test "README: the first command shows the main job and proves it" {
+	requires plain make gcc qemu-img
+	run -0 sh "$TOP/examples/demo.sh"
+	[[ ${lines[-1]} == 'cmp: both disks are the same, byte for byte.' ]]
+	grep -q '^  sh examples/demo.sh ' "$TOP/README"
+}
+
+@test "README: the second command is what .ci/run ends with" {
+	command=$(sed -n 's/^  \(sh tests.*make check\) .*/\1/p' "$TOP/README")
+	[ -n "$command" ]
+	run -0 tail -n 1 "$TOP/.ci/run"
+	[ "$output" = "$command" ]
+}
+
+@test "README: every vmdksync command line of the examples works" {
+	capacity=2048
+	"$MKVMDK" pattern base.raw $capacity
+	"$MKVMDK" cowd host-000001-delta.vmdk capacity=$capacity alloc=random:50 seed=3
+	n=0
+	while read -r line; do
+		cp base.raw vm-hda.raw
+		rm -f changes.raw
+		read -ra words <<<"${line//\/dev\/vg0\/vm-hda/vm-hda.raw}"
+		run -0 "$VMDKSYNC" "${words[@]:1}"
+		n=$((n + 1))
+	done < <(sed -n -e 's/^ *[0-9]*\.* *\(vmdksync [^[]*\.vmdk .*\)$/\1/p' "$TOP/README")
+	[ "$n" -ge 4 ]
+}
+
+@test "README and --help list the same options" {
+	run -0 vs --help
+	diff <(grep -oE -- '--[a-z][a-z-]+' <<<"$output" | sort -u) \
+		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | grep -oE -- '--[a-z][a-z-]+' | sort -u)
+	diff <(grep -oE -- '^ +(busy|gd|rgd|[a-z]+)  ' <<<"$output" | tr -d ' ' | sort -u) \
+		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | grep -oE -- '^ +[a-z]+  ' | tr -d ' ' | sort -u)
+}
