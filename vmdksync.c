@@ -36,6 +36,10 @@ struct options {
 	int progress; /* -1: where stderr is a terminal */
 	int verbose;
 	unsigned force;
+	const char **search;
+	size_t searches;
+	bool placed;
+	uint64_t offset;
 	char **inputs;
 	size_t n_inputs;
 	const char *target;
@@ -54,8 +58,8 @@ static const char usage[] =
 	"or a block device that holds the disk the delta was taken from. Nothing else of\n"
 	"TARGET changes.\n"
 	"\n"
-	"DELTA is an extent as ESX(i), Workstation or qemu wrote it: COWD (-delta.vmdk)\n"
-	"or hosted sparse (.vmdk, -s001.vmdk), told apart by content.\n"
+	"DELTA is an extent (COWD -delta.vmdk, SEsparse -sesparse.vmdk, hosted sparse or\n"
+	"streamOptimized .vmdk) or a text descriptor, told apart by content.\n"
 	"\n"
 	"      --dry-run       check everything, say what would be written, write nothing\n"
 	"      --create        make TARGET, a new sparse file of the disk's size\n"
@@ -64,6 +68,9 @@ static const char usage[] =
 	"                        busy  TARGET is mounted, locked or in use\n"
 	"                        gd    the copies of a directory differ: use the first\n"
 	"                        rgd   ... or are damaged: use the redundant one\n"
+	"      --search=DIR    look for the extents of a descriptor in DIR, too\n"
+	"      --offset=N      a bare extent belongs at byte N of the disk (suffixes s, K,\n"
+	"                      M, G, T)\n"
 	"      --no-uring      plain reads and writes instead of io_uring\n"
 	"  -p, --progress      show progress even if stderr is no terminal\n"
 	"  -q, --quiet         no progress, no summary, no warnings\n"
@@ -121,15 +128,37 @@ static unsigned force_word(const char *word)
 	bad_usage("--force=%s: there is no such word (busy, gd, rgd)", shown(word));
 }
 
+/* Bytes, with a suffix s (sectors), K, M, G or T. */
+static uint64_t byte_number(const char *option, const char *word)
+{
+	static const char suffixes[] = "sKMGT";
+	static const unsigned shift[] = {9, 10, 20, 30, 40};
+	const char *s;
+	char *end;
+	uint64_t v;
+
+	errno = 0;
+	v = strtoull(word, &end, 10);
+	if (end == word || *word == '-' || errno)
+		bad_usage("%s: %s is no number of bytes", option, shown(word));
+	s = *end ? strchr(suffixes, *end) : NULL;
+	if ((*end && !s) || (s && end[1]) || (s && v > POS_LIMIT >> shift[s - suffixes]) ||
+	    v > POS_LIMIT)
+		bad_usage("%s: %s is no number of bytes in range", option, shown(word));
+	return s ? v << shift[s - suffixes] : v;
+}
+
 static void parse(struct options *o, int argc, char **argv)
 {
-	enum { DRY_RUN = 256, CREATE, STRICT, FORCE, NO_URING };
+	enum { DRY_RUN = 256, CREATE, STRICT, FORCE, NO_URING, SEARCH, OFFSET };
 	static const struct option longs[] = {
 		{"dry-run", no_argument, NULL, DRY_RUN},
 		{"create", no_argument, NULL, CREATE},
 		{"strict", no_argument, NULL, STRICT},
 		{"force", required_argument, NULL, FORCE},
 		{"no-uring", no_argument, NULL, NO_URING},
+		{"search", required_argument, NULL, SEARCH},
+		{"offset", required_argument, NULL, OFFSET},
 		{"progress", no_argument, NULL, 'p'},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
@@ -140,6 +169,9 @@ static void parse(struct options *o, int argc, char **argv)
 	int c;
 
 	*o = (struct options){.progress = -1};
+	o->search = calloc((size_t)argc, sizeof(*o->search)); /* until we exit */
+	if (!o->search)
+		bad_usage("out of memory");
 	while ((c = getopt_long(argc, argv, "pqvhV", longs, NULL)) != -1) {
 		switch (c) {
 		case DRY_RUN:
@@ -153,6 +185,13 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case FORCE:
 			o->force |= force_word(optarg);
+			break;
+		case SEARCH:
+			o->search[o->searches++] = optarg;
+			break;
+		case OFFSET:
+			o->offset = byte_number("--offset", optarg);
+			o->placed = true;
 			break;
 		case NO_URING:
 			o->in_line = true;
@@ -253,33 +292,49 @@ static void say_summary(const struct work *w)
 
 static int open_target(struct work *w, struct err *e)
 {
-	const struct identity input = identify(&w->image->st);
-	const char *name = w->image->name;
-	const struct target_opts opts = {
+	const size_t n = w->image->files;
+	struct identity *inputs = calloc(n, sizeof(*inputs));
+	const char **names = calloc(n, sizeof(*names));
+	struct target_opts opts = {
 		.need = w->image->reader->size,
 		.read_only = w->o->dry_run,
 		.create = w->o->create,
 		.force_busy = w->o->force & FORCE_BUSY,
-		.inputs = &input,
-		.input_names = &name,
-		.n_inputs = 1,
+		.inputs = inputs,
+		.input_names = names,
+		.n_inputs = n,
 	};
+	int r;
 
-	return target_open(&w->target, w->o->target, &opts, e);
+	for (size_t i = 0; inputs && names && i < n; i++) {
+		inputs[i] = identify(&w->image->file[i].st);
+		names[i] = w->image->file[i].name;
+	}
+	r = inputs && names ? target_open(&w->target, w->o->target, &opts, e)
+			    : fail(e, ENOMEM, "out of memory");
+	free(inputs);
+	free(names);
+	return r;
 }
 
 static int run(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
-	const struct format_opts formats = {.copies = o->force & FORCE_GD    ? COPY_PRIMARY
-						      : o->force & FORCE_RGD ? COPY_REDUNDANT
-									     : COPIES_EQUAL};
+	const struct image_opts images = {
+		.format.copies = o->force & FORCE_GD    ? COPY_PRIMARY
+				 : o->force & FORCE_RGD ? COPY_REDUNDANT
+							: COPIES_EQUAL,
+		.search = o->search,
+		.searches = o->searches,
+		.placed = o->placed,
+		.offset = o->offset,
+	};
 	const struct pump_opts pump = {
 		.in_line = o->in_line, .stop = on_stop, .moved = on_moved, .arg = w};
 	bool bar = o->progress == 1 || (o->progress < 0 && isatty(STDERR_FILENO));
 	int r;
 
-	r = image_open(&w->image, o->inputs[0], &formats, e);
+	r = image_open(&w->image, o->inputs[0], &images, e);
 	if (!r)
 		r = job_scan(w->image->reader, &pump, &w->totals, e);
 	if (!r)

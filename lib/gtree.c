@@ -313,6 +313,7 @@ static void set_data(struct gtree *g, struct run *run, uint64_t pos)
 	run->pos = pos;
 	if (g->shape.packed) {
 		run->kind = RUN_PACKED;
+		run->skip = run->off;
 		run->leaf = &g->reader;
 	} else {
 		run->kind = RUN_RAW;

@@ -279,7 +279,9 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			r = stream_open(out, src, &stream, e);
 		*facts = (struct format_facts){.format = "streamOptimized",
 					       .version = le32(h + AT_VERSION),
-					       .grain = stream.grain};
+					       .grain = stream.grain,
+					       .descriptor = desc * SECTOR,
+					       .descriptor_size = desc ? desc_size * SECTOR : 0};
 		return r;
 	}
 	shape = (struct gtree_shape){
@@ -341,6 +343,8 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.format = packed ? "streamOptimized" : "hosted sparse",
 		.version = le32(h + AT_VERSION),
 		.grain = shape.grain,
+		.descriptor = desc * SECTOR,
+		.descriptor_size = desc ? desc_size * SECTOR : 0,
 	};
 	*out = &hosted->tree.reader;
 	return 0;

@@ -1,26 +1,107 @@
 /* See image.h. Magic numbers: "Virtual Disk Format 5.0", and the formats' own public descriptions. */
 #include "image.h"
 
+#include <ctype.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
+#include <unistd.h>
 
-#define PROBE 4096u
+#define PROBE 36864u /* the mark of an ISO 9660 image lies at 32769 */
+#define DESCRIPTOR_MAX (1024u * 1024)
+
+/* --- extents side by side ------------------------------------------------------------------------ */
+
+struct part {
+	struct reader *reader;
+	uint64_t start, size; /* guest bytes; what the reader has beyond size is dropped */
+};
+
+struct sides {
+	struct reader reader;
+	size_t n, i;
+	struct part part[];
+};
+
+static int sides_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct sides *s = container_of(reader, struct sides, reader);
+
+	for (; s->i < s->n; s->i++) {
+		const struct part *p = &s->part[s->i];
+		int got = reader_next(p->reader, run, e);
+
+		if (got < 0)
+			return got;
+		/* a header's capacity may be rounded up to a whole grain */
+		if (!got || run->off >= p->size)
+			continue;
+		run->len = min_u64(run->len, p->size - run->off);
+		run->off += p->start;
+		return 1;
+	}
+	return 0;
+}
+
+static int sides_rewind(struct reader *reader, struct err *e)
+{
+	struct sides *s = container_of(reader, struct sides, reader);
+	int r = 0;
+
+	s->i = 0;
+	for (size_t i = 0; !r && i < s->n; i++)
+		r = reader_rewind(s->part[i].reader, e);
+	return r;
+}
+
+static void sides_free(struct reader *reader)
+{
+	struct sides *s = container_of(reader, struct sides, reader);
+
+	for (size_t i = 0; i < s->n; i++)
+		reader_free(s->part[i].reader);
+	free(s);
+}
+
+static const struct reader_ops sides_ops = {
+	.next = sides_next,
+	.rewind = sides_rewind,
+	.free = sides_free,
+};
+
+static struct sides *sides_new(const char *name, size_t room)
+{
+	struct sides *s = calloc(1, sizeof(*s) + room * sizeof(s->part[0]));
+
+	if (s)
+		reader_init(&s->reader, &sides_ops, name, 0);
+	return s;
+}
+
+static void sides_add(struct sides *s, struct reader *r, uint64_t start, uint64_t size)
+{
+	s->part[s->n++] = (struct part){r, start, size};
+	s->reader.size = start + size;
+}
+
+/* --- what a file is ------------------------------------------------------------------------------ */
+
+typedef int opener(struct reader **out, struct source *src, const struct format_opts *o,
+		   struct format_facts *facts, struct err *e);
 
 struct magic {
 	size_t at, len;
 	const char *bytes;
-	int (*open)(struct reader **out, struct source *src, const struct format_opts *o,
-		    struct format_facts *facts, struct err *e);
+	opener *open;
 	const char *refusal; /* where open is NULL */
 };
 
 static const struct magic magics[] = {
 	{0, 4, "COWD", cowd_open, NULL},
 	{0, 4, "KDMV", hosted_open, NULL},
-	{0, 4, "kdmv", NULL, "is unfinished: the tool that wrote it did not come to its end"},
 	{0, 8, "\xbe\xba\xfe\xca\0\0\0\0", sesparse_open, NULL},
-	{0, 8, "# Disk D", NULL,
-	 "is a text descriptor; name the extent that it lists (-delta.vmdk) instead"},
+	{0, 4, "kdmv", NULL, "is unfinished: the tool that wrote it did not come to its end"},
 	{0, 4, "\xa2\x72\x19\xf6", NULL,
 	 "is a changed-block-tracking file (-ctk.vmdk) and holds no disk data"},
 	{0, 4, "QFI\xfb", NULL, "is a qcow2 image, not a VMDK"},
@@ -29,57 +110,365 @@ static const struct magic magics[] = {
 	{64, 4, "\x7f\x10\xda\xbe", NULL, "is a VDI image, not a VMDK"},
 	{0, 2, "\x1f\x8b", NULL, "is compressed with gzip; unpack it first"},
 	{257, 5, "ustar", NULL, "is a tar archive (an OVA?); unpack it first"},
+	{32769, 5, "CD001", NULL, "is an ISO image, not a VMDK"},
 };
 
-/* Takes src over when it succeeds. */
-static int open_extent(struct image *m, struct source *src, const struct format_opts *o,
-		       struct err *e)
+static const struct magic *find_magic(const uint8_t *head, size_t n)
 {
-	uint8_t head[PROBE] = {0};
+	for (size_t i = 0; i < sizeof(magics) / sizeof(*magics); i++) {
+		const struct magic *k = &magics[i];
+
+		if (k->at + k->len <= n && memcmp(head + k->at, k->bytes, k->len) == 0)
+			return k;
+	}
+	return NULL;
+}
+
+/* The opener for what the file holds. Refuses what is none of ours. */
+static int probe(struct source *src, opener **open, bool *text, struct err *e)
+{
+	uint8_t head[PROBE];
 	size_t n = (size_t)min_u64(sizeof(head), src->size);
+	const struct magic *k;
 	int r;
 
+	*open = NULL;
+	*text = false;
 	if (!n)
 		return fail(e, EBADMSG, "%s: is empty (0 bytes)", src->name);
 	r = source_read(src, 0, head, n, "first bytes", e);
 	if (r < 0)
 		return r;
-	for (size_t i = 0; i < sizeof(magics) / sizeof(*magics); i++) {
-		const struct magic *k = &magics[i];
-
-		if (k->at + k->len > n || memcmp(head + k->at, k->bytes, k->len) != 0)
-			continue;
-		if (k->open)
-			return k->open(&m->reader, src, o, &m->facts, e);
+	k = find_magic(head, n);
+	if (k && !k->open)
 		return fail(e, ENOTSUP, "%s: %s", src->name, k->refusal);
+	if (k) {
+		*open = k->open;
+		return 0;
+	}
+	if (descriptor_looks_like(head, n)) {
+		*text = true;
+		return 0;
 	}
 	return fail(e, ENOTSUP,
-		    "%s: is no VMDK that is known (it begins with %02x %02x %02x %02x, in %llu bytes)",
-		    src->name, head[0], head[1], head[2], head[3], (unsigned long long)src->size);
+		    "%s: is no VMDK that is known (it begins with %02x %02x %02x %02x, in %" PRIu64
+		    " bytes)",
+		    src->name, head[0], n > 1 ? head[1] : 0, n > 2 ? head[2] : 0,
+		    n > 3 ? head[3] : 0, src->size);
 }
 
-int image_open(struct image **out, const char *path, const struct format_opts *o, struct err *e)
+static int note_file(struct image *m, const struct source *src, struct err *e)
+{
+	struct image_file *more = realloc(m->file, (m->files + 1) * sizeof(*more));
+	char *name = strdup(src->name);
+
+	if (more)
+		m->file = more;
+	if (!more || !name) {
+		free(name);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	m->file[m->files++] = (struct image_file){name, src->st};
+	return 0;
+}
+
+static int read_descriptor(struct image *m, struct source *src, uint64_t at, uint64_t size,
+			   bool embedded, struct err *e)
+{
+	char *text;
+	int r;
+
+	if (size > DESCRIPTOR_MAX)
+		return fail(e, EFBIG, "%s: a descriptor of %" PRIu64 " bytes is over the limit of %u",
+			    src->name, size, DESCRIPTOR_MAX);
+	text = malloc(size);
+	if (!text)
+		return fail(e, ENOMEM, "out of memory");
+	r = source_read(src, at, text, size, "descriptor", e);
+	if (!r)
+		r = descriptor_parse(&m->descriptor, m->name, text, size, embedded, e);
+	free(text);
+	return r;
+}
+
+/* --- a bare extent ------------------------------------------------------------------------------- */
+
+/* "-s002.vmdk" and so on: a piece of a split disk that is not its first. */
+static bool later_piece(const char *path)
+{
+	size_t n = strlen(path), digits = 0;
+	const char *p;
+
+	if (n < 5 || strcasecmp(path + n - 5, ".vmdk") != 0)
+		return false;
+	p = path + n - 5;
+	while (p > path && isxdigit((unsigned char)p[-1])) {
+		p--;
+		digits++;
+	}
+	return digits >= 3 && p - path >= 2 && p[-2] == '-' && (p[-1] == 's' || p[-1] == 'S') &&
+	       strtoul(p, NULL, 16) > 1;
+}
+
+/* Takes src over when it succeeds. */
+static int open_bare(struct image *m, const char *path, struct source *src, opener *open,
+		     const struct image_opts *o, struct err *e)
+{
+	struct reader *r;
+	struct sides *s;
+	int rc = open(&r, src, &o->format, &m->facts, e);
+
+	if (rc < 0)
+		return rc;
+	m->reader = r; /* and src belongs to it */
+	if (m->facts.descriptor_size) {
+		rc = read_descriptor(m, src, m->facts.descriptor, m->facts.descriptor_size, true, e);
+		if (rc < 0)
+			return rc;
+	}
+	if (m->descriptor && m->descriptor->extents != 1)
+		return fail(e, ENOTSUP,
+			    "%s: its embedded descriptor lists %zu extents; name the descriptor of "
+			    "the whole disk",
+			    m->name, m->descriptor->extents);
+	if (!o->placed && !m->descriptor && later_piece(path))
+		return fail(e, ENOTSUP,
+			    "%s: is a piece of a split disk and does not say where it belongs; name "
+			    "the disk's descriptor, or give --offset",
+			    m->name);
+	if (m->descriptor && m->descriptor->extent[0].sectors) {
+		uint64_t size = m->descriptor->extent[0].sectors * SECTOR;
+
+		if (r->size < size || r->size - size >= m->facts.grain)
+			return fail(e, EBADMSG,
+				    "%s: holds %" PRIu64 " sectors, but its descriptor says %" PRIu64,
+				    m->name, r->size / SECTOR, size / SECTOR);
+		if (r->size == size && !o->placed)
+			return 0;
+	} else if (!o->placed) {
+		return 0;
+	}
+	s = sides_new(m->name, 1);
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	sides_add(s, r, o->placed ? o->offset : 0,
+		  m->descriptor && m->descriptor->extent[0].sectors
+			  ? m->descriptor->extent[0].sectors * SECTOR
+			  : r->size);
+	m->reader = &s->reader;
+	if (s->reader.size > POS_LIMIT || s->reader.size < r->size)
+		return fail(e, EFBIG, "%s: --offset %" PRIu64 " is too far out", m->name, o->offset);
+	return 0;
+}
+
+/* --- a descriptor and its extents ----------------------------------------------------------------- */
+
+static char *join(const char *dir, size_t dir_len, const char *file)
+{
+	char *path = malloc(dir_len + strlen(file) + 2);
+
+	if (!path)
+		return NULL;
+	memcpy(path, dir, dir_len);
+	path[dir_len] = '/';
+	strcpy(path + dir_len + (dir_len > 0), file);
+	return path;
+}
+
+/*
+ * Where the file is that a descriptor calls `file`: as it is called, beside the descriptor; its last
+ * part there; its last part in the search folders; and, last, as it is called, anywhere. The caller
+ * frees *out.
+ */
+static int find_file(char **out, const char *of, const char *file, const struct image_opts *o,
+		     const char *name, struct err *e)
+{
+	const char *slash = strrchr(of, '/'), *last;
+	const char *dir = slash ? of : ".";
+	size_t dir_len = slash ? (size_t)(slash - of) : 1;
+	bool outside, windows = (isalpha((unsigned char)file[0]) && file[1] == ':') ||
+				!strncmp(file, "\\\\", 2) || !strchr(file, '/');
+	char *plain = strdup(file), *shown;
+	int r;
+
+	if (!plain)
+		return fail(e, ENOMEM, "out of memory");
+	for (char *p = plain; windows && *p; p++)
+		if (*p == '\\')
+			*p = '/';
+	last = strrchr(plain, '/');
+	last = last ? last + 1 : plain;
+	outside = plain[0] == '/' || (windows && plain[0] && plain[1] == ':') ||
+		  !strncmp(plain, "../", 3) || strstr(plain, "/../");
+	*out = NULL;
+	if (!outside) {
+		*out = join(dir, dir_len, plain);
+		if (*out && access(*out, F_OK) == 0)
+			goto found;
+		free(*out);
+	}
+	*out = join(dir, dir_len, last);
+	if (*out && access(*out, F_OK) == 0)
+		goto found;
+	for (size_t i = 0; i < o->searches; i++) {
+		free(*out);
+		*out = join(o->search[i], strlen(o->search[i]), last);
+		if (*out && access(*out, F_OK) == 0)
+			goto found;
+	}
+	free(*out);
+	*out = plain[0] == '/' ? strdup(plain) : join(dir, dir_len, plain);
+	if (outside && *out && access(*out, F_OK) == 0) {
+		shown = name_text(*out);
+		r = warning(e, "%s: names a file outside its folder, which is followed: %s", name,
+			    shown ? shown : "?");
+		free(shown);
+		if (r < 0) {
+			free(*out);
+			free(plain);
+			return r;
+		}
+	}
+found:
+	free(plain);
+	return *out ? 0 : fail(e, ENOMEM, "out of memory");
+}
+
+static const struct {
+	enum extent_type type;
+	opener *open; /* NULL: raw */
+	const char *word;
+} types[] = {
+	{EXTENT_FLAT, NULL, "FLAT"},
+	{EXTENT_VMFS, NULL, "VMFS"},
+	{EXTENT_SPARSE, hosted_open, "SPARSE"},
+	{EXTENT_VMFSSPARSE, cowd_open, "VMFSSPARSE"},
+	{EXTENT_SESPARSE, sesparse_open, "SESPARSE"},
+};
+
+/* *src becomes NULL when the reader has taken it over. */
+static int open_sparse_extent(struct image *m, struct reader **r, struct source **src,
+			      const struct descriptor_extent *x, opener *want, const char *word,
+			      const struct image_opts *o, struct err *e)
+{
+	const uint64_t size = x->sectors * SECTOR;
+	struct format_facts facts;
+	opener *is;
+	bool text;
+	int rc = probe(*src, &is, &text, e);
+
+	if (rc < 0)
+		return rc;
+	if (is != want)
+		return fail(e, EBADMSG, "%s: line %u: %s is no %s extent", m->name, x->line,
+			    (*src)->name, word);
+	rc = is(r, *src, &o->format, &facts, e);
+	if (rc < 0)
+		return rc;
+	*src = NULL;
+	if (!m->facts.format)
+		m->facts = facts;
+	if ((*r)->size >= size && (*r)->size - size < facts.grain)
+		return 0;
+	rc = fail(e, EBADMSG, "%s: line %u: %s holds %" PRIu64 " sectors, the line says %" PRIu64,
+		  m->name, x->line, (*r)->name, (*r)->size / SECTOR, x->sectors);
+	reader_free(*r);
+	return rc;
+}
+
+static int open_listed(struct image *m, struct reader **r, const char *path,
+		       const struct descriptor_extent *x, const struct image_opts *o, struct err *e)
+{
+	const uint64_t size = x->sectors * SECTOR;
+	struct source *src = NULL;
+	char *file;
+	size_t t = 0;
+	int rc;
+
+	if (x->type == EXTENT_ZERO)
+		return zero_open(r, m->name, size, e);
+	while (types[t].type != x->type)
+		t++;
+	rc = find_file(&file, path, x->file, o, m->name, e);
+	if (rc < 0)
+		return rc;
+	rc = source_open(&src, file, e);
+	free(file);
+	if (!rc)
+		rc = note_file(m, src, e);
+	if (!rc && types[t].open)
+		rc = open_sparse_extent(m, r, &src, x, types[t].open, types[t].word, o, e);
+	else if (!rc) {
+		rc = flat_open(r, src, x->offset * SECTOR, size, e);
+		if (!rc && !m->facts.format)
+			m->facts = (struct format_facts){.format = "flat", .grain = SECTOR};
+	}
+	if (rc < 0)
+		source_free(src);
+	return rc;
+}
+
+static int open_descriptor(struct image *m, const char *path, struct source *src,
+			   const struct image_opts *o, struct err *e)
+{
+	struct sides *s;
+	uint64_t at = 0;
+	int r = read_descriptor(m, src, 0, src->size, false, e);
+
+	if (r < 0)
+		return r;
+	s = sides_new(m->name, m->descriptor->extents);
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	m->reader = &s->reader;
+	for (size_t i = 0; i < m->descriptor->extents; i++) {
+		const struct descriptor_extent *x = &m->descriptor->extent[i];
+		struct reader *part;
+
+		r = open_listed(m, &part, path, x, o, e);
+		if (r < 0)
+			return r;
+		sides_add(s, part, at, x->sectors * SECTOR);
+		at += x->sectors * SECTOR;
+	}
+	if (!m->facts.format)
+		m->facts = (struct format_facts){.format = "zeros", .grain = SECTOR};
+	return 0;
+}
+
+int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e)
 {
 	struct image *m = calloc(1, sizeof(*m));
 	struct source *src = NULL;
+	opener *open;
+	bool text;
 	int r;
 
 	if (!m)
 		return fail(e, ENOMEM, "out of memory");
-	r = source_open(&src, path, e);
-	if (r < 0)
-		goto bad;
-	m->st = src->st;
 	m->name = name_text(path);
-	r = m->name ? open_extent(m, src, o, e) : fail(e, ENOMEM, "out of memory");
-	if (r < 0)
-		goto bad;
+	r = m->name ? source_open(&src, path, e) : fail(e, ENOMEM, "out of memory");
+	if (!r)
+		r = note_file(m, src, e);
+	if (!r)
+		r = probe(src, &open, &text, e);
+	if (!r && text && o->placed)
+		r = fail(e, EINVAL, "%s: a descriptor says itself where its extents belong: --offset "
+				    "is for bare extents", m->name);
+	if (!r && text)
+		r = open_descriptor(m, path, src, o, e);
+	else if (!r) {
+		r = open_bare(m, path, src, open, o, e);
+		if (m->reader)
+			src = NULL;
+	}
+	source_free(src);
+	if (r < 0) {
+		image_free(m);
+		return r;
+	}
 	*out = m;
 	return 0;
-bad:
-	source_free(src);
-	image_free(m);
-	return r;
 }
 
 void image_free(struct image *m)
@@ -87,6 +476,10 @@ void image_free(struct image *m)
 	if (!m)
 		return;
 	reader_free(m->reader);
+	descriptor_free(m->descriptor);
+	for (size_t i = 0; i < m->files; i++)
+		free(m->file[i].name);
+	free(m->file);
 	free(m->name);
 	free(m);
 }

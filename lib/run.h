@@ -13,7 +13,7 @@ struct reader;
 struct run { /* guest bytes [off, off+len) */
 	uint64_t off, len;
 	uint64_t pos;  /* RAW: where the bytes lie in src; PACKED: the leaf's own mark */
-	uint64_t skip; /* PACKED: how many unpacked bytes lie before this run */
+	uint64_t skip; /* PACKED: where the bytes lie among the unpacked ones of the leaf */
 	enum run_kind { RUN_RAW, RUN_PACKED, RUN_ZERO } kind;
 	struct source *src;  /* RAW: anyone may read them */
 	struct reader *leaf; /* PACKED: only this reader can unpack them */

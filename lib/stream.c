@@ -176,13 +176,15 @@ static int inflate_grain(struct unpacker *u, uint64_t pos, uint64_t off, uint64_
 
 int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct err *e)
 {
-	const uint64_t off = run->off - run->skip;
+	/* not run->off: whoever put the leaf into a larger disk has moved that */
+	const uint64_t off = run->skip / u->grain * u->grain;
+	const uint64_t inner = run->skip - off;
 	const uint64_t need = min_u64(u->grain, u->size - off);
 	int r;
 
-	if (off % u->grain || run->skip + run->len > need)
+	if (run->skip >= u->size || inner + run->len > need)
 		return fail(e, EBADMSG, "%s: %" PRIu64 " bytes at %" PRIu64 " are not of one grain",
-			    u->src->name, run->len, run->off);
+			    u->src->name, run->len, run->skip);
 	if (run->len == u->grain) /* a whole grain; the last one may unpack to more than the disk */
 		return inflate_grain(u, run->pos, off, need, buf, e);
 	if (u->held != run->pos) {
@@ -192,7 +194,7 @@ int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct e
 			return r;
 		u->held = run->pos;
 	}
-	memcpy(buf, u->grain_buf + run->skip, run->len);
+	memcpy(buf, u->grain_buf + inner, run->len);
 	return 0;
 }
 
@@ -386,6 +388,7 @@ static int stream_next(struct reader *reader, struct run *run, struct err *e)
 		.off = s->mark[s->at].off,
 		.len = min_u64(s->shape.grain, s->shape.size - s->mark[s->at].off),
 		.pos = s->mark[s->at].pos,
+		.skip = s->mark[s->at].off,
 		.kind = RUN_PACKED,
 		.leaf = reader,
 	};

@@ -1016,7 +1016,7 @@ static void put_bits(struct bits *b, uint32_t v, unsigned int n, bool high_first
 			b->p[b->at / 8] |= (uint8_t)(1 << b->at % 8);
 }
 
-/* n zero bytes, n - 1 a multiple of 258 or cut to one: one literal, then copies of 258. */
+/* n zero bytes: literals, then copies of 258 of them. */
 static size_t deflate_zeros(uint8_t *p, uint64_t n)
 {
 	struct bits b = {.p = p};

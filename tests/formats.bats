@@ -1,0 +1,183 @@
+# Everything that qemu-img writes as VMDK, and descriptors with their extents side by side.
+
+load helpers
+
+setup() {
+	requires qemu-img qemu-io
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+# as_qemu IMAGE: applied to a new file it is what qemu-img makes of it.
+as_qemu() {
+	rm -f want.raw got.raw
+	qemu-img convert -f vmdk -O raw "$1" want.raw
+	run -0 vs -q --create "$1" got.raw
+	same want.raw got.raw
+}
+
+# disk SECTORS: disk.raw with data at both ends and in the middle, holes between.
+disk() {
+	"$MKVMDK" pattern part.raw 130
+	rm -f disk.raw
+	truncate -s $(($1 * 512)) disk.raw
+	for at in 0 $(($1 / 2)) $(($1 > 130 ? $1 - 130 : 0)); do
+		dd if=part.raw of=disk.raw bs=512 seek="$at" conv=notrunc status=none \
+			count=$(($1 - at < 130 ? $1 - at : 130))
+	done
+}
+
+subformat() {
+	for sectors in 1 127 129 201 20483; do
+		disk $sectors
+		for options in "subformat=$1" "subformat=$1,hwversion=6"; do
+			rm -f i*.vmdk
+			qemu-img convert -f raw -O vmdk -o "$options" disk.raw i.vmdk
+			as_qemu i.vmdk
+		done
+	done
+}
+
+@test "qemu-img's monolithicSparse" { subformat monolithicSparse; }
+@test "qemu-img's monolithicFlat" { subformat monolithicFlat; }
+@test "qemu-img's twoGbMaxExtentSparse" { subformat twoGbMaxExtentSparse; }
+@test "qemu-img's twoGbMaxExtentFlat" { subformat twoGbMaxExtentFlat; }
+@test "qemu-img's streamOptimized" { subformat streamOptimized; }
+
+@test "qemu-img's zeroed grains" {
+	qemu-img create -q -f vmdk -o zeroed_grain=on z.vmdk 10487296
+	qemu-io -c 'write -P 0x55 0 1M' -c 'write -z 64k 128k' -c 'write -z 10420224 64k' z.vmdk
+	as_qemu z.vmdk
+}
+
+@test "qemu-img's deltas, monolithic and split, change what they hold and no more" {
+	"$MKVMDK" pattern base.raw 40001
+	for sub in monolithicSparse twoGbMaxExtentSparse; do
+		rm -f base*.vmdk delta*.vmdk
+		qemu-img convert -f raw -O vmdk base.raw base.vmdk
+		qemu-img create -q -f vmdk -b base.vmdk -F vmdk -o subformat=$sub delta.vmdk
+		qemu-io -c 'write -P 7 3M 100k' -c 'write -P 9 20480000 512' delta.vmdk
+		qemu-img convert -f vmdk -O raw delta.vmdk want.raw
+		cp base.raw got.raw
+		run -0 vs -q delta.vmdk got.raw
+		same want.raw got.raw
+	done
+}
+
+@test "a split disk beyond 2 TiB: every extent at its place" {
+	for sub in monolithicSparse twoGbMaxExtentSparse; do
+		rm -f big*.vmdk got.raw
+		qemu-img create -q -f vmdk -o subformat=$sub big.vmdk 2050G
+		qemu-io -c 'write -P 1 0 64k' -c 'write -P 2 2147483648 64k' \
+			-c 'write -P 3 2147418112 64k' -c 'write -P 4 2201170673664 64k' big.vmdk
+		run -0 vs -q --create big.vmdk got.raw
+		[ "$(stat -c %s got.raw)" = 2201170739200 ]
+		qemu-io -f raw -c 'read -P 1 0 64k' -c 'read -P 2 2147483648 64k' \
+			-c 'read -P 3 2147418112 64k' -c 'read -P 4 2201170673664 64k' got.raw >out
+		run -1 grep -i 'verification failed' out
+		[ "$(du -k got.raw | cut -f1)" -lt 1024 ]
+	done
+}
+
+# forty N...: a descriptor d.vmdk over 40 extents of every kind with odd sizes, and want.raw.
+forty() {
+	local i n
+
+	printf '%s\r\n' '# Disk DescriptorFile' 'VERSION=1' 'cid=3c556e8' 'parentCID=FFFFFFFF' \
+		'createType="custom"' '' '# Extent description' >d.vmdk
+	: >want.raw
+	for i in {1..40}; do
+		n=$((i * 37 % 211 + 1))
+		"$MKVMDK" pattern one.raw $n "$i"
+		case $((i % 4)) in
+		0)
+			truncate -s 0 one.raw
+			truncate -s $((n * 512)) one.raw
+			printf 'RW %d ZERO\r\n' $n >>d.vmdk
+			;;
+		1)
+			{ head -c 1536 /dev/zero && cat one.raw; } >"a flat # = $i.raw"
+			printf 'rdonly %d flat "a flat # = %d.raw" 3\r\n' $n "$i" >>d.vmdk
+			;;
+		2)
+			"$MKVMDK" hosted "s$i.vmdk" capacity=$n alloc=all desc=0 seed="$i"
+			printf ' RW\t%d SPARSE "s%d.vmdk" \r\n' $n "$i" >>d.vmdk
+			;;
+		3)
+			"$MKVMDK" cowd "c$i.vmdk" capacity=$n alloc=all seed="$i"
+			printf 'RW %d VMFSSPARSE "c%d.vmdk"\r\n' $n "$i" >>d.vmdk
+			;;
+		esac
+		cat one.raw >>want.raw
+	done
+}
+
+@test "forty extents of odd sizes are right at each edge" {
+	forty
+	run -0 vs --create d.vmdk got.raw
+	same want.raw got.raw
+}
+
+@test "a line that cannot be understood refuses the descriptor" {
+	forty
+	for line in 'RW 100 FANCY "x"' 'RW 100' 'RW 100 SPARSE' 'RW 5 SPARSE "gone.vmdk"' \
+		'RW 100 VMFSRDM "x-rdm.vmdk"' 'RW 100 VSANSPARSE "vsan://x"' 'what is this'; do
+		rm -f got.raw
+		{ cat d.vmdk && printf '%s\n' "$line"; } >e.vmdk
+		run -2 --separate-stderr vs --create e.vmdk got.raw
+		[ "${#stderr_lines[@]}" = 1 ]
+		[[ $stderr == vmdksync:* ]]
+		[ ! -e got.raw ]
+	done
+}
+
+@test "an extent of another kind or size than its line is refused" {
+	"$MKVMDK" cowd c.vmdk capacity=1000 alloc=all
+	for line in 'RW 1000 SPARSE "c.vmdk"' 'RW 999 VMFSSPARSE "c.vmdk"' \
+		'RW 1001 VMFSSPARSE "c.vmdk"' 'RW 100000 FLAT "c.vmdk" 0'; do
+		printf '%s\n' '# Disk DescriptorFile' version=1 CID=1 parentCID=ffffffff \
+			'createType="custom"' "$line" >d.vmdk
+		run -2 --separate-stderr vs --create d.vmdk got.raw
+		[ "${#stderr_lines[@]}" = 1 ]
+		[ ! -e got.raw ]
+	done
+}
+
+@test "a later piece of a split disk needs its descriptor, or --offset" {
+	"$MKVMDK" pattern base.raw 3000
+	cp base.raw want.raw
+	cp base.raw got.raw
+	"$MKVMDK" hosted disk-s002.vmdk capacity=1000 alloc=all desc=0 seed=5
+	run -2 --separate-stderr vs disk-s002.vmdk got.raw
+	[[ $stderr == *'piece of a split disk'* ]]
+	same want.raw got.raw
+	"$MKVMDK" pattern piece.raw 1000 5
+	dd if=piece.raw of=want.raw bs=512 seek=1500 conv=notrunc status=none
+	run -0 vs --offset 1500s disk-s002.vmdk got.raw
+	same want.raw got.raw
+	run -2 vs --offset 2001s disk-s002.vmdk got.raw
+	same want.raw got.raw
+}
+
+@test "a renamed file is still its own extent; --search finds what was moved" {
+	disk 20483
+	qemu-img convert -f raw -O vmdk disk.raw name.vmdk
+	mv name.vmdk 'other name.vmdk'
+	run -0 vs --create 'other name.vmdk' got.raw
+	same disk.raw got.raw
+	rm got.raw
+	qemu-img convert -f raw -O vmdk -o subformat=twoGbMaxExtentSparse disk.raw split.vmdk
+	mkdir far
+	mv split-s001.vmdk far/
+	run -2 vs --create split.vmdk got.raw
+	run -0 vs --search far --create split.vmdk got.raw
+	same disk.raw got.raw
+}
+
+@test "an extent of the descriptor is no target" {
+	disk 20483
+	qemu-img convert -f raw -O vmdk -o subformat=twoGbMaxExtentSparse disk.raw split.vmdk
+	before=$(sum split-s001.vmdk)
+	run -2 --separate-stderr vs split.vmdk split-s001.vmdk
+	[[ $stderr == *'is one of the inputs'* ]]
+	[ "$(sum split-s001.vmdk)" = "$before" ]
+}
