@@ -391,5 +391,6 @@ int main(int argc, char **argv)
 	progress_free(progress);
 	target_free(w.target);
 	image_free(w.image);
+	free(o.search);
 	return status;
 }
