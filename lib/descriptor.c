@@ -615,6 +615,25 @@ static struct piece skip_bom(struct piece p)
 	return p;
 }
 
+/*
+ * Takes off what is no text any more: NUL padding at the end, and, where a shorter text was written
+ * over a longer one (qemu does when its CID loses a digit), a NUL and the end of the old text, which
+ * is the end of the new one as well. A NUL before anything else stays and is refused.
+ */
+static struct piece cut_padding(struct piece text)
+{
+	size_t n = strnlen(text.s, text.n), rest = n;
+
+	while (rest < text.n && !text.s[rest])
+		rest++;
+	while (text.n > rest && !text.s[text.n - 1])
+		text.n--;
+	rest = text.n - rest;
+	if (rest <= n && !memcmp(text.s + n - rest, text.s + text.n - rest, rest))
+		text.n = n;
+	return text;
+}
+
 /* Cuts the first line off, without its LF. */
 static struct piece take_line(struct piece *text)
 {
@@ -639,8 +658,7 @@ int descriptor_parse(struct descriptor **out, const char *name, const char *text
 	if (all.n > DESCRIPTOR_BYTES)
 		return fail(e, EFBIG, "%s: a descriptor of %zu bytes; the limit is 1 MiB", name,
 			    all.n);
-	while (all.n && !all.s[all.n - 1])
-		all.n--;
+	all = cut_padding(all);
 	all = skip_bom(all);
 	if (embedded && only_blanks(all))
 		return 0;

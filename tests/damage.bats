@@ -475,7 +475,7 @@ take_grain_0() {
 @test "files that are no delta are called by their name" {
 	make_target
 	printf '# Disk DescriptorFile\nversion=1\nCID=fffffffe\n' >text.vmdk
-	refused text.vmdk 'is a text descriptor'
+	refused text.vmdk 'lists no extent'
 	make_image hosted d.vmdk
 	{ printf kdmv; tail -c +5 d.vmdk; } >unfinished.vmdk
 	refused unfinished.vmdk 'is unfinished'
@@ -508,6 +508,4 @@ take_grain_0() {
 	if qemu-img create -q -f vdi q.vdi 1M; then
 		refused q.vdi 'is a VDI image'
 	fi
-	qemu-img create -q -f vmdk -o subformat=monolithicFlat flat.vmdk 1M
-	refused flat.vmdk 'is a text descriptor'
 }

@@ -130,6 +130,25 @@ forty() {
 	done
 }
 
+@test "a descriptor written over a longer one; a NUL anywhere else is refused" {
+	forty
+	cp d.vmdk e.vmdk
+	printf '\0"\r\n' >>e.vmdk
+	run -2 vs --create e.vmdk got.raw
+	cp d.vmdk e.vmdk
+	{ printf '\0' && tail -c 5 d.vmdk; } >>e.vmdk
+	run -0 vs --create e.vmdk got.raw
+	same want.raw got.raw
+	rm got.raw
+	cp d.vmdk e.vmdk
+	printf '\0\0\0' >>e.vmdk
+	run -0 vs --create e.vmdk got.raw
+	rm got.raw
+	{ cat d.vmdk && printf '\0\nRW 5 ZERO\n'; } >e.vmdk
+	run -2 vs --create e.vmdk got.raw
+	[ ! -e got.raw ]
+}
+
 @test "an extent of another kind or size than its line is refused" {
 	"$MKVMDK" cowd c.vmdk capacity=1000 alloc=all
 	for line in 'RW 1000 SPARSE "c.vmdk"' 'RW 999 VMFSSPARSE "c.vmdk"' \
