@@ -178,6 +178,33 @@ static int find_footer(struct source *src, const uint8_t *h, uint8_t *f, uint64_
 	return r;
 }
 
+/*
+ * Where the directories begin; rgd: NULL where there is none. The one that is not believed may be
+ * anywhere.
+ */
+static int check_directories(const struct source *src, uint64_t gd, const uint64_t *rgd,
+			     int copies, struct err *e)
+{
+	const uint64_t file_sectors = src->size / SECTOR;
+
+	if (copies != COPY_REDUNDANT && (gd < 1 || gd > file_sectors))
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
+			    " lies outside the file of %" PRIu64 " bytes%s",
+			    src->name, gd, src->size,
+			    rgd ? "; --force=rgd believes the redundant one" : "");
+	if (!rgd || copies == COPY_PRIMARY)
+		return 0;
+	if (*rgd < 1 || *rgd > file_sectors || (copies == COPIES_EQUAL && *rgd == gd))
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: redundant grain directory at file sector "
+			    "%" PRIu64 ", grain directory at %" PRIu64
+			    ", in a file of %" PRIu64 " bytes%s",
+			    src->name, *rgd, gd, src->size,
+			    copies == COPIES_EQUAL ? "; --force=gd believes the latter" : "");
+	return 0;
+}
+
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
 		struct format_facts *facts, struct err *e)
 {
@@ -233,17 +260,13 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		r = find_footer(src, h, footer, &footer_at, e);
 		if (r < 0)
 			return r;
-		scan = !r;
+		/* a lost directory is no reason to scan where the redundant one is asked for */
+		scan = !r && !(o->copies == COPY_REDUNDANT && (flags & FLAG_REDUNDANT));
 		if (r) { /* what it does not repeat of the header, the header says */
 			rgd = le64(footer + AT_RGD);
 			gd = le64(footer + AT_GD);
 		}
 	}
-	if (!scan && (gd < 1 || gd > file_sectors))
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64 " bytes",
-			    src->name, gd, src->size);
 	if (overhead < 1 || overhead > file_sectors)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: overhead of %" PRIu64
@@ -255,15 +278,14 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    "%s: hosted sparse header: descriptor of %" PRIu64
 			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
 			    src->name, desc_size, desc, src->size);
-	if (!scan && (flags & FLAG_REDUNDANT) && (rgd < 1 || rgd > file_sectors || rgd == gd))
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: redundant grain directory at file sector "
-			    "%" PRIu64 ", grain directory at %" PRIu64
-			    ", in a file of %" PRIu64 " bytes",
-			    src->name, rgd, gd, src->size);
 	if (o->copies == COPY_REDUNDANT && !(flags & FLAG_REDUNDANT))
 		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
 			    src->name, flags);
+	if (!scan) {
+		r = check_directories(src, gd, flags & FLAG_REDUNDANT ? &rgd : NULL, o->copies, e);
+		if (r < 0)
+			return r;
+	}
 	if (scan) {
 		const struct stream_shape stream = {
 			.size = capacity * SECTOR,

@@ -466,6 +466,46 @@ take_grain_0() {
 	same t whole
 }
 
+@test "one directory is out of range, overlaps or is cut off: --force reads by the other alone" {
+	make_target
+	cp t.orig whole
+	make_image hosted d.vmdk apply=whole
+	for place in 0 1 20 30 eof eof+1 0x7fffffffffffffff 0xffffffffffffffff; do
+		for field in gd rgd; do
+			echo "--- $field:$place"
+			# the directory at its own place is no damage
+			[ "$field:$place" != gd:30 ] || continue
+			other=rgd
+			[ "$field" = gd ] || other=gd
+			make_image hosted d.vmdk "hdr=$field:$place"
+			refused d.vmdk ''
+			# the redundant one at the place of the first is the first
+			[ "$field:$place" = rgd:30 ] || refused d.vmdk '' "--force=$field"
+			vs -q "--force=$other" d.vmdk t
+			same t whole
+			cp t.orig t
+		done
+	done
+	make_image hosted d.vmdk hdr=gd:eof+1
+	refused d.vmdk '--force=rgd'
+	make_image hosted d.vmdk hdr=rgd:eof+1
+	refused d.vmdk '--force=gd'
+}
+
+@test "a compressed disk whose directory is out of range: --force=rgd" {
+	"$MKVMDK" pattern t 66000 99
+	cp t t.orig
+	cp t want
+	"$MKVMDK" stream d.vmdk variant=C rgd=1 capacity=66000 alloc=0,1,512,last apply=want
+	for place in 0 1 eof+1 0xffffffffffffffff; do
+		"$MKVMDK" stream d.vmdk variant=C rgd=1 capacity=66000 alloc=0,1,512,last \
+			"hdr=gd:$place"
+		vs -q --force=rgd d.vmdk t
+		same t want
+		cp t.orig t
+	done
+}
+
 @test "--force=rgd without a redundant directory" {
 	make_target
 	make_image hosted0 d.vmdk
