@@ -12,7 +12,8 @@
  *				an unmapped grain also in alloc keeps its stale grain index
  *		SPEC: PART[+PART...]; PART: all none every:N random:COUNT runs:COUNT:MIN:MAX
  *		or a list of grains and ranges 0,5,7-9,last
- *	layout=seq|random|reverse|tables-last	(tables-last: not sesparse)
+ *	layout=seq|random|runs|reverse|tables-last	(tables-last: not sesparse; runs: neighbours
+ *				stay together, their stretches lie in random order)
  *	tables=all		a table for every directory entry
  *	rgd=0|1 desc=0|1 parentcid=HEX parent=HINT	(hosted; stream, rgd=1 with variant=C only)
  *	variant=A|B|C		(stream) A: the directory is found by the footer; B: by the header
@@ -60,7 +61,7 @@
 #define MIB_SECTORS	2048u
 
 enum format { COWD, HOSTED, SESPARSE, STREAM };
-enum layout { SEQ, RANDOM, REVERSE, TABLES_LAST };
+enum layout { SEQ, RANDOM, RUNS, REVERSE, TABLES_LAST };
 enum odd { BOMB, OVER, SHORT, NOEND, LEFT, FLATE, ODDS };
 enum kind { DATA, ZERO, UNMAPPED };
 
@@ -553,22 +554,50 @@ static void choose_grains(struct disk *d)
 	free(any.v);
 }
 
+static void shuffle(uint32_t *v, size_t n, uint64_t rng)
+{
+	for (size_t i = n; i > 1; i--) {
+		size_t j = below(&rng, i);
+		uint32_t x = v[i - 1];
+
+		v[i - 1] = v[j];
+		v[j] = x;
+	}
+}
+
+/* Puts the stretches of neighbouring grains in random order, each in itself in order. */
+static void order_runs(struct disk *d, uint64_t rng)
+{
+	uint32_t *start = grab(d->nent, sizeof(*start));
+	size_t n = 0, at = 0;
+
+	for (size_t i = 0; i < d->nent; i++)
+		if (!i || d->ent[i].g != d->ent[i - 1].g + 1)
+			start[n++] = (uint32_t)i;
+	shuffle(start, n, rng);
+	for (size_t r = 0; r < n; r++) {
+		size_t i = start[r];
+
+		do
+			d->order[at++] = (uint32_t)i++;
+		while (i < d->nent && d->ent[i].g == d->ent[i - 1].g + 1);
+	}
+	free(start);
+}
+
 static void choose_order(struct disk *d)
 {
 	uint64_t rng = mix(d->seed ^ 0x5ff1e);
 
 	d->order = grab(d->nent, sizeof(*d->order));
+	if (d->layout == RUNS) {
+		order_runs(d, rng);
+		return;
+	}
 	for (size_t i = 0; i < d->nent; i++)
 		d->order[i] = (uint32_t)(d->layout == REVERSE ? d->nent - 1 - i : i);
-	if (d->layout != RANDOM)
-		return;
-	for (size_t i = d->nent; i > 1; i--) {
-		size_t j = below(&rng, i);
-		uint32_t x = d->order[i - 1];
-
-		d->order[i - 1] = d->order[j];
-		d->order[j] = x;
-	}
+	if (d->layout == RANDOM)
+		shuffle(d->order, d->nent, rng);
 }
 
 /* --- placement --- */
@@ -1444,9 +1473,9 @@ static void damage(struct disk *d, const char *arg)
 
 static enum layout layout_of(const char *s)
 {
-	static const char *const names[] = {"seq", "random", "reverse", "tables-last"};
+	static const char *const names[] = {"seq", "random", "runs", "reverse", "tables-last"};
 
-	for (unsigned int i = 0; i < 4; i++)
+	for (unsigned int i = 0; i < 5; i++)
 		if (!strcmp(s, names[i]))
 			return (enum layout)i;
 	die(2, "layout: unknown '%s'", s);
