@@ -267,6 +267,14 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			gd = le64(footer + AT_GD);
 		}
 	}
+	if (o->copies == COPY_REDUNDANT && !(flags & FLAG_REDUNDANT))
+		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
+			    src->name, flags);
+	if (!scan) {
+		r = check_directories(src, gd, flags & FLAG_REDUNDANT ? &rgd : NULL, o->copies, e);
+		if (r < 0)
+			return r;
+	}
 	if (overhead < 1 || overhead > file_sectors)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: overhead of %" PRIu64
@@ -278,14 +286,6 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    "%s: hosted sparse header: descriptor of %" PRIu64
 			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
 			    src->name, desc_size, desc, src->size);
-	if (o->copies == COPY_REDUNDANT && !(flags & FLAG_REDUNDANT))
-		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
-			    src->name, flags);
-	if (!scan) {
-		r = check_directories(src, gd, flags & FLAG_REDUNDANT ? &rgd : NULL, o->copies, e);
-		if (r < 0)
-			return r;
-	}
 	if (scan) {
 		const struct stream_shape stream = {
 			.size = capacity * SECTOR,
