@@ -5,56 +5,65 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define BIG (1024u * 1024)  /* largest single write */
+#define BIG (1024u * 1024) /* largest single write */
 #define SMALL (64u * 1024)
 #define BIG_SLOTS 20u
 #define SMALL_SLOTS 192u
 #define SLOTS (BIG_SLOTS + SMALL_SLOTS)
-#define PIECES 64u          /* runs in one batch */
+#define PIECES 64u /* runs in one batch */
 #define RING_DEPTH 256u
-#define SUBMIT_AT 32u       /* transfers queued before the kernel hears of them */
-#define ZERO_WORTH (64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is
-				 * thin: a system call each costs more */
+#define SUBMIT_AT 32u /* transfers queued before the kernel hears of them */
+#define ZERO_WORTH                                                                                 \
+	(64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is              \
+		      * thin: a system call each costs more */
 #define PAGE 4096u
+#define LOOK_SLACK PUMP_LOOK_MAX /* what is looked at may begin so much before the batch */
+#define BRIDGE (16u * 1024) /* compare: a gap up to this is read over rather than made two reads   \
+			     */
 
 /* Neighbouring runs on their way. Between two of them may lie a gap inside one block of the target;
  * then, and at ragged ends, the block is read first. */
 struct batch {
 	struct run piece[PIECES];
 	unsigned pieces;
-	uint64_t off, end;  /* guest bytes from the first piece to the last */
+	uint64_t off, end; /* guest bytes from the first piece to the last */
 	bool direct;
+	bool zeros; /* one piece, zeros, for the zero ladder */
 };
 
-enum slot_state { FREE, PREREAD, FILL, WRITE };
+enum slot_state { FREE, PREREAD, FILL, HELD, WRITE };
 
 struct slot {
 	struct pump *pump;
 	enum slot_state state;
-	uint8_t *buf;       /* stands for guest byte `from` on */
-	uint64_t from, to;  /* what the write covers; block aligned when direct */
-	unsigned waiting;   /* transfers of this state in flight */
+	uint8_t *buf;	   /* stands for guest byte `from` on */
+	uint64_t from, to; /* what the write covers; block aligned when direct */
+	uint8_t *old; /* where the consumer wants to look at the target: guest byte old_from on */
+	uint64_t old_from, old_to;
+	unsigned waiting; /* transfers of this state in flight */
 	struct batch b;
-	struct xfer xfer[PIECES + 1];
+	struct xfer xfer[PIECES + 2];
 };
 
 struct pump {
 	struct target *t;
-	struct ring *ring;  /* reads, and direct writes */
-	struct ring *line;  /* buffered writes: the kernel would hand them to one worker, which is
-			     * slower than to make them here */
+	struct ring *ring; /* reads, and direct writes */
+	struct ring *line; /* buffered writes: the kernel would hand them to one worker, which is
+			    * slower than to make them here */
 	struct err *e;
 	const struct pump_opts *o;
 	struct pump_stats *stats;
 	int failed;
-	uint64_t align;     /* two writes in flight never share a stretch of this size */
+	uint64_t align;	    /* two writes in flight never share a stretch of this size */
 	uint64_t direct_to; /* direct writes end here at the latest */
 	unsigned queued;    /* transfers the kernel has not heard of */
 	struct batch open;  /* being gathered */
 	struct slot slot[SLOTS];
 	struct slot *small[SMALL_SLOTS], *big[BIG_SLOTS]; /* free ones, last used on top */
 	unsigned n_small, n_big;
+	unsigned held; /* slots that wait for the barrier */
 	uint8_t *memory;
+	size_t memory_size;
 };
 
 static uint64_t down(uint64_t v, uint64_t align)
@@ -107,8 +116,8 @@ static void wait_for(struct pump *p, unsigned min)
 	ring_wait(p->line, 0);
 }
 
-static void put(struct ring *ring, struct slot *s, int fd, uint8_t *buf, uint64_t len,
-		uint64_t off, void (*done)(struct xfer *, int))
+static void put(struct ring *ring, struct slot *s, int fd, uint8_t *buf, uint64_t len, uint64_t off,
+		void (*done)(struct xfer *, int))
 {
 	/* all transfers of a state are put before one of them is done: this one is free */
 	struct xfer *x = &s->xfer[s->waiting++];
@@ -132,9 +141,9 @@ static void write_done(struct xfer *x, int err)
 
 	s->waiting--;
 	if (err) {
-		set_failed(p, fail(p->e, -err, "%s: writing %llu bytes at byte %llu: %s", p->t->name,
-				   (unsigned long long)x->len, (unsigned long long)x->off,
-				   strerror(-err)));
+		set_failed(p, fail(p->e, -err, "%s: writing %llu bytes at byte %llu: %s",
+				   p->t->name, (unsigned long long)x->len,
+				   (unsigned long long)x->off, strerror(-err)));
 	} else {
 		for (unsigned i = 0; i < s->b.pieces; i++)
 			*(s->b.piece[i].kind == RUN_ZERO ? &zero : &data) += s->b.piece[i].len;
@@ -149,6 +158,7 @@ static void write_done(struct xfer *x, int err)
 static void write_batch(struct slot *s)
 {
 	struct pump *p = s->pump;
+	int r = 0;
 
 	if (p->failed) {
 		release(s);
@@ -156,9 +166,80 @@ static void write_batch(struct slot *s)
 	}
 	s->state = WRITE;
 	p->stats->begun = true;
-	p->stats->writes++;
-	put(s->b.direct ? p->ring : p->line, s, s->b.direct ? p->t->direct : p->t->fd, s->buf,
-	    s->to - s->from, s->from, write_done);
+	if (s->b.zeros) {
+		r = target_zero(p->t, s->b.off, s->b.end - s->b.off, p->e);
+		if (r == 0)
+			memset(s->buf + (s->b.off - s->from), 0, s->b.end - s->b.off);
+	}
+	if (r < 0) {
+		set_failed(p, r);
+		release(s);
+	} else if (r > 0) {
+		p->stats->zeroed += s->b.end - s->b.off;
+		moved(p, s->b.end - s->b.off);
+		release(s);
+	} else {
+		p->stats->writes++;
+		put(s->b.direct ? p->ring : p->line, s, s->b.direct ? p->t->direct : p->t->fd,
+		    s->buf, s->to - s->from, s->from, write_done);
+	}
+}
+
+/* The consumer makes safe what has to be safe, then all that was held back for it is written. */
+static void write_held(struct pump *p)
+{
+	int r = p->failed ? 0 : p->o->barrier(p->o->arg, p->e);
+
+	if (r < 0)
+		set_failed(p, r);
+	p->held = 0;
+	for (unsigned i = 0; i < SLOTS; i++)
+		if (p->slot[i].state == HELD)
+			write_batch(&p->slot[i]);
+}
+
+/* Waits for something to come free. */
+static void go_on(struct pump *p)
+{
+	if (ring_busy(p->ring) || ring_busy(p->line))
+		wait_for(p, 1);
+	else if (p->held)
+		write_held(p);
+}
+
+/* Everything that belongs to the batch has been read. */
+static void arrived(struct slot *s)
+{
+	struct pump *p = s->pump;
+	int r = 1;
+
+	if (!p->failed && p->o->ready) {
+		const struct batch_view view = {
+		    .piece = s->b.piece,
+		    .pieces = s->b.pieces,
+		    .off = s->b.off,
+		    .data = s->buf + (s->b.off - s->from),
+		    .old_off = s->old_from,
+		    .old_end = s->old_to,
+		    .old = s->old,
+		};
+
+		r = p->o->ready(p->o->arg, &view, p->e);
+		if (r < 0)
+			set_failed(p, r);
+	}
+	if (p->failed) {
+		release(s);
+	} else if (r == 0) {
+		for (unsigned i = 0; i < s->b.pieces; i++)
+			moved(p, s->b.piece[i].len);
+		release(s);
+	} else if (p->o->barrier) {
+		s->state = HELD;
+		p->held++;
+	} else {
+		write_batch(s);
+	}
 }
 
 static const struct run *piece_at(const struct slot *s, const uint8_t *buf)
@@ -173,11 +254,11 @@ static const struct run *piece_at(const struct slot *s, const uint8_t *buf)
 
 static void read_failed(struct pump *p, const char *name, const struct xfer *x, int err)
 {
-	set_failed(p, fail(p->e, err == -ENODATA ? EBADMSG : -err,
-			   "%s: reading %llu bytes at byte %llu: %s", name,
-			   (unsigned long long)x->len, (unsigned long long)x->off,
-			   err == -ENODATA ? "the file became shorter while it was read"
-					   : strerror(-err)));
+	set_failed(
+	    p,
+	    fail(p->e, err == -ENODATA ? EBADMSG : -err, "%s: reading %llu bytes at byte %llu: %s",
+		 name, (unsigned long long)x->len, (unsigned long long)x->off,
+		 err == -ENODATA ? "the file became shorter while it was read" : strerror(-err)));
 }
 
 static void fill_done(struct xfer *x, int err)
@@ -187,7 +268,35 @@ static void fill_done(struct xfer *x, int err)
 	if (err)
 		read_failed(s->pump, piece_at(s, x->buf)->src->name, x, err);
 	if (--s->waiting == 0)
-		write_batch(s);
+		arrived(s);
+}
+
+static void look_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (err)
+		read_failed(s->pump, s->pump->t->name, x, err);
+	if (--s->waiting == 0)
+		arrived(s);
+}
+
+/* Reads what the target holds where the batch belongs. */
+static void look(struct slot *s)
+{
+	struct pump *p = s->pump;
+	const struct target *t = p->t;
+	uint64_t align = p->o->look;
+	bool direct = t->direct >= 0 && (p->o->compare ? p->o->past_cache : s->b.direct);
+
+	if (direct)
+		align = max_u64(align, t->block);
+	s->old_from = down(s->b.off, align);
+	s->old_to = min_u64(up(s->b.end, align), t->size);
+	if (s->old_to % t->block)
+		direct = false;
+	put(p->ring, s, direct ? t->direct : t->fd, s->old, s->old_to - s->old_from, s->old_from,
+	    look_done);
 }
 
 /* Brings the pieces to their places in the buffer. */
@@ -196,14 +305,17 @@ static void fill_batch(struct slot *s)
 	struct pump *p = s->pump;
 
 	s->state = FILL;
+	if (p->o->look)
+		look(s);
 	for (unsigned i = 0; !p->failed && i < s->b.pieces; i++) {
 		const struct run *run = &s->b.piece[i];
 		uint8_t *buf = s->buf + (run->off - s->from);
 		int r = 0;
 
-		if (run->kind == RUN_ZERO)
-			memset(buf, 0, run->len);
-		else if (run->kind == RUN_PACKED)
+		if (run->kind == RUN_ZERO) {
+			if (!p->o->compare && !s->b.zeros)
+				memset(buf, 0, run->len);
+		} else if (run->kind == RUN_PACKED)
 			r = reader_fetch(run, buf, p->e);
 		else if (run->src->fd < 0)
 			r = source_read(run->src, run->pos, buf, run->len, "data", p->e);
@@ -213,7 +325,7 @@ static void fill_batch(struct slot *s)
 			set_failed(p, r);
 	}
 	if (!s->waiting)
-		write_batch(s);
+		arrived(s);
 }
 
 static void preread_done(struct xfer *x, int err)
@@ -278,7 +390,7 @@ static void launch(struct pump *p)
 	to = b->direct ? up(b->end, p->t->block) : b->end;
 	big = to - from > SMALL;
 	while (!p->failed && (!(big ? p->n_big : p->n_small) || in_flight(p, from, to)))
-		wait_for(p, 1);
+		go_on(p);
 	if (p->failed)
 		return;
 	s = big ? p->big[--p->n_big] : p->small[--p->n_small];
@@ -291,25 +403,45 @@ static void launch(struct pump *p)
 		wait_for(p, 0);
 }
 
+/* Whether the caller wants nothing more to be taken. */
+static bool stopping(struct pump *p)
+{
+	if (!p->stats->stopped && p->o->stop && p->o->stop(p->o->arg))
+		p->stats->stopped = true;
+	return p->failed || p->stats->stopped;
+}
+
+/* Whether a piece may follow what the open batch has. */
+static bool follows(const struct pump *p, const struct batch *b, const struct run *piece,
+		    bool direct, bool zeros)
+{
+	if (zeros || b->zeros || b->direct != direct || b->off / BIG != piece->off / BIG)
+		return false;
+	if (piece->off == b->end)
+		return true;
+	if (piece->off < b->end)
+		return false;
+	if (p->o->compare)
+		return piece->off - b->end <= BRIDGE;
+	return direct && down(piece->off, p->t->block) < up(b->end, p->t->block);
+}
+
 /* Adds a run to the open batch, or begins a new one. Nothing is cut but at multiples of BIG, so a
- * cut never lies inside a block. */
-static void gather(struct pump *p, struct run run)
+ * cut never lies inside a block. zeros: for the zero ladder, a batch of its own. */
+static void gather(struct pump *p, struct run run, bool zeros)
 {
 	const uint64_t block = p->t->block;
 	struct batch *b = &p->open;
 
-	while (run.len && !p->failed) {
+	while (run.len && !stopping(p)) {
 		uint64_t n = min_u64(run.len, down(run.off, BIG) + BIG - run.off);
 		uint64_t from = down(run.off, block), to = up(run.off + n, block);
-		bool direct = p->t->direct >= 0 && to <= p->direct_to &&
+		bool direct = !p->o->compare && p->t->direct >= 0 && to <= p->direct_to &&
 			      target_written(p->t, from, to - from);
 		struct run piece = run;
 
 		piece.len = n;
-		if (b->pieces &&
-		    (b->direct != direct || b->off / BIG != piece.off / BIG ||
-		     (piece.off != b->end &&
-		      (!direct || piece.off < b->end || from >= up(b->end, block)))))
+		if (b->pieces && !follows(p, b, &piece, direct, zeros))
 			launch(p);
 		if (b->pieces && run_joins(&b->piece[b->pieces - 1], &piece)) {
 			b->piece[b->pieces - 1].len += n;
@@ -321,6 +453,7 @@ static void gather(struct pump *p, struct run run)
 			if (!b->pieces) {
 				b->off = piece.off;
 				b->direct = direct;
+				b->zeros = zeros;
 			}
 			b->piece[b->pieces++] = piece;
 		}
@@ -331,17 +464,22 @@ static void gather(struct pump *p, struct run run)
 	}
 }
 
-/* Zeros sent as bytes, but for what is a hole. */
-static void gather_zeros(struct pump *p, uint64_t off, uint64_t end)
+/* Zeros that are sent, or looked at, piece by piece, but for what is a hole of the target. */
+static void gather_zeros(struct pump *p, uint64_t off, uint64_t end, bool ladder)
 {
-	if (off == end)
-		return;
-	if (target_is_hole(p->t, off, end - off)) {
-		p->stats->zeroed += end - off;
-		moved(p, end - off);
-		return;
+	while (off < end && !stopping(p)) {
+		bool hole;
+		uint64_t stop = min_u64(target_stretch(p->t, off, &hole), end);
+
+		if (hole) {
+			p->stats->zeroed += stop - off;
+			moved(p, stop - off);
+		} else {
+			gather(p, (struct run){.off = off, .len = stop - off, .kind = RUN_ZERO},
+			       ladder);
+		}
+		off = stop;
 	}
-	gather(p, (struct run){.off = off, .len = end - off, .kind = RUN_ZERO});
 }
 
 static void zero(struct pump *p, const struct run *run)
@@ -350,39 +488,48 @@ static void zero(struct pump *p, const struct run *run)
 	uint64_t a = min_u64(up(run->off, p->align), end), b = max_u64(down(end, p->align), a);
 	int r;
 
-	if (a == b || (p->t->thick && b - a < ZERO_WORTH)) {
-		gather_zeros(p, run->off, end);
+	if (p->o->compare || a == b || (p->t->thick && b - a < ZERO_WORTH)) {
+		gather_zeros(p, run->off, end, false);
 		return;
 	}
-	gather_zeros(p, run->off, a);
-	while (!p->failed && in_flight(p, a, b))
-		wait_for(p, 1);
-	if (p->failed)
-		return;
-	p->stats->begun = true;
-	r = target_zero(p->t, a, b - a, p->e);
-	if (r < 0) {
-		set_failed(p, r);
-	} else if (r > 0) {
-		p->stats->zeroed += b - a;
-		moved(p, b - a);
+	gather_zeros(p, run->off, a, false);
+	if (p->o->look) {
+		gather_zeros(p, a, b, true);
 	} else {
-		gather_zeros(p, a, b);
+		while (!p->failed && in_flight(p, a, b))
+			go_on(p);
+		if (p->failed)
+			return;
+		p->stats->begun = true;
+		r = target_zero(p->t, a, b - a, p->e);
+		if (r < 0) {
+			set_failed(p, r);
+		} else if (r > 0) {
+			p->stats->zeroed += b - a;
+			moved(p, b - a);
+		} else {
+			gather_zeros(p, a, b, false);
+		}
 	}
-	gather_zeros(p, b, end);
+	gather_zeros(p, b, end, false);
 }
 
 static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct pump_stats *stats,
 			     struct err *e)
 {
 	struct pump *p = calloc(1, sizeof(*p));
+	/* what is looked at takes as much memory again: then there are half as many */
+	const unsigned share = o->look ? 2 : 1;
 	uint8_t *buf;
 
 	if (!p)
 		return NULL;
+	for (unsigned i = 0; i < SLOTS; i++)
+		p->memory_size += (i < BIG_SLOTS ? BIG : SMALL) +
+				  (o->look ? (i < BIG_SLOTS ? BIG : SMALL) + 2 * LOOK_SLACK : 0);
 	/* pages that no batch ever needs are never touched, and cost nothing */
-	p->memory = mmap(NULL, (size_t)BIG_SLOTS * BIG + (size_t)SMALL_SLOTS * SMALL,
-			 PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	p->memory =
+	    mmap(NULL, p->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p->memory == MAP_FAILED) {
 		free(p);
 		return NULL;
@@ -392,20 +539,28 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 	p->o = o;
 	p->e = e;
 	p->stats = stats;
-	p->align = t->device ? t->block : max_u64(t->block, PAGE);
+	p->align = max_u64(t->device ? t->block : max_u64(t->block, PAGE), o->look);
 	p->direct_to = down(t->size, t->block);
 	for (unsigned i = 0; i < SLOTS; i++) {
-		p->slot[i].pump = p;
-		p->slot[i].buf = buf;
-		buf += i < BIG_SLOTS ? BIG : SMALL;
-		release(&p->slot[i]);
+		struct slot *s = &p->slot[i];
+		size_t size = i < BIG_SLOTS ? BIG : SMALL;
+
+		s->pump = p;
+		s->buf = buf;
+		buf += size;
+		if (o->look) {
+			s->old = buf;
+			buf += size + 2 * LOOK_SLACK;
+		}
+		if (i % share == 0)
+			release(s);
 	}
 	return p;
 }
 
 static void pump_free(struct pump *p)
 {
-	munmap(p->memory, (size_t)BIG_SLOTS * BIG + (size_t)SMALL_SLOTS * SMALL);
+	munmap(p->memory, p->memory_size);
 	ring_free(p->ring);
 	ring_free(p->line);
 	free(p);
@@ -429,11 +584,7 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 		return got;
 	}
 	stats->ring = ring_kind(p->ring);
-	while (!p->failed) {
-		if (o->stop && o->stop(o->arg)) {
-			stats->stopped = true;
-			break;
-		}
+	while (!stopping(p)) {
 		got = reader_next(r, &run, e);
 		if (got < 0)
 			set_failed(p, got);
@@ -443,12 +594,12 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 		if (run.kind == RUN_ZERO)
 			zero(p, &run);
 		else
-			gather(p, run);
+			gather(p, run, false);
 	}
 	if (!p->failed)
 		launch(p);
-	while (ring_busy(p->ring) || ring_busy(p->line))
-		wait_for(p, 1);
+	while (ring_busy(p->ring) || ring_busy(p->line) || p->held)
+		go_on(p);
 	got = p->failed;
 	pump_free(p);
 	return got;

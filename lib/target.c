@@ -584,26 +584,31 @@ bool target_written(struct target *t, uint64_t off, uint64_t len)
 	return true;
 }
 
-bool target_is_hole(struct target *t, uint64_t off, uint64_t len)
+uint64_t target_stretch(struct target *t, uint64_t off, bool *hole)
 {
 	struct target_map *m = t->map;
 	off_t next;
 
-	if (t->device || inside(&m->data, off))
-		return false;
+	*hole = false;
+	if (t->device)
+		return UINT64_MAX;
+	if (inside(&m->data, off))
+		return m->data.end;
 	if (!inside(&m->hole, off)) {
 		next = lseek(t->fd, (off_t)off, SEEK_DATA);
 		if (next < 0 && errno != ENXIO)
-			return false;
+			return UINT64_MAX;
 		if (next >= 0 && (uint64_t)next <= off) {
 			next = lseek(t->fd, (off_t)off, SEEK_HOLE);
-			if (next >= 0)
-				m->data = (struct span){off, (uint64_t)next};
-			return false;
+			if (next <= (off_t)off)
+				return UINT64_MAX;
+			m->data = (struct span){off, (uint64_t)next};
+			return m->data.end;
 		}
 		m->hole = (struct span){off, next < 0 ? UINT64_MAX : (uint64_t)next};
 	}
-	return off + len <= m->hole.end;
+	*hole = true;
+	return m->hole.end;
 }
 
 void target_forget(struct target *t)
@@ -642,7 +647,9 @@ static bool not_supported(const struct target *t, int code)
  */
 int target_zero(struct target *t, uint64_t off, uint64_t len, struct err *e)
 {
-	if (!len || target_is_hole(t, off, len))
+	bool hole;
+
+	if (!len || (target_stretch(t, off, &hole) >= off + len && hole))
 		return 1;
 	if (t->device && ((off | len) & (t->block - 1)))
 		return 0;

@@ -52,8 +52,9 @@ void target_free(struct target *t);
 /* Whether every byte of the range lies in blocks that are allocated and written, so that a direct
  * write there is an overwrite. True for devices. Answers from a cached window of the extent map. */
 bool target_written(struct target *t, uint64_t off, uint64_t len);
-/* Whether the whole range is a hole (regular files), which reads as zeros. */
-bool target_is_hole(struct target *t, uint64_t off, uint64_t len);
+/* Where the stretch of data, or of hole (which reads as zeros), that begins at off ends: UINT64_MAX
+ * when nobody knows of another. *hole says which it is; devices are all data. */
+uint64_t target_stretch(struct target *t, uint64_t off, bool *hole);
 /* Forgets cached extent maps; to be called after writes that allocate. */
 void target_forget(struct target *t);
 /*
