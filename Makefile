@@ -16,6 +16,7 @@ VERSION := 1.0.0-dev
 
 bindir = $(PREFIX)/bin
 mandir = $(PREFIX)/share/man/man1
+compdir = $(PREFIX)/share/bash-completion/completions
 Q := $(if $(V),,@)
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wmissing-prototypes -Wstrict-prototypes
@@ -83,7 +84,7 @@ asan ubsan:
 	ASAN_OPTIONS=detect_leaks=1:exitcode=99 LSAN_OPTIONS=exitcode=99 \
 	UBSAN_OPTIONS=print_stacktrace=1:exitcode=99 \
 	$(MAKE) BUILD=build/$@ CFLAGS='$(SAN_$@)' \
-		TESTS='$(filter-out tests/rules.bats,$(TESTS))' check
+		TESTS='$(filter-out tests/rules.bats tests/package.bats,$(TESTS))' check
 
 lint: lint-shell
 	$(MAKE) BUILD=build/gcc CC=gcc WERROR=1 everything
@@ -93,21 +94,37 @@ SCRIPTS = $(shell find . -name .git -prune -o -path ./build -prune -o -name '*.s
 # SC2154, SC2030, SC2031, SC2317: bats sets variables and calls functions behind shellcheck's back.
 lint-shell:
 	shellcheck $(SCRIPTS)
-	shellcheck -s bash -e SC2154,SC2317 $(wildcard tests/*.bash)
+	shellcheck -s bash -e SC2154,SC2317 $(wildcard tests/*.bash examples/*.bash)
 	shellcheck -s bats -e SC2154,SC2030,SC2031,SC2317 $(wildcard tests/*.bats)
 
 # --- the rest ------------------------------------------------------------------------------------
 
+installed = $(bindir)/vmdksync $(mandir)/vmdksync.1 $(compdir)/vmdksync
+
 install: $(BUILD)/vmdksync
-	install -d '$(DESTDIR)$(bindir)'
+	install -d $(foreach d,$(bindir) $(mandir) $(compdir),'$(DESTDIR)$(d)')
 	install -m 0755 $(BUILD)/vmdksync '$(DESTDIR)$(bindir)/vmdksync'
-ifneq ($(wildcard vmdksync.1),)
-	install -d '$(DESTDIR)$(mandir)'
 	install -m 0644 vmdksync.1 '$(DESTDIR)$(mandir)/vmdksync.1'
-endif
+	install -m 0644 examples/completion.bash '$(DESTDIR)$(compdir)/vmdksync'
 
 uninstall:
-	rm -f '$(DESTDIR)$(bindir)/vmdksync' '$(DESTDIR)$(mandir)/vmdksync.1'
+	rm -f $(foreach f,$(installed),'$(DESTDIR)$(f)')
+
+# What is committed, and nothing else; times, owners and order are the commit's, not the machine's.
+name = vmdksync-$(VERSION)
+dist:
+	@mkdir -p build
+	git -c tar.umask=0022 archive --format=tar --prefix=$(name)/ HEAD | gzip -9n >build/$(name).tar.gz
+	@echo build/$(name).tar.gz
+
+deb:
+	MAKE='$(MAKE)' sh .ci/deb.sh $(VERSION) build/deb
+
+# Needs liburing.a and libz.a; Debian's -dev packages have both.
+static:
+	$(MAKE) BUILD=build/static LDFLAGS='-static-pie $(LDFLAGS)' \
+		LIBS='$(shell $(PKG_CONFIG) --static --libs liburing zlib 2>/dev/null || echo -luring -lz)' \
+		build/static/vmdksync
 
 deps:
 	sh tests/setup.sh test
@@ -127,7 +144,11 @@ help:
 	@echo 'demo       run examples/demo.sh'
 	@echo 'deps       install what building and testing need (Debian)'
 	@echo 'install    into $$(DESTDIR)$$(PREFIX); uninstall takes it away again'
+	@echo 'dist       build/vmdksync-VERSION.tar.gz, of the last commit; always the same bytes'
+	@echo 'static     build/static/vmdksync, which needs no library'
+	@echo 'deb        a Debian package in build/deb'
 	@echo 'clean      remove what was built'
 
 FORCE:
-.PHONY: all everything check asan ubsan lint lint-shell install uninstall deps demo clean help FORCE
+.PHONY: all everything check asan ubsan lint lint-shell install uninstall dist deb static deps demo \
+	clean help FORCE

@@ -35,10 +35,22 @@ setup() {
 	[ "$n" -ge 4 ]
 }
 
-@test "README and --help list the same options" {
+@test "README, --help, the manual and the completion list the same options" {
 	run -0 vs --help
 	diff <(grep -oE -- '--[a-z][a-z-]+' <<<"$output" | sort -u) \
 		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | grep -oE -- '--[a-z][a-z-]+' | sort -u)
 	diff <(grep -oE -- '^ +(busy|gd|rgd|[a-z]+)  ' <<<"$output" | tr -d ' ' | sort -u) \
 		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | grep -oE -- '^ +[a-z]+  ' | tr -d ' ' | sort -u)
+	diff <(grep -oE -- '(^| )-[a-zA-Z],|--[a-z][a-z-]+' <<<"$output" | tr -d ' ,' | sort -u) \
+		<(sed -n '/^The options:/,/^\.Ss/s/^\.It Fl //p' "$TOP/vmdksync.1" | sed 's/ Ns.*//; s/ , /\n/' |
+			sed 's/^/-/' | sort -u)
+	# shellcheck disable=SC2016 # for the bash inside
+	diff <(grep -oE -- '(^| )-[a-zA-Z],|--[a-z][a-z-]+' <<<"$output" | tr -d ' ,' | sort -u) \
+		<(PATH=${VMDKSYNC%/*}:$PATH bash --norc -c '
+			. "$0"
+			COMP_WORDS=(vmdksync -) COMP_CWORD=1
+			_vmdksync vmdksync
+			printf "%s\n" "${COMPREPLY[@]}" | sort -u' "$TOP/examples/completion.bash")
+	diff <(grep -oE -- '^ +[a-z]+  ' <<<"$output" | tr -d ' ' | sort -u) \
+		<(sed -n '/^The words are:/,/^\.El/s/^\.It Cm //p' "$TOP/vmdksync.1" | sort -u)
 }

@@ -1,5 +1,4 @@
-# Rules of the tree itself: who may include whom, who may print, what the compilers and shellcheck
-# say, what installing leaves behind.
+# Rules of the tree itself: who may include whom, who may print, what the compilers and shellcheck say.
 
 load helpers
 
@@ -89,19 +88,6 @@ code() {
 
 @test "the jobs know no stdio" {
 	run -1 grep -n '<stdio' lib/jobs.h lib/apply.c
-}
-
-@test "install, then uninstall, leaves no file" {
-	requires make gcc
-	args=(BUILD="$BATS_TEST_TMPDIR/b" DESTDIR="$BATS_TEST_TMPDIR/root dir" PREFIX=/opt/x)
-	make "${args[@]}" install
-	[ -x "$BATS_TEST_TMPDIR/root dir/opt/x/bin/vmdksync" ]
-	if [ -e vmdksync.1 ]; then
-		[ -f "$BATS_TEST_TMPDIR/root dir/opt/x/share/man/man1/vmdksync.1" ]
-	fi
-	make "${args[@]}" uninstall
-	run -0 find "$BATS_TEST_TMPDIR/root dir" ! -type d
-	[ -z "$output" ]
 }
 
 @test "shellcheck has nothing to say" {

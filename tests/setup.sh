@@ -8,7 +8,10 @@ set -eu
 packages='gcc make libc6-dev liburing-dev zlib1g-dev pkg-config qemu-utils'
 case ${1-} in
 build) ;;
-test) packages="$packages bats parallel shellcheck clang strace jq util-linux time" ;;
+test)
+	packages="$packages bats parallel shellcheck clang strace jq util-linux time"
+	packages="$packages mandoc lintian dpkg-dev bash"
+	;;
 *)
 	echo "usage: sh tests/setup.sh build|test" >&2
 	exit 2

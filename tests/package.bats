@@ -1,0 +1,126 @@
+# What is installed and packed: install, uninstall, dist, static, deb; the manual; the completion.
+
+load helpers
+
+setup() {
+	cd "$TOP" || return
+	# Set on the command line of the make that runs us, they would reach the make we run.
+	unset CFLAGS CPPFLAGS LDFLAGS BUILD CC CI TESTS PREFIX DESTDIR LIBS
+	root="$BATS_TEST_TMPDIR/root dir"
+}
+
+# copy NAME: a copy of the source as it is now, built nowhere yet, committed once.
+copy() {
+	mkdir "$BATS_TEST_TMPDIR/$1"
+	cp -R .ci .clang-format .gitignore Makefile README CHANGELOG vmdksync.1 vmdksync.c lib tests \
+		examples "$BATS_TEST_TMPDIR/$1"
+	cd "$BATS_TEST_TMPDIR/$1" || return
+	git init -q
+	git add -A
+	git -c user.name=tester -c user.email=tester@localhost commit -qm 'all'
+}
+
+@test "make dist: the same bytes every time; they build, install and uninstall" {
+	requires make gcc git
+	copy a
+	make dist
+	cd "$BATS_TEST_TMPDIR"
+	sleep 1.1
+	(
+		umask 077
+		git -c safe.directory='*' clone -q a b
+		cd b
+		git config tar.umask user
+		make dist
+	)
+	same a/build/vmdksync-*.tar.gz b/build/vmdksync-*.tar.gz
+	run -0 tar tvf a/build/vmdksync-*.tar.gz
+	[ "$(awk '{ print $2 }' <<<"$output" | sort -u)" = root/root ]
+	[ "$(awk '{ print $4, $5 }' <<<"$output" | sort -u | wc -l)" = 1 ]
+
+	tar xf a/build/vmdksync-*.tar.gz
+	cd vmdksync-*/
+	args=(DESTDIR="$root" PREFIX=/opt/x)
+	make "${args[@]}" install
+	[ "$("$root/opt/x/bin/vmdksync" --version)" = "$(vs --version)" ]
+	same vmdksync.1 "$root/opt/x/share/man/man1/vmdksync.1"
+	same examples/completion.bash "$root/opt/x/share/bash-completion/completions/vmdksync"
+	[ "$(stat -c %a "$root/opt/x/share/man/man1/vmdksync.1")" = 644 ]
+	make "${args[@]}" uninstall
+	run -0 find "$root" ! -type d
+	[ -z "$output" ]
+}
+
+@test "make static: a program that needs no library" {
+	requires make gcc ldd git
+	for l in uring z; do
+		[[ $(gcc -print-file-name=lib$l.a) == /* ]] || skip "needs lib$l.a"
+	done
+	copy c
+	make static
+	run ldd build/static/vmdksync
+	[[ $output == *'statically linked'* || $output == *'not a dynamic'* ]]
+	"$MKVMDK" pattern base.raw 2048
+	"$MKVMDK" cowd d.vmdk capacity=2048 alloc=every:3 seed=3
+	cp base.raw want.raw
+	vs -q d.vmdk want.raw
+	build/static/vmdksync -q d.vmdk base.raw
+	same want.raw base.raw
+}
+
+@test "make deb: a package that lintian accepts, the same every time" {
+	requires make gcc git dpkg-deb dpkg-shlibdeps lintian
+	copy d
+	make deb
+	cp build/deb/*.deb first.deb
+	run -0 lintian --fail-on error,warning --tag-display-limit 0 first.deb
+	[[ $output != *:\ vmdksync:* ]]
+	make deb
+	same first.deb build/deb/*.deb
+	dpkg-deb -x first.deb x
+	[ "$(x/usr/bin/vmdksync --version)" = "$(vs --version)" ]
+	[ -f x/usr/share/man/man1/vmdksync.1.gz ]
+	[ -f x/usr/share/bash-completion/completions/vmdksync ]
+	dpkg-deb -f first.deb Depends | grep -q liburing
+	# what the sources lie in is left alone
+	run -0 git status --porcelain
+	[ "$(wc -l <<<"$output")" = 2 ]
+}
+
+@test "the manual has no fault that mandoc knows" {
+	requires mandoc
+	run -0 mandoc -Tlint -Wwarning vmdksync.1
+	[ -z "$output" ]
+	run -0 mandoc -Tutf8 -Owidth=78 vmdksync.1
+	[[ $output == *'write VMware snapshot deltas'* ]]
+}
+
+# complete WORD...: what bash offers for the last word.
+complete_words() {
+	# shellcheck disable=SC2016 # for the bash inside
+	PATH=${VMDKSYNC%/*}:$PATH bash --norc -c '
+		. "$0"/examples/completion.bash
+		COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+		_vmdksync vmdksync
+		printf "%s\n" "${COMPREPLY[@]}"' "$TOP" "$@"
+}
+
+@test "bash completion: options, words, folders, files" {
+	cd "$BATS_TEST_TMPDIR"
+	mkdir folder
+	touch file.vmdk other.raw
+	run -0 complete_words vmdksync --dry
+	[ "$output" = --dry-run ]
+	run -0 complete_words vmdksync --force = r
+	[ "$output" = rgd ]
+	run -0 complete_words vmdksync --force =
+	[[ $'\n'$output$'\n' == *$'\nbusy\n'* ]]
+	run -0 complete_words vmdksync --search = f
+	[ "$output" = folder ]
+	run -0 complete_words vmdksync --search f
+	[ "$output" = folder ]
+	run -0 complete_words vmdksync -q file
+	[ "$output" = file.vmdk ]
+	run -0 complete_words vmdksync file.vmdk o
+	[ "$output" = other.raw ]
+}
