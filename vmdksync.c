@@ -324,8 +324,7 @@ static int run(struct work *w, struct err *e)
 		.format.copies = o->force & FORCE_GD    ? COPY_PRIMARY
 				 : o->force & FORCE_RGD ? COPY_REDUNDANT
 							: COPIES_EQUAL,
-		.search = o->search,
-		.searches = o->searches,
+		.lookup = {.search = o->search, .searches = o->searches},
 		.placed = o->placed,
 		.offset = o->offset,
 	};

@@ -263,77 +263,6 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 
 /* --- a descriptor and its extents ----------------------------------------------------------------- */
 
-static char *join(const char *dir, size_t dir_len, const char *file)
-{
-	char *path = malloc(dir_len + strlen(file) + 2);
-
-	if (!path)
-		return NULL;
-	memcpy(path, dir, dir_len);
-	path[dir_len] = '/';
-	strcpy(path + dir_len + (dir_len > 0), file);
-	return path;
-}
-
-/*
- * Where the file is that a descriptor calls `file`: as it is called, beside the descriptor; its last
- * part there; its last part in the search folders; and, last, as it is called, anywhere. The caller
- * frees *out.
- */
-static int find_file(char **out, const char *of, const char *file, const struct image_opts *o,
-		     const char *name, struct err *e)
-{
-	const char *slash = strrchr(of, '/'), *last;
-	const char *dir = slash ? of : ".";
-	size_t dir_len = slash ? (size_t)(slash - of) : 1;
-	bool outside, windows = (isalpha((unsigned char)file[0]) && file[1] == ':') ||
-				!strncmp(file, "\\\\", 2) || !strchr(file, '/');
-	char *plain = strdup(file), *shown;
-	int r;
-
-	if (!plain)
-		return fail(e, ENOMEM, "out of memory");
-	for (char *p = plain; windows && *p; p++)
-		if (*p == '\\')
-			*p = '/';
-	last = strrchr(plain, '/');
-	last = last ? last + 1 : plain;
-	outside = plain[0] == '/' || (windows && plain[0] && plain[1] == ':') ||
-		  !strncmp(plain, "../", 3) || strstr(plain, "/../");
-	*out = NULL;
-	if (!outside) {
-		*out = join(dir, dir_len, plain);
-		if (*out && access(*out, F_OK) == 0)
-			goto found;
-		free(*out);
-	}
-	*out = join(dir, dir_len, last);
-	if (*out && access(*out, F_OK) == 0)
-		goto found;
-	for (size_t i = 0; i < o->searches; i++) {
-		free(*out);
-		*out = join(o->search[i], strlen(o->search[i]), last);
-		if (*out && access(*out, F_OK) == 0)
-			goto found;
-	}
-	free(*out);
-	*out = plain[0] == '/' ? strdup(plain) : join(dir, dir_len, plain);
-	if (outside && *out && access(*out, F_OK) == 0) {
-		shown = name_text(*out);
-		r = warning(e, "%s: names a file outside its folder, which is followed: %s", name,
-			    shown ? shown : "?");
-		free(shown);
-		if (r < 0) {
-			free(*out);
-			free(plain);
-			return r;
-		}
-	}
-found:
-	free(plain);
-	return *out ? 0 : fail(e, ENOMEM, "out of memory");
-}
-
 static const struct {
 	enum extent_type type;
 	opener *open; /* NULL: raw */
@@ -376,12 +305,29 @@ static int open_sparse_extent(struct image *m, struct reader **r, struct source 
 	return rc;
 }
 
+/* The file of an extent. */
+static int open_named(struct image *m, struct source **src, const char *path,
+		      const struct descriptor_extent *x, const struct image_opts *o, struct err *e)
+{
+	struct lookup l;
+	char *found = NULL;
+	int r = lookup_begin(&l, path, m->name, x->file, &o->lookup, e);
+
+	if (!r)
+		r = lookup_next(&l, src, &found, e);
+	if (!r)
+		r = fail(e, ENOENT, "%s: line %u: its extent is not there: %s", m->name, x->line,
+			 l.shown);
+	free(found);
+	lookup_end(&l);
+	return r < 0 ? r : 0;
+}
+
 static int open_listed(struct image *m, struct reader **r, const char *path,
 		       const struct descriptor_extent *x, const struct image_opts *o, struct err *e)
 {
 	const uint64_t size = x->sectors * SECTOR;
 	struct source *src = NULL;
-	char *file;
 	size_t t = 0;
 	int rc;
 
@@ -389,11 +335,7 @@ static int open_listed(struct image *m, struct reader **r, const char *path,
 		return zero_open(r, m->name, size, e);
 	while (types[t].type != x->type)
 		t++;
-	rc = find_file(&file, path, x->file, o, m->name, e);
-	if (rc < 0)
-		return rc;
-	rc = source_open(&src, file, e);
-	free(file);
+	rc = open_named(m, &src, path, x, o, e);
 	if (!rc)
 		rc = note_file(m, src, e);
 	if (!rc && types[t].open)
@@ -436,20 +378,41 @@ static int open_descriptor(struct image *m, const char *path, struct source *src
 	return 0;
 }
 
-int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e)
+static int image_new(struct image **out, const char *path, const struct source *src,
+		     struct err *e)
 {
 	struct image *m = calloc(1, sizeof(*m));
-	struct source *src = NULL;
-	opener *open;
-	bool text;
-	int r;
 
 	if (!m)
 		return fail(e, ENOMEM, "out of memory");
+	*out = m;
 	m->name = name_text(path);
-	r = m->name ? source_open(&src, path, e) : fail(e, ENOMEM, "out of memory");
-	if (!r)
-		r = note_file(m, src, e);
+	m->path = strdup(path);
+	if (!m->name || !m->path)
+		return fail(e, ENOMEM, "out of memory");
+	return note_file(m, src, e);
+}
+
+static int image_done(struct image **out, struct image *m, struct source *src, int r)
+{
+	source_free(src);
+	if (r < 0) {
+		image_free(m);
+		return r;
+	}
+	m->size = m->reader->size;
+	*out = m;
+	return 0;
+}
+
+int image_from(struct image **out, struct source *src, const char *path,
+	       const struct image_opts *o, struct err *e)
+{
+	struct image *m = NULL;
+	opener *open;
+	bool text;
+	int r = image_new(&m, path, src, e);
+
 	if (!r)
 		r = probe(src, &open, &text, e);
 	if (!r && text && o->placed)
@@ -462,13 +425,58 @@ int image_open(struct image **out, const char *path, const struct image_opts *o,
 		if (m->reader)
 			src = NULL;
 	}
-	source_free(src);
-	if (r < 0) {
-		image_free(m);
+	return image_done(out, m, src, r);
+}
+
+int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e)
+{
+	struct source *src;
+	int r = source_open(&src, path, e);
+
+	return r < 0 ? r : image_from(out, src, path, o, e);
+}
+
+/* Nobody but the first bytes says whether it is an image: a device never is. */
+static int is_image(struct source *src, bool *image, struct err *e)
+{
+	uint8_t head[PROBE];
+	size_t n = (size_t)min_u64(sizeof(head), src->size);
+	const struct magic *k;
+	int r = S_ISBLK(src->st.st_mode) ? 0 : source_read(src, 0, head, n, "first bytes", e);
+
+	*image = false;
+	if (r < 0 || S_ISBLK(src->st.st_mode))
 		return r;
-	}
-	*out = m;
+	k = find_magic(head, n);
+	/* what a boot disk may hold further back says nothing */
+	*image = (k && k->at == 0) || descriptor_looks_like(head, n);
 	return 0;
+}
+
+int image_open_base(struct image **out, const char *path, const struct image_opts *o, struct err *e)
+{
+	struct image *m = NULL;
+	struct source *src;
+	bool image;
+	int r = source_open(&src, path, e);
+
+	if (r < 0)
+		return r;
+	r = is_image(src, &image, e);
+	if (!r && image)
+		return image_from(out, src, path, o, e);
+	if (!r)
+		r = image_new(&m, path, src, e);
+	if (!r && src->size % SECTOR)
+		r = fail(e, EINVAL, "%s: %" PRIu64 " bytes are no whole number of sectors", m->name,
+			 src->size);
+	if (!r)
+		r = flat_open(&m->reader, src, 0, src->size, e);
+	if (!r) {
+		m->facts = (struct format_facts){.format = "raw", .grain = SECTOR};
+		src = NULL;
+	}
+	return image_done(out, m, src, r);
 }
 
 void image_free(struct image *m)
@@ -481,5 +489,6 @@ void image_free(struct image *m)
 		free(m->file[i].name);
 	free(m->file);
 	free(m->name);
+	free(m->path);
 	free(m);
 }

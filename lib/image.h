@@ -7,6 +7,7 @@
 
 #include "descriptor.h"
 #include "format.h"
+#include "lookup.h"
 
 struct image_file { /* one that was opened */
 	char *name; /* printable */
@@ -14,24 +15,31 @@ struct image_file { /* one that was opened */
 };
 
 struct image {
-	struct reader *reader;         /* owned */
+	struct reader *reader;         /* owned; NULL once a chain has taken it */
+	uint64_t size;                 /* of the disk, bytes */
 	struct format_facts facts;     /* of the first extent that is no zeros */
 	struct descriptor *descriptor; /* owned; NULL where there is none */
 	char *name;                    /* printable; owned */
-	struct image_file *file;       /* owned; what a target must not be */
+	char *path;                    /* as it was opened; owned */
+	struct image_file *file;       /* owned; the image itself first, then its extents */
 	size_t files;
 };
 
 struct image_opts {
 	struct format_opts format;
-	const char *const *search; /* folders where extents are looked for, too */
-	size_t searches;
+	struct lookup_opts lookup;
 	bool placed;               /* an extent without descriptor belongs at `offset`, bytes */
 	uint64_t offset;
 };
 
 /* -EBADMSG damaged, -ENOTSUP known and not read, or -errno. */
 int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e);
+/* Of what is open already; path says where. Takes src over, also when it fails. */
+int image_from(struct image **out, struct source *src, const char *path,
+	       const struct image_opts *o, struct err *e);
+/* The same as image_open() for what is a VMDK; all else, and every device, is a raw disk. */
+int image_open_base(struct image **out, const char *path, const struct image_opts *o,
+		    struct err *e);
 /* NULL-safe. */
 void image_free(struct image *m);
 

@@ -2,10 +2,14 @@
 #include "source.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/fs.h>
+#include <linux/openat2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static int source_new(struct source **out, const char *name, struct err *e)
@@ -32,16 +36,28 @@ static const char *type_text(mode_t mode)
 				 : "no regular file";
 }
 
-int source_open(struct source **out, const char *path, struct err *e)
+/* O_NONBLOCK: a FIFO without a writer must not hang us before we can refuse it */
+#define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+
+/* Takes fd over, which is -errno where it could not be opened. */
+static int source_fd(struct source **out, const char *path, int fd, struct err *e)
 {
 	struct source *s = NULL;
 	int r = source_new(&s, path, e);
 
-	if (r < 0)
+	if (r < 0) {
+		if (fd >= 0)
+			close(fd);
 		return r;
-	/* O_NONBLOCK: a FIFO without a writer must not hang us before we can refuse it */
-	s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	if (s->fd < 0 || fstat(s->fd, &s->st) < 0) {
+	}
+	s->fd = fd;
+	if (fd < 0) {
+		r = fd == -EXDEV ? fail(e, EXDEV, "%s: leads out of its folder, which --confine "
+						  "forbids", s->name)
+				 : fail(e, -fd, "%s: %s", s->name, strerror(-fd));
+		goto bad;
+	}
+	if (fstat(s->fd, &s->st) < 0) {
 		r = fail(e, errno, "%s: %s", s->name, strerror(errno));
 		goto bad;
 	}
@@ -66,6 +82,84 @@ int source_open(struct source **out, const char *path, struct err *e)
 	return 0;
 bad:
 	source_free(s);
+	return r;
+}
+
+int source_open(struct source **out, const char *path, struct err *e)
+{
+	int fd = open(path, OPEN_FLAGS);
+
+	return source_fd(out, path, fd < 0 ? -errno : fd, e);
+}
+
+/* For kernels without openat2, and stricter: no symbolic link is followed at all. The file's
+ * descriptor or -errno. */
+static int walk_beneath(int dir, const char *file)
+{
+	char part[NAME_MAX + 1];
+	int at = dup(dir), next;
+	struct stat st;
+
+	if (at < 0)
+		return -errno;
+	for (;;) {
+		size_t n = strcspn(file, "/");
+		bool last = !file[n];
+
+		if (n > NAME_MAX || (n == 2 && !memcmp(file, "..", 2))) {
+			close(at);
+			return n > NAME_MAX ? -ENAMETOOLONG : -EXDEV;
+		}
+		memcpy(part, file, n);
+		part[n] = '\0';
+		next = openat(at, n ? part : ".",
+			      O_NOFOLLOW | (last ? OPEN_FLAGS : O_PATH | O_CLOEXEC));
+		if (next < 0)
+			next = errno == ELOOP ? -EXDEV : -errno;
+		else if (!last && fstat(next, &st) == 0 && S_ISLNK(st.st_mode)) {
+			close(next);
+			next = -EXDEV;
+		}
+		close(at);
+		if (last || next < 0)
+			return next;
+		at = next;
+		file += n + 1;
+	}
+}
+
+static int open_beneath(const char *dir, const char *file)
+{
+	struct open_how how = {.flags = OPEN_FLAGS,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+	int at, fd;
+
+	if (*file == '/')
+		return -EXDEV;
+	at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (at < 0)
+		return -errno;
+	fd = (int)syscall(SYS_openat2, at, file, &how, sizeof(how));
+	if (fd < 0)
+		fd = -errno;
+	if (fd == -ENOSYS || fd == -EPERM || fd == -EINVAL || fd == -E2BIG)
+		fd = walk_beneath(at, file);
+	close(at);
+	return fd;
+}
+
+int source_open_beneath(struct source **out, const char *dir, const char *file, struct err *e)
+{
+	int fd = open_beneath(dir, file), r;
+	char *path;
+
+	if (asprintf(&path, "%s/%s", strcmp(dir, "/") ? dir : "", file) < 0) {
+		if (fd >= 0)
+			close(fd);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	r = source_fd(out, path, fd, e);
+	free(path);
 	return r;
 }
 

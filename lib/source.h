@@ -23,6 +23,8 @@ struct source {
 /* Opens a regular file or a block device for reading. Anything else is refused without being waited
  * for. -errno. */
 int source_open(struct source **out, const char *path, struct err *e);
+/* The same for dir/file; -EXDEV when anything in `file`, a symbolic link too, leads out of dir. */
+int source_open_beneath(struct source **out, const char *dir, const char *file, struct err *e);
 /* Over the caller's memory, which has to outlive it. */
 int source_memory(struct source **out, const char *name, const void *mem, uint64_t size,
 		  struct err *e);

@@ -24,8 +24,9 @@ rooms() {
 	stream      source run format gtree stream <zlib>
 	flat        source run format gtree
 	undo        source run format undo <zlib>
-	image       source run descriptor format image
-	chain       source run descriptor format image chain
+	lookup      source lookup
+	image       source run descriptor format lookup image
+	chain       source run descriptor format lookup image chain
 	ring        ring <liburing>
 	target      target
 	pump        source run ring target pump
