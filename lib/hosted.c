@@ -38,6 +38,7 @@ enum { /* byte offsets in the header */
 #define MAGIC 0x564d444bu
 #define GD_AT_END UINT64_MAX /* the footer says where the directory is */
 #define FOOTER_TYPE 3u
+#define MARKS (1u << 20)     /* held where there are no tables: 16 MiB */
 #define TAIL_MAX 65536u      /* zeros behind the end marker over which the footer is looked for */
 
 #define FLAG_NEWLINES 0x1u
@@ -293,6 +294,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			.start = overhead * SECTOR,
 			.table_sectors = div_up(entries * 4, SECTOR),
 			.dir_sectors = div_up(dir_bytes, SECTOR),
+			.marks = MARKS,
 		};
 
 		r = warning(e, "%s: has no usable footer; its grains are found by their markers",

@@ -12,7 +12,6 @@
 #define MARKER 16u      /* bytes of a marker that are read at once */
 #define RECORD_HEAD 12u /* LBA and size; the data follows */
 #define SKIP_MAX 65536u /* sectors behind a progress marker */
-#define MARKS_MAX (UINT32_C(4) << 20)
 #define TAIL 65536u     /* bytes behind the end marker that are read at a time */
 
 enum { /* byte offsets in a marker */
@@ -204,38 +203,108 @@ struct mark {
 	uint64_t off, pos; /* guest, file */
 };
 
+/*
+ * The walk is ascending, the file need not be, and there may be more grains than memory has room for
+ * marks. Marks are therefore got in batches. Where the file is in order, a batch begins where the one
+ * before ended; where it is not, each is the lowest of those above the batch before, for which all
+ * markers are gone over again: time instead of memory.
+ */
+enum pass { CHECK_ALL, GO_ON, LOWEST };
+
 struct stream {
 	struct reader reader;
 	struct source *src; /* owned */
 	struct stream_shape shape;
 	struct unpacker *unpacker;
-	struct mark *mark;  /* of all grains; ascending when scanned */
+	struct mark *mark;  /* the batch; ascending once it is there */
 	size_t marks, room, at;
-	bool scanned, ascending;
+	bool checked, ascending;
+	uint64_t total;     /* grains in the file */
+	uint64_t given;     /* of these in the batches since the walk began, this one included */
+	uint64_t last;      /* guest offset of the last grain met, or of the last of the batch before */
+	uint64_t resume;    /* position of the first marker behind the batch, if ascending */
 };
+
+/* Moves mark i of a heap, the highest on top, down to its place. */
+static void sift(struct mark *m, size_t n, size_t i)
+{
+	for (size_t child; (child = 2 * i + 1) < n; i = child) {
+		struct mark x = m[i];
+
+		if (child + 1 < n && m[child + 1].off > m[child].off)
+			child++;
+		if (m[child].off <= x.off)
+			return;
+		m[i] = m[child];
+		m[child] = x;
+	}
+}
+
+static void make_heap(struct mark *m, size_t n)
+{
+	for (size_t i = n / 2; i-- > 0;)
+		sift(m, n, i);
+}
+
+/* In place, unlike qsort(3) of the GNU library. */
+static void sort_marks(struct mark *m, size_t n)
+{
+	make_heap(m, n);
+	while (n-- > 1) {
+		struct mark x = m[0];
+
+		m[0] = m[n];
+		m[n] = x;
+		sift(m, n, 0);
+	}
+}
 
 static int add_mark(struct stream *s, uint64_t off, uint64_t pos, struct err *e)
 {
-	if (s->marks == MARKS_MAX)
-		return fail(e, EFBIG,
-			    "%s: more than %u grains cannot be put in order without tables",
-			    s->reader.name, MARKS_MAX);
 	if (s->marks == s->room) {
 		size_t room = s->room ? s->room * 2 : 1024;
-		struct mark *more = realloc(s->mark, room * sizeof(*more));
+		struct mark *more;
 
+		room = (size_t)min_u64(room, s->shape.marks);
+		more = realloc(s->mark, room * sizeof(*more));
 		if (!more)
 			return fail(e, ENOMEM, "out of memory");
 		s->mark = more;
 		s->room = room;
 	}
-	if (s->marks && off <= s->mark[s->marks - 1].off)
-		s->ascending = false;
 	s->mark[s->marks++] = (struct mark){off, pos};
 	return 0;
 }
 
-static int grain_record(struct stream *s, uint64_t pos, uint64_t lba, uint64_t bytes, struct err *e)
+/* What a pass does with a grain that it comes to. */
+static int take_grain(struct stream *s, enum pass pass, uint64_t off, uint64_t pos, struct err *e)
+{
+	if (pass == CHECK_ALL) {
+		if (s->total && off <= s->last)
+			s->ascending = false;
+		s->last = off;
+		s->total++;
+	} else if (pass == LOWEST && s->given && off <= s->last) {
+		return 0;
+	}
+	if (s->marks < s->shape.marks) {
+		s->resume = UINT64_MAX;
+		return add_mark(s, off, pos, e);
+	}
+	if (s->resume == UINT64_MAX) { /* the first for which there is no room */
+		s->resume = pos;
+		if (pass == LOWEST)
+			make_heap(s->mark, s->marks);
+	}
+	if (pass == LOWEST && off < s->mark[0].off) {
+		s->mark[0] = (struct mark){off, pos};
+		sift(s->mark, s->marks, 0);
+	}
+	return 0;
+}
+
+static int grain_record(struct stream *s, enum pass pass, uint64_t pos, uint64_t lba,
+			uint64_t bytes, struct err *e)
 {
 	int r;
 
@@ -245,7 +314,7 @@ static int grain_record(struct stream *s, uint64_t pos, uint64_t lba, uint64_t b
 			    ", where no grain of the disk begins",
 			    s->reader.name, pos / SECTOR, lba);
 	r = check_record(s->src, pos, lba * SECTOR, s->shape.grain, bytes, e);
-	return r < 0 ? r : add_mark(s, lba * SECTOR, pos, e);
+	return r < 0 ? r : take_grain(s, pass, lba * SECTOR, pos, e);
 }
 
 /* How many sectors follow a marker without data. */
@@ -308,36 +377,11 @@ static int check_tail(struct stream *s, uint64_t pos, struct err *e)
 	return r;
 }
 
-static int by_off(const void *a, const void *b)
+/* Goes from marker to marker from pos on, to the one that ends them. */
+static int scan(struct stream *s, enum pass pass, uint64_t pos, struct err *e)
 {
-	const struct mark *x = a, *y = b;
-
-	return (x->off > y->off) - (x->off < y->off);
-}
-
-static int order_marks(struct stream *s, struct err *e)
-{
-	if (s->ascending || !s->marks)
-		return 0;
-	qsort(s->mark, s->marks, sizeof(*s->mark), by_off);
-	for (size_t i = 1; i < s->marks; i++)
-		if (s->mark[i].off == s->mark[i - 1].off)
-			return fail(e, EBADMSG,
-				    "%s: grain %" PRIu64 " is there twice, at file sectors %" PRIu64
-				    " and %" PRIu64,
-				    s->reader.name, s->mark[i].off / s->shape.grain,
-				    s->mark[i - 1].pos / SECTOR, s->mark[i].pos / SECTOR);
-	return 0;
-}
-
-/* Goes from marker to marker, to the one that ends them. */
-static int scan(struct stream *s, struct err *e)
-{
-	uint64_t pos = s->shape.start;
 	int r;
 
-	s->marks = 0;
-	s->ascending = true;
 	for (;;) {
 		uint8_t m[MARKER];
 		uint64_t value, bytes;
@@ -353,8 +397,10 @@ static int scan(struct stream *s, struct err *e)
 		value = le64(m + AT_VALUE);
 		bytes = le32(m + AT_SIZE);
 		if (bytes) {
-			r = grain_record(s, pos, value, bytes, e);
+			r = grain_record(s, pass, pos, value, bytes, e);
 			pos += div_up(RECORD_HEAD + bytes, SECTOR) * SECTOR;
+			if (!r && pass == GO_ON && s->resume != UINT64_MAX)
+				return 0;
 		} else {
 			r = check_skip(s, pos, le32(m + AT_TYPE), value, e);
 			pos += SECTOR;
@@ -367,8 +413,47 @@ static int scan(struct stream *s, struct err *e)
 		if (r < 0)
 			return r;
 	}
-	r = check_tail(s, pos, e);
-	return r < 0 ? r : order_marks(s, e);
+	return pass == CHECK_ALL ? check_tail(s, pos, e) : 0;
+}
+
+/* The next batch. It is empty when there is none. */
+static int next_batch(struct stream *s, struct err *e)
+{
+	uint64_t from = s->shape.start;
+	enum pass pass = CHECK_ALL;
+	int r;
+
+	if (s->checked)
+		pass = s->ascending ? GO_ON : LOWEST;
+	if (pass == GO_ON && s->given)
+		from = s->resume;
+	if (pass == LOWEST && s->marks)
+		s->last = s->mark[s->marks - 1].off;
+	s->marks = s->at = 0;
+	if (pass == CHECK_ALL) {
+		s->ascending = true;
+		s->total = 0;
+	}
+	r = scan(s, pass, from, e);
+	if (!r && pass == CHECK_ALL && !s->ascending && s->total > s->marks) {
+		s->marks = 0;
+		r = scan(s, LOWEST, s->shape.start, e);
+	}
+	if (r < 0)
+		return r;
+	s->checked = true;
+	s->given += s->marks;
+	if (!s->ascending)
+		sort_marks(s->mark, s->marks);
+	for (size_t i = 1; i < s->marks; i++)
+		if (s->mark[i].off == s->mark[i - 1].off)
+			return fail(e, EBADMSG,
+				    "%s: grain %" PRIu64 " is there twice, at file sectors %" PRIu64
+				    " and %" PRIu64,
+				    s->reader.name, s->mark[i].off / s->shape.grain,
+				    min_u64(s->mark[i - 1].pos, s->mark[i].pos) / SECTOR,
+				    max_u64(s->mark[i - 1].pos, s->mark[i].pos) / SECTOR);
+	return 0;
 }
 
 static int stream_next(struct reader *reader, struct run *run, struct err *e)
@@ -376,11 +461,12 @@ static int stream_next(struct reader *reader, struct run *run, struct err *e)
 	struct stream *s = container_of(reader, struct stream, reader);
 	int r;
 
-	if (!s->scanned) {
-		r = scan(s, e);
+	if (!s->checked || (s->at == s->marks && s->given < s->total)) {
+		r = next_batch(s, e);
 		if (r < 0)
 			return r;
-		s->scanned = true;
+		if (!s->marks && s->total) /* the copies of a grain fell into two batches */
+			return fail(e, EBADMSG, "%s: a grain is there twice", s->reader.name);
 	}
 	if (s->at == s->marks)
 		return 0;
@@ -402,6 +488,10 @@ static int stream_rewind(struct reader *reader, struct err *e)
 
 	(void)e;
 	s->at = 0;
+	if (s->checked && s->given > s->marks) { /* the batch is not the first one */
+		s->marks = 0;
+		s->given = 0;
+	}
 	return 0;
 }
 

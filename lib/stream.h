@@ -7,13 +7,14 @@
 
 #include "format.h"
 
-/* What the header says, checked there. Bytes, but for the last two. */
+/* What the header says, checked there. Bytes, but for the last three. */
 struct stream_shape {
 	uint64_t size;          /* of the disk */
 	uint64_t grain;
 	uint64_t start;         /* position of the first marker */
 	uint64_t table_sectors; /* of a grain table */
 	uint64_t dir_sectors;   /* of the grain directory */
+	size_t marks;           /* that may be held in memory, 16 bytes each; not 0 */
 };
 
 /*
@@ -35,7 +36,8 @@ int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct e
 
 /*
  * A reader that needs no tables: its first walk goes over all markers of the file, up to the one
- * that ends them, and remembers where the grains are. Takes src over when it succeeds.
+ * that ends them, and remembers where the grains are, as many as it may hold. Takes src over when it
+ * succeeds.
  */
 int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,
 		struct err *e);
