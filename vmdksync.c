@@ -32,8 +32,9 @@ static const struct {
 } force_words[] = {{"busy", FORCE_BUSY}, {"gd", FORCE_GD}, {"rgd", FORCE_RGD}};
 
 struct options {
-	bool dry_run, create, quiet, in_line, strict;
-	int progress; /* -1: where stderr is a terminal */
+	bool dry_run, create, quiet, in_line, strict, verify, read_back;
+	uint64_t max_ranges; /* differences that are listed */
+	int progress;	     /* -1: where stderr is a terminal */
 	int verbose;
 	unsigned force;
 	const char **search;
@@ -53,33 +54,38 @@ static void on_signal(int sig)
 }
 
 static const char usage[] =
-	"Usage: vmdksync [OPTIONS] DELTA TARGET\n"
-	"Writes the allocated grains of a VMware snapshot delta onto TARGET, a raw file\n"
-	"or a block device that holds the disk the delta was taken from. Nothing else of\n"
-	"TARGET changes.\n"
-	"\n"
-	"DELTA is an extent (COWD -delta.vmdk, SEsparse -sesparse.vmdk, hosted sparse\n"
-	"or streamOptimized) or a text descriptor, told apart by content.\n"
-	"\n"
-	"      --dry-run       check everything, say what would be written, write nothing\n"
-	"      --create        make TARGET, a new sparse file of the disk's size\n"
-	"      --strict        refuse what is only odd (warnings become errors)\n"
-	"      --force=WORD    override one refusal:\n"
-	"                        busy  TARGET is mounted, locked or in use\n"
-	"                        gd    the copies of a directory differ: use the first\n"
-	"                        rgd   ... or are damaged: use the redundant one\n"
-	"      --search=DIR    look for the extents of a descriptor in DIR, too\n"
-	"      --offset=N      a bare extent belongs at byte N of the disk (or Ns, NK,\n"
-	"                      NM, NG, NT)\n"
-	"      --no-uring      plain reads and writes instead of io_uring\n"
-	"  -p, --progress      show progress even if stderr is no terminal\n"
-	"  -q, --quiet         no progress, no summary, no warnings\n"
-	"  -v, --verbose       say what is done, and how\n"
-	"  -h, --help          this text\n"
-	"  -V, --version       the version\n"
-	"\n"
-	"Exit status: 0 done, and on stable storage; 2 trouble, TARGET is untouched;\n"
-	"3 trouble after writing began (running again is safe).\n";
+    "Usage: vmdksync [OPTIONS] DELTA TARGET\n"
+    "       vmdksync --verify [OPTIONS] IMAGE TARGET\n"
+    "Writes the allocated grains of a VMware snapshot delta onto TARGET, a raw file\n"
+    "or a block device that holds the disk the delta was taken from. Nothing else of\n"
+    "TARGET changes.\n"
+    "\n"
+    "DELTA is an extent (COWD -delta.vmdk, SEsparse -sesparse.vmdk, hosted sparse\n"
+    "or streamOptimized) or a text descriptor, told apart by content.\n"
+    "\n"
+    "      --verify        compare TARGET with what IMAGE holds; write nothing\n"
+    "      --max-ranges=N  list at most N differences (20)\n"
+    "      --read-back     after writing: read from the disk again, and compare\n"
+    "      --dry-run       check everything, say what would be written, write nothing\n"
+    "      --create        make TARGET, a new sparse file of the disk's size\n"
+    "      --strict        refuse what is only odd (warnings become errors)\n"
+    "      --force=WORD    override one refusal:\n"
+    "                        busy  TARGET is mounted, locked or in use\n"
+    "                        gd    the copies of a directory differ: use the first\n"
+    "                        rgd   ... or are damaged: use the redundant one\n"
+    "      --search=DIR    look for the extents of a descriptor in DIR, too\n"
+    "      --offset=N      a bare extent belongs at byte N of the disk (or Ns, NK,\n"
+    "                      NM, NG, NT)\n"
+    "      --no-uring      plain reads and writes instead of io_uring\n"
+    "  -p, --progress      show progress even if stderr is no terminal\n"
+    "  -q, --quiet         no progress, no summary, no warnings\n"
+    "  -v, --verbose       say what is done, and how\n"
+    "  -h, --help          this text\n"
+    "  -V, --version       the version\n"
+    "\n"
+    "Exit status: 0 done, and on stable storage; 1 a comparison found differences;\n"
+    "2 trouble, TARGET is untouched; 3 trouble after writing began (running again is\n"
+    "safe).\n";
 
 static struct progress *progress;
 static bool quiet;
@@ -150,8 +156,22 @@ static uint64_t byte_number(const char *option, const char *word)
 
 static void parse(struct options *o, int argc, char **argv)
 {
-	enum { DRY_RUN = 256, CREATE, STRICT, FORCE, NO_URING, SEARCH, OFFSET };
+	enum {
+		DRY_RUN = 256,
+		CREATE,
+		STRICT,
+		FORCE,
+		NO_URING,
+		SEARCH,
+		OFFSET,
+		VERIFY,
+		READ_BACK,
+		MAX_RANGES,
+	};
 	static const struct option longs[] = {
+		{"verify", no_argument, NULL, VERIFY},
+		{"max-ranges", required_argument, NULL, MAX_RANGES},
+		{"read-back", no_argument, NULL, READ_BACK},
 		{"dry-run", no_argument, NULL, DRY_RUN},
 		{"create", no_argument, NULL, CREATE},
 		{"strict", no_argument, NULL, STRICT},
@@ -168,12 +188,21 @@ static void parse(struct options *o, int argc, char **argv)
 	};
 	int c;
 
-	*o = (struct options){.progress = -1};
+	*o = (struct options){.progress = -1, .max_ranges = 20};
 	o->search = calloc((size_t)argc, sizeof(*o->search)); /* until we exit */
 	if (!o->search)
 		bad_usage("out of memory");
 	while ((c = getopt_long(argc, argv, "pqvhV", longs, NULL)) != -1) {
 		switch (c) {
+		case VERIFY:
+			o->verify = true;
+			break;
+		case MAX_RANGES:
+			o->max_ranges = byte_number("--max-ranges", optarg);
+			break;
+		case READ_BACK:
+			o->read_back = true;
+			break;
 		case DRY_RUN:
 			o->dry_run = true;
 			break;
@@ -218,6 +247,9 @@ static void parse(struct options *o, int argc, char **argv)
 	}
 	if ((o->force & FORCE_GD) && (o->force & FORCE_RGD))
 		bad_usage("--force=gd and --force=rgd exclude each other");
+	if (o->verify && (o->dry_run || o->create || o->read_back))
+		bad_usage("--verify writes nothing: --dry-run, --create and --read-back have no "
+			  "place beside it");
 	if (argc - optind < 2)
 		bad_usage("a DELTA and a TARGET are needed");
 	if (argc - optind > 2)
@@ -242,6 +274,7 @@ struct work {
 	struct target *target;
 	struct totals totals;
 	struct pump_stats stats;
+	struct verify_result differences;
 	uint64_t done;
 };
 
@@ -296,13 +329,13 @@ static int open_target(struct work *w, struct err *e)
 	struct identity *inputs = calloc(n, sizeof(*inputs));
 	const char **names = calloc(n, sizeof(*names));
 	struct target_opts opts = {
-		.need = w->image->reader->size,
-		.read_only = w->o->dry_run,
-		.create = w->o->create,
-		.force_busy = w->o->force & FORCE_BUSY,
-		.inputs = inputs,
-		.input_names = names,
-		.n_inputs = n,
+	    .need = w->image->reader->size,
+	    .read_only = w->o->dry_run || w->o->verify,
+	    .create = w->o->create,
+	    .force_busy = w->o->force & FORCE_BUSY,
+	    .inputs = inputs,
+	    .input_names = names,
+	    .n_inputs = n,
 	};
 	int r;
 
@@ -314,6 +347,56 @@ static int open_target(struct work *w, struct err *e)
 			    : fail(e, ENOMEM, "out of memory");
 	free(inputs);
 	free(names);
+	return r;
+}
+
+static void say_differences(const struct work *w)
+{
+	const struct verify_result *v = &w->differences;
+	char text[32];
+
+	for (size_t i = 0; i < v->n && i < w->o->max_ranges; i++)
+		printf("%s: bytes %" PRIu64 " to %" PRIu64 " differ (%" PRIu64
+		       " from sector %" PRIu64 " on); expected: %s\n",
+		       w->target->name, v->diff[i].off, v->diff[i].off + v->diff[i].len - 1,
+		       v->diff[i].len, v->diff[i].off / SECTOR,
+		       v->diff[i].from ? v->diff[i].from : "zeros");
+	if (v->n > w->o->max_ranges)
+		printf("%s: and %s%zu ranges more\n", w->target->name, v->more ? "at least " : "",
+		       v->n - (size_t)w->o->max_ranges);
+	if (v->n)
+		fprintf(stderr,
+			"vmdksync: %s: DIFFERENT from %s: %s%zu ranges, %s (%" PRIu64 " bytes)\n",
+			w->target->name, w->image->name, v->more ? "more than " : "", v->n,
+			size_text(text, v->bytes), v->bytes);
+}
+
+static void say_equal(const struct work *w)
+{
+	uint64_t all = w->totals.data + w->totals.zero;
+	char text[32];
+
+	fprintf(stderr,
+		"vmdksync: %s: equal to %s: %s (%" PRIu64 " bytes, %.1f %% of the disk); %.1f s\n",
+		w->target->name, w->image->name, size_text(text, all), all,
+		100.0 * (double)all / (double)w->image->reader->size, progress_seconds(progress));
+}
+
+/* Compares; for a read-back, past the page cache. */
+static int verify(struct work *w, struct pump_opts opts, struct err *e)
+{
+	struct pump_stats stats;
+	int r = 0;
+
+	w->done = 0;
+	if (w->o->read_back) {
+		target_forget(w->target);
+		opts.past_cache = true;
+		r = reader_rewind(w->image->reader, e);
+	}
+	if (!r)
+		r = job_verify(w->image->reader, w->target, &opts, &w->differences, &stats, e);
+	w->stats.stopped |= stats.stopped;
 	return r;
 }
 
@@ -329,7 +412,7 @@ static int run(struct work *w, struct err *e)
 		.offset = o->offset,
 	};
 	const struct pump_opts pump = {
-		.in_line = o->in_line, .stop = on_stop, .moved = on_moved, .arg = w};
+	    .in_line = o->in_line, .stop = on_stop, .moved = on_moved, .arg = w};
 	bool bar = o->progress == 1 || (o->progress < 0 && isatty(STDERR_FILENO));
 	int r;
 
@@ -348,11 +431,19 @@ static int run(struct work *w, struct err *e)
 	}
 	progress = progress_new(bar && !quiet ? STDERR_FILENO : -1, "vmdksync",
 				w->totals.data + w->totals.zero);
+	if (o->verify) {
+		r = verify(w, pump, e);
+		progress_clear(progress);
+		return r;
+	}
 	r = job_apply(w->image->reader, w->target, &pump, &w->stats, e);
+	if (!r && o->read_back && !w->stats.stopped)
+		r = verify(w, pump, e);
 	progress_clear(progress);
 	if (o->verbose)
 		fprintf(stderr, "vmdksync: %s: %s, %s, %" PRIu64 " writes\n", w->target->name,
-			w->stats.ring, w->target->direct >= 0 ? "direct where allocated" : "buffered",
+			w->stats.ring,
+			w->target->direct >= 0 ? "direct where allocated" : "buffered",
 			w->stats.writes);
 	return r;
 }
@@ -376,17 +467,31 @@ int main(int argc, char **argv)
 	signal(SIGXFSZ, SIG_IGN);
 
 	r = run(&w, &e);
-	status = r == 0 && !w.stats.stopped ? DONE : w.stats.begun ? BEGUN : UNTOUCHED;
+	status = r < 0 || w.stats.stopped ? w.stats.begun ? BEGUN : UNTOUCHED
+		 : w.differences.n	  ? DIFFERENT
+					  : DONE;
 	if (r < 0)
 		complain(e.msg);
-	if (w.stats.stopped || (r < 0 && w.stats.begun))
+	if (o.verify && w.stats.stopped)
+		fprintf(stderr,
+			"vmdksync: %s: stopped by a signal after %" PRIu64 " of %" PRIu64
+			" bytes were compared\n",
+			w.target->name, w.done, w.totals.data + w.totals.zero);
+	else if (w.stats.stopped || (r < 0 && w.stats.begun))
 		fprintf(stderr,
 			"vmdksync: %s: %s after %" PRIu64 " of %" PRIu64
 			" bytes; running again is safe\n",
 			w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
 			w.stats.written + w.stats.zeroed, w.totals.data + w.totals.zero);
-	else if (!r && !o.quiet && !o.dry_run)
+	else if (!r && !o.quiet && !o.dry_run && !o.verify)
 		say_summary(&w);
+	if (!r && !w.stats.stopped)
+		say_differences(&w);
+	if (status == DONE && (o.verify || o.read_back) && !o.quiet)
+		say_equal(&w);
+	if (fflush(stdout) && status == DONE)
+		status = UNTOUCHED;
+	verify_free(&w.differences);
 	progress_free(progress);
 	target_free(w.target);
 	image_free(w.image);

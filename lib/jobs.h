@@ -20,4 +20,25 @@ int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, stru
 int job_apply(struct reader *r, struct target *t, const struct pump_opts *o,
 	      struct pump_stats *stats, struct err *e);
 
+struct difference {
+	uint64_t off, len; /* bytes; from the first that differs to the last */
+	const char *from;  /* the file that the expected bytes come from; NULL: they are zeros */
+	uint64_t before, behind; /* equal bytes to the ends of the piece that was compared */
+};
+
+struct verify_result {
+	struct difference *diff; /* ascending; verify_free() */
+	size_t n;
+	bool more;          /* there are others, behind those */
+	uint64_t bytes;     /* of all differences */
+	uint64_t compared;  /* bytes read and compared; what is a hole of the target and zeros in the
+			     * image is neither */
+};
+
+/* Compares the target with the runs; writes nothing. 0 also where they differ, or -errno. Names in v
+ * live as long as the reader. */
+int job_verify(struct reader *r, struct target *t, const struct pump_opts *o,
+	       struct verify_result *v, struct pump_stats *stats, struct err *e);
+void verify_free(struct verify_result *v);
+
 #endif

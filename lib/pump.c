@@ -17,6 +17,7 @@
 	(64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is              \
 		      * thin: a system call each costs more */
 #define PAGE 4096u
+#define ASK_EACH (64u * BIG) /* guest bytes of one run, after which opts->stop is asked again */
 #define LOOK_SLACK PUMP_LOOK_MAX /* what is looked at may begin so much before the batch */
 #define BRIDGE (16u * 1024) /* compare: a gap up to this is read over rather than made two reads   \
 			     */
@@ -411,6 +412,13 @@ static bool stopping(struct pump *p)
 	return p->failed || p->stats->stopped;
 }
 
+/* The same in the middle of a run that goes on from `before` to `off`. */
+static bool stopping_at(struct pump *p, uint64_t before, uint64_t off)
+{
+	return p->failed || p->stats->stopped ||
+	       (before / ASK_EACH != off / ASK_EACH && stopping(p));
+}
+
 /* Whether a piece may follow what the open batch has. */
 static bool follows(const struct pump *p, const struct batch *b, const struct run *piece,
 		    bool direct, bool zeros)
@@ -433,7 +441,7 @@ static void gather(struct pump *p, struct run run, bool zeros)
 	const uint64_t block = p->t->block;
 	struct batch *b = &p->open;
 
-	while (run.len && !stopping(p)) {
+	for (;;) {
 		uint64_t n = min_u64(run.len, down(run.off, BIG) + BIG - run.off);
 		uint64_t from = down(run.off, block), to = up(run.off + n, block);
 		bool direct = !p->o->compare && p->t->direct >= 0 && to <= p->direct_to &&
@@ -458,7 +466,7 @@ static void gather(struct pump *p, struct run run, bool zeros)
 			b->piece[b->pieces++] = piece;
 		}
 		b->end = piece.off + n;
-		if (n == run.len)
+		if (n == run.len || stopping_at(p, run.off, run.off + n))
 			return;
 		run_trim_front(&run, n);
 	}
@@ -467,7 +475,7 @@ static void gather(struct pump *p, struct run run, bool zeros)
 /* Zeros that are sent, or looked at, piece by piece, but for what is a hole of the target. */
 static void gather_zeros(struct pump *p, uint64_t off, uint64_t end, bool ladder)
 {
-	while (off < end && !stopping(p)) {
+	while (off < end) {
 		bool hole;
 		uint64_t stop = min_u64(target_stretch(p->t, off, &hole), end);
 
@@ -478,6 +486,8 @@ static void gather_zeros(struct pump *p, uint64_t off, uint64_t end, bool ladder
 			gather(p, (struct run){.off = off, .len = stop - off, .kind = RUN_ZERO},
 			       ladder);
 		}
+		if (stopping_at(p, off, stop))
+			return;
 		off = stop;
 	}
 }

@@ -616,6 +616,7 @@ void target_forget(struct target *t)
 	struct span none = {0, 0};
 
 	t->map->window = t->map->hole = t->map->data = none;
+	posix_fadvise(t->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 static int zero_by(const struct target *t, unsigned rung, uint64_t off, uint64_t len)

@@ -55,7 +55,8 @@ bool target_written(struct target *t, uint64_t off, uint64_t len);
 /* Where the stretch of data, or of hole (which reads as zeros), that begins at off ends: UINT64_MAX
  * when nobody knows of another. *hole says which it is; devices are all data. */
 uint64_t target_stretch(struct target *t, uint64_t off, bool *hole);
-/* Forgets cached extent maps; to be called after writes that allocate. */
+/* Forgets what is in the page cache and in cached extent maps, so that what is read next comes from
+ * the disk. To be called when all is synced. */
 void target_forget(struct target *t);
 /*
  * Makes the range read as zeros without sending them: punch hole where thinness is to be kept, zero

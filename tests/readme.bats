@@ -24,9 +24,9 @@ setup() {
 	capacity=2048
 	"$MKVMDK" pattern base.raw $capacity
 	"$MKVMDK" cowd host-000001-delta.vmdk capacity=$capacity alloc=random:50 seed=3
+	cp base.raw vm-hda.raw
 	n=0
 	while read -r line; do
-		cp base.raw vm-hda.raw
 		rm -f changes.raw
 		read -ra words <<<"${line//\/dev\/vg0\/vm-hda/vm-hda.raw}"
 		run -0 "$VMDKSYNC" "${words[@]:1}"
