@@ -1169,23 +1169,30 @@ static void on_moved(void *arg, uint64_t bytes)
 }
 
 /* Opens the target and pumps; l is freed. */
-static int bench_pump(struct bench *b, struct list *l, bool in_line, struct watch *w,
-		      struct pump_stats *stats, struct err *e)
+static int bench_pump_with(struct bench *b, struct list *l, const struct pump_opts *o,
+			   struct pump_stats *stats, struct err *e)
 {
 	const struct target_opts to = {.need = TARGET_SIZE};
-	const struct pump_opts o = {.in_line = in_line, .stop = w ? on_stop : NULL,
-				    .moved = w ? on_moved : NULL, .arg = w};
 	struct target *t = NULL;
 	int r = target_open(&t, b->path, &to, e);
 
 	if (!CHECK(r == 0))
 		die(e->msg);
 	memset(stats, 0xff, sizeof(*stats));
-	r = pump_run(&l->reader, t, &o, stats, e);
+	r = pump_run(&l->reader, t, o, stats, e);
 	CHECK((r < 0) == e->set);
 	target_free(t);
 	reader_free(&l->reader);
 	return r;
+}
+
+static int bench_pump(struct bench *b, struct list *l, bool in_line, struct watch *w,
+		      struct pump_stats *stats, struct err *e)
+{
+	const struct pump_opts o = {.in_line = in_line, .stop = w ? on_stop : NULL,
+				    .moved = w ? on_moved : NULL, .arg = w};
+
+	return bench_pump_with(b, l, &o, stats, e);
 }
 
 static void test_pump(void)
@@ -1319,6 +1326,101 @@ static void test_pump_stop(void)
 		bench_now(&b);
 		CHECK(!memcmp(b.now, b.model, TARGET_SIZE));
 		CHECK(w.moved == s.written + s.zeroed);
+		bench_free(&b);
+	}
+}
+
+/* What a consumer is shown, and when: with bench.model as it shall be, bench.old as it was. */
+struct consumer {
+	struct bench *b;
+	struct run held[4000]; /* said 1 to since the last barrier */
+	size_t n_held, barriers;
+	uint64_t seen;         /* bytes of runs */
+	uint32_t look;
+	size_t fail_at;        /* the barrier that fails; 0: none does */
+	bool compare;
+};
+
+static int on_ready(void *arg, const struct batch_view *v, struct err *e)
+{
+	struct consumer *c = arg;
+	const struct bench *b = c->b;
+
+	(void)e;
+	CHECK(v->pieces > 0 && v->off == v->piece[0].off);
+	CHECK(v->old_off % c->look == 0 && v->old_off <= v->off);
+	CHECK(v->old_end % c->look == 0 || v->old_end == TARGET_SIZE);
+	for (unsigned i = 0; i < v->pieces; i++) {
+		const struct run *run = &v->piece[i];
+		const uint8_t *old = v->old + (run->off - v->old_off);
+
+		CHECK(run->off + run->len <= v->old_end);
+		CHECK(!memcmp(old, b->old + run->off, run->len));
+		if (run->kind != RUN_ZERO)
+			CHECK(!memcmp(v->data + (run->off - v->off), b->model + run->off,
+				      run->len));
+		c->seen += run->len;
+		if (!c->compare && CHECK(c->n_held < COUNT(c->held)))
+			c->held[c->n_held++] = *run;
+	}
+	return !c->compare;
+}
+
+static int on_barrier(void *arg, struct err *e)
+{
+	struct consumer *c = arg;
+	static uint8_t now[TARGET_SIZE];
+
+	/* nothing of what was said 1 to stands in the target yet */
+	for (size_t i = 0; i < c->n_held; i++) {
+		const struct run *run = &c->held[i];
+
+		read_all(c->b->fd, now, run->len, run->off);
+		CHECK(!memcmp(now, c->b->old + run->off, run->len));
+	}
+	c->n_held = 0;
+	if (++c->barriers == c->fail_at)
+		return fail(e, EDQUOT, "no more");
+	return 0;
+}
+
+static void test_pump_consumer(void)
+{
+	static struct bench b;
+	static struct consumer c;
+	static const uint32_t looks[] = {1, 512, 4096, PUMP_LOOK_MAX};
+
+	for (unsigned i = 0; i < 32; i++) {
+		struct err e = {.set = false};
+		struct pump_opts o = {.in_line = i & 2, .ready = on_ready, .barrier = on_barrier,
+				      .look = looks[i / 4 % 4], .compare = i >= 24, .arg = &c};
+		struct pump_stats s;
+		uint64_t holes = 0;
+		int r;
+
+		seed(600 + i);
+		bench_init(&b, i & 1);
+		bench_runs(&b, 512, i & 4);
+		bench_model(&b, b.n);
+		c = (struct consumer){.b = &b, .look = o.look, .compare = o.compare,
+				      .fail_at = i >= 16 && i < 20 ? 2 : 0};
+		r = bench_pump_with(&b, list_new(TARGET_SIZE, b.run, b.n), &o, &s, &e);
+		bench_now(&b);
+		if (c.fail_at && c.barriers == 2) {
+			/* what the second one held back was not written */
+			CHECK(r == -EDQUOT && s.written + s.zeroed < b.data + b.zero);
+		} else if (o.compare) {
+			CHECK(r == 0 && !c.barriers && !s.begun && !s.writes);
+			CHECK(!memcmp(b.now, b.old, TARGET_SIZE));
+		} else {
+			CHECK(r == 0 && c.barriers && !c.n_held);
+			CHECK(!memcmp(b.now, b.model, TARGET_SIZE));
+			CHECK(s.written == b.data && s.zeroed == b.zero);
+		}
+		/* zeros where there is a hole are all that nobody is shown */
+		holes = b.data + b.zero - c.seen;
+		CHECK(c.fail_at || holes <= b.zero);
+		CHECK(c.fail_at || (i & 1) || !holes);
 		bench_free(&b);
 	}
 }
@@ -1532,6 +1634,7 @@ static const struct {
 	{"pump-reader-error", test_pump_reader_error},
 	{"pump-fetch-error", test_pump_fetch_error},
 	{"pump-stop", test_pump_stop},
+	{"pump-consumer", test_pump_consumer},
 	{"pump-source-shrinks", test_pump_source_shrinks},
 	{"pump-write-error", test_pump_write_error},
 };
