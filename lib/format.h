@@ -20,6 +20,18 @@ struct format_facts {
 	uint64_t descriptor, descriptor_size; /* where one is embedded, bytes; 0: nowhere */
 };
 
+/*
+ * An undo log (undo.h) that is being written says so in the header's reserved bytes, until it is
+ * finished: then, and only then, an end without an end marker is a torn write and no damage. After
+ * each barrier it has a progress marker that knows its own place, in sectors: all before it is on
+ * stable storage, so nothing there can be torn.
+ */
+#define UNDO_OPEN_AT 128u
+#define UNDO_OPEN "vmdksync undo log, not finished\n"
+#define UNDO_BARRIER_AT 16u
+#define UNDO_BARRIER "vmdksync: all before this is durable\n"
+#define UNDO_BARRIER_POS 504u
+
 int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
 	      struct format_facts *facts, struct err *e);
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,

@@ -295,10 +295,14 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			.table_sectors = div_up(entries * 4, SECTOR),
 			.dir_sectors = div_up(dir_bytes, SECTOR),
 			.marks = MARKS,
+			.open_log = !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN)),
 		};
 
-		r = warning(e, "%s: has no usable footer; its grains are found by their markers",
-			    src->name);
+		r = warning(e, "%s: %s", src->name,
+			    stream.open_log ? "is an undo log that was not finished; it is read up "
+					      "to its last whole record"
+					    : "has no usable footer; its grains are found by their "
+					      "markers");
 		if (!r)
 			r = stream_open(out, src, &stream, e);
 		*facts = (struct format_facts){.format = "streamOptimized",

@@ -223,6 +223,7 @@ struct stream {
 	uint64_t given;     /* of these in the batches since the walk began, this one included */
 	uint64_t last;      /* guest offset of the last grain met, or of the last of the batch before */
 	uint64_t resume;    /* position of the first marker behind the batch, if ascending */
+	uint64_t end;       /* an unfinished log ends at this position; else UINT64_MAX */
 };
 
 /* Moves mark i of a heap, the highest on top, down to its place. */
@@ -303,20 +304,6 @@ static int take_grain(struct stream *s, enum pass pass, uint64_t off, uint64_t p
 	return 0;
 }
 
-static int grain_record(struct stream *s, enum pass pass, uint64_t pos, uint64_t lba,
-			uint64_t bytes, struct err *e)
-{
-	int r;
-
-	if (lba >= s->shape.size / SECTOR || lba % (s->shape.grain / SECTOR))
-		return fail(e, EBADMSG,
-			    "%s: the grain at file sector %" PRIu64 " is for disk sector %" PRIu64
-			    ", where no grain of the disk begins",
-			    s->reader.name, pos / SECTOR, lba);
-	r = check_record(s->src, pos, lba * SECTOR, s->shape.grain, bytes, e);
-	return r < 0 ? r : take_grain(s, pass, lba * SECTOR, pos, e);
-}
-
 /* How many sectors follow a marker without data. */
 static int check_skip(const struct stream *s, uint64_t pos, uint32_t type, uint64_t value,
 		      struct err *e)
@@ -377,43 +364,164 @@ static int check_tail(struct stream *s, uint64_t pos, struct err *e)
 	return r;
 }
 
+struct marker {
+	enum { MARKS_END, MARKS_GRAIN, MARKS_OTHER } kind;
+	uint64_t off;  /* MARKS_GRAIN: guest */
+	uint64_t next; /* position of the next one */
+};
+
+static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, struct err *e)
+{
+	uint64_t value, bytes;
+	uint8_t m[MARKER];
+	int r;
+
+	if (pos > s->src->size || s->src->size - pos < sizeof(m))
+		return fail(e, EBADMSG,
+			    "%s: ends at byte %" PRIu64 " without an end marker: it was cut short",
+			    s->reader.name, s->src->size);
+	r = source_read(s->src, pos, m, sizeof(m), "marker", e);
+	if (r < 0)
+		return r;
+	value = le64(m + AT_VALUE);
+	bytes = le32(m + AT_SIZE);
+	if (!bytes) {
+		r = check_skip(s, pos, le32(m + AT_TYPE), value, e);
+		if (r < 0)
+			return r;
+		marker->kind = le32(m + AT_TYPE) == MARK_END ? MARKS_END : MARKS_OTHER;
+		/* checked: at most SKIP_MAX or what a directory takes */
+		marker->next = pos + (1 + value) * SECTOR;
+		return 0;
+	}
+	if (value >= s->shape.size / SECTOR || value % (s->shape.grain / SECTOR))
+		return fail(e, EBADMSG,
+			    "%s: the grain at file sector %" PRIu64 " is for disk sector %" PRIu64
+			    ", where no grain of the disk begins",
+			    s->reader.name, pos / SECTOR, value);
+	marker->kind = MARKS_GRAIN;
+	marker->off = value * SECTOR;
+	marker->next = pos + div_up(RECORD_HEAD + bytes, SECTOR) * SECTOR;
+	return check_record(s->src, pos, marker->off, s->shape.grain, bytes, e);
+}
+
 /* Goes from marker to marker from pos on, to the one that ends them. */
 static int scan(struct stream *s, enum pass pass, uint64_t pos, struct err *e)
 {
+	struct marker m = {.kind = MARKS_OTHER};
+
+	while (m.kind != MARKS_END && pos != s->end) {
+		int r = read_marker(s, pos, &m, e);
+
+		if (!r && m.kind == MARKS_GRAIN)
+			r = take_grain(s, pass, m.off, pos, e);
+		if (r < 0)
+			return r;
+		pos = m.next;
+		if (pass == GO_ON && s->resume != UINT64_MAX)
+			return 0;
+	}
+	return pass == CHECK_ALL && pos != s->end ? check_tail(s, pos, e) : 0;
+}
+
+/* --- where an unfinished undo log ends --- */
+
+static bool is_barrier(const uint8_t *sector, uint64_t pos)
+{
+	return !le64(sector + AT_VALUE) && !le32(sector + AT_SIZE) &&
+	       le32(sector + AT_TYPE) == MARK_PROGRESS &&
+	       !memcmp(sector + UNDO_BARRIER_AT, UNDO_BARRIER, strlen(UNDO_BARRIER)) &&
+	       le64(sector + UNDO_BARRIER_POS) == pos / SECTOR;
+}
+
+/* 1 when one of the sectors in [pos, end) is a barrier. */
+static int find_barrier(struct stream *s, uint64_t pos, uint64_t end, struct err *e)
+{
+	uint8_t *buf = malloc(TAIL);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	while (!r && pos < end && end - pos >= SECTOR) {
+		const size_t n = (size_t)min_u64(TAIL, (end - pos) / SECTOR * SECTOR);
+
+		if (!source_is_hole(s->src, pos, n)) {
+			r = source_read(s->src, pos, buf, n, "end of the file", e);
+			for (size_t i = 0; !r && i < n; i += SECTOR)
+				r = is_barrier(buf + i, pos + i);
+		}
+		pos += n;
+	}
+	free(buf);
+	return r;
+}
+
+/* Goes on to the first marker that is none, *pos. *durable: where the last barrier stands. */
+static int walk_log(struct stream *s, uint64_t *pos, uint64_t *durable, struct err *e)
+{
+	struct marker m;
 	int r;
 
 	for (;;) {
-		uint8_t m[MARKER];
-		uint64_t value, bytes;
-
-		if (pos > s->src->size || s->src->size - pos < sizeof(m))
-			return fail(e, EBADMSG,
-				    "%s: ends at byte %" PRIu64
-				    " without an end marker: it was cut short",
-				    s->reader.name, s->src->size);
-		r = source_read(s->src, pos, m, sizeof(m), "marker", e);
-		if (r < 0)
+		r = read_marker(s, *pos, &m, e);
+		if (r < 0 || m.kind == MARKS_END)
 			return r;
-		value = le64(m + AT_VALUE);
-		bytes = le32(m + AT_SIZE);
-		if (bytes) {
-			r = grain_record(s, pass, pos, value, bytes, e);
-			pos += div_up(RECORD_HEAD + bytes, SECTOR) * SECTOR;
-			if (!r && pass == GO_ON && s->resume != UINT64_MAX)
-				return 0;
-		} else {
-			r = check_skip(s, pos, le32(m + AT_TYPE), value, e);
-			pos += SECTOR;
-			if (!r && le32(m + AT_TYPE) == MARK_END)
-				break;
-			/* checked: at most SKIP_MAX or what a directory takes */
-			if (!r)
-				pos += value * SECTOR;
+		if (m.kind == MARKS_OTHER && m.next == *pos + SECTOR) {
+			r = find_barrier(s, *pos, min_u64(m.next, s->src->size), e);
+			if (r < 0)
+				return r;
+			if (r > 0)
+				*durable = *pos;
 		}
-		if (r < 0)
-			return r;
+		*pos = m.next;
 	}
-	return pass == CHECK_ALL ? check_tail(s, pos, e) : 0;
+}
+
+/* On to the first record from *pos on that is not whole, or to `end`. */
+static int check_records(struct stream *s, uint64_t *pos, uint64_t end, struct err *e)
+{
+	struct unpacker *u = s->unpacker;
+	struct marker m;
+	int r = 0;
+
+	u->held = UINT64_MAX;
+	while (!r && *pos < end) {
+		r = read_marker(s, *pos, &m, e);
+		if (!r && m.kind == MARKS_GRAIN)
+			r = inflate_grain(u, *pos, m.off,
+					  min_u64(s->shape.grain, s->shape.size - m.off),
+					  u->grain_buf, e);
+		if (!r)
+			*pos = m.next;
+	}
+	return r;
+}
+
+/*
+ * What was written after the last barrier may be torn, in any order, and what it should have saved
+ * was not overwritten: from the first record there that is not whole on, nothing counts.
+ */
+static int find_end(struct stream *s, struct err *e)
+{
+	uint64_t pos = s->shape.start, durable = pos;
+	struct err why = {0}, torn = {0};
+	int r = walk_log(s, &pos, &durable, &why);
+
+	if (r < 0 && r != -EBADMSG && r != -ENOTSUP)
+		return fail(e, -r, "%s", why.msg);
+	r = find_barrier(s, pos, s->src->size, e);
+	if (r > 0)
+		return fail(e, EBADMSG,
+			    "%s: is damaged at file sector %" PRIu64
+			    ": what stands behind it shows that it had been whole",
+			    s->reader.name, pos / SECTOR);
+	if (!r) {
+		s->end = durable;
+		r = check_records(s, &s->end, pos, &torn);
+		if (r == -EBADMSG)
+			r = 0;
+		else if (r < 0)
+			r = fail(e, -r, "%s", torn.msg);
+	}
+	return r;
 }
 
 /* The next batch. It is empty when there is none. */
@@ -434,7 +542,9 @@ static int next_batch(struct stream *s, struct err *e)
 		s->ascending = true;
 		s->total = 0;
 	}
-	r = scan(s, pass, from, e);
+	r = pass == CHECK_ALL && s->shape.open_log ? find_end(s, e) : 0;
+	if (!r)
+		r = scan(s, pass, from, e);
 	if (!r && pass == CHECK_ALL && !s->ascending && s->total > s->marks) {
 		s->marks = 0;
 		r = scan(s, LOWEST, s->shape.start, e);
@@ -534,6 +644,7 @@ int stream_open(struct reader **out, struct source *src, const struct stream_sha
 	}
 	s->src = src;
 	s->shape = *shape;
+	s->end = UINT64_MAX;
 	reader_init(&s->reader, &stream_ops, src->name, shape->size);
 	*out = &s->reader;
 	return 0;

@@ -1,0 +1,49 @@
+/*
+ * Room 2: writes the log of old bytes, by which an apply is undone. The log is a streamOptimized
+ * VMDK: a header, then grains behind their markers, and at the end tables and a footer. So whoever
+ * reads VMDKs reads it. Knows one file and what lies in it; must not know targets or where old bytes
+ * come from. Bytes, but for what is called sectors.
+ *
+ * Each grain is saved once, the first time it is asked for. What undo_barrier() has returned for is
+ * on stable storage, and so is the file's name. A log that was not finished is read up to its last
+ * whole record (stream.c), with a warning; the header says that it is one (format.h).
+ */
+#ifndef UNDO_H
+#define UNDO_H
+
+#include "format.h"
+
+struct undo;
+
+struct undo_opts {
+	bool append; /* go on with a log that was not finished */
+	mode_t mode; /* of a new file */
+};
+
+/*
+ * path must not exist; with append it must be an unfinished log of a disk of `size` bytes. -EEXIST;
+ * -EINVAL: not such a log; or -errno.
+ */
+int undo_open(struct undo **out, const char *path, uint64_t size, const struct undo_opts *o,
+	      struct err *e);
+/* NULL-safe. Neither finishes nor syncs. */
+void undo_free(struct undo *u);
+const char *undo_name(const struct undo *u);
+/*
+ * The first stretch of whole grains, or grains up to the end of the disk, that [off, off+len)
+ * touches and that are not saved: 1, and it is [*from, *to). 0: all are saved. -errno.
+ */
+int undo_missing(struct undo *u, uint64_t off, uint64_t len, uint64_t *from, uint64_t *to,
+		 struct err *e);
+/* Appends what is not saved of [off, off+len), which must be as undo_missing() says. Big enough
+ * calls may write; none syncs. -EFBIG: the log would pass 2 TiB; -ENOSPC; -errno. Nothing can be
+ * saved after a failure. */
+int undo_save(struct undo *u, uint64_t off, uint64_t len, const void *old, struct err *e);
+/* Makes all that was saved durable. */
+int undo_barrier(struct undo *u, struct err *e);
+/* Tables, footer, end marker; durable. The log is complete then, and no more can be saved. */
+int undo_finish(struct undo *u, struct err *e);
+/* How many bytes of the disk were saved by this run. */
+uint64_t undo_saved(const struct undo *u);
+
+#endif
