@@ -30,8 +30,12 @@ enum { /* byte offsets in the constant header */
 	AT_RESERVED2 = 56,
 	AT_RESERVED_END = 80,
 	AT_VOLATILE = 80, /* here and below: offset, size */
+	AT_JOURNAL_HEADER = 96,
+	AT_JOURNAL = 112,
 	AT_GD = 128,
 	AT_GT = 144,
+	AT_FREE_BITMAP = 160,
+	AT_BACKMAP = 176,
 	AT_GRAINS = 192,
 	AT_PAD = 208,
 };
@@ -122,6 +126,61 @@ static int check_area(const struct source *src, const struct area *a, struct err
 		    "%s: SEsparse header: %s of %" PRIu64 " sectors at file sector %" PRIu64
 		    " lies outside the file of %" PRIu64 " bytes",
 		    src->name, a->what, a->size, a->at, src->size);
+}
+
+static struct area area_at(const uint8_t *h, size_t at, const char *what)
+{
+	return (struct area){what, le64(h + at), le64(h + at + 8)};
+}
+
+/* The areas of which nothing is read; their numbers have to be possible all the same. */
+static int check_unread(const struct source *src, const uint8_t *h, struct err *e)
+{
+	const struct area unread[] = {
+		area_at(h, AT_JOURNAL_HEADER, "the journal header"),
+		area_at(h, AT_JOURNAL, "the journal"),
+		area_at(h, AT_FREE_BITMAP, "the free bitmap"),
+		area_at(h, AT_BACKMAP, "the backmap"),
+		area_at(h, AT_GRAINS, "the area of the grains"),
+	};
+
+	for (size_t i = 0; i < sizeof(unread) / sizeof(*unread); i++)
+		if (unread[i].at >= SECTOR_MAX || unread[i].size >= SECTOR_MAX)
+			return fail(e, EBADMSG,
+				    "%s: SEsparse header: %s of %" PRIu64
+				    " sectors at file sector %" PRIu64 " is out of range",
+				    src->name, unread[i].what, unread[i].size, unread[i].at);
+	return 0;
+}
+
+/* Where every file that anyone has seen has the areas that come first. */
+static int check_usual(const struct source *src, const uint8_t *h, struct err *e)
+{
+	static const struct {
+		size_t at;
+		uint64_t usual;
+		const char *what;
+	} fixed[] = {
+		{AT_VOLATILE, 1, "the volatile header lies at"},
+		{AT_VOLATILE + 8, 1, "the sectors of the volatile header are"},
+		{AT_JOURNAL_HEADER, 2, "the journal header lies at"},
+		{AT_JOURNAL_HEADER + 8, 2, "the sectors of the journal header are"},
+		{AT_JOURNAL, 2048, "the journal lies at"},
+		{AT_JOURNAL + 8, 2048, "the sectors of the journal are"},
+		{AT_GD, 4096, "the grain directory lies at"},
+	};
+
+	for (size_t i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
+		if (le64(h + fixed[i].at) != fixed[i].usual)
+			return warning(e, "%s: SEsparse header: %s %" PRIu64 " (%" PRIu64 " is usual)",
+				       src->name, fixed[i].what, le64(h + fixed[i].at),
+				       fixed[i].usual);
+	return 0;
+}
+
+static bool overlap(const struct area *a, const struct area *b)
+{
+	return a->at < b->at + b->size && b->at < a->at + a->size;
 }
 
 /* The fields that do not say where anything is. */
@@ -231,11 +290,10 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	if (r < 0)
 		return r;
 	capacity = le64(h + AT_CAPACITY);
-	vol = (struct area){"the volatile header", le64(h + AT_VOLATILE), le64(h + AT_VOLATILE + 8)};
-	gd = (struct area){"the grain directory", le64(h + AT_GD), le64(h + AT_GD + 8)};
-	gt = (struct area){"the area of the grain tables", le64(h + AT_GT), le64(h + AT_GT + 8)};
-	grains = (struct area){"the area of the grains", le64(h + AT_GRAINS),
-			       le64(h + AT_GRAINS + 8)};
+	vol = area_at(h, AT_VOLATILE, "the volatile header");
+	gd = area_at(h, AT_GD, "the grain directory");
+	gt = area_at(h, AT_GT, "the area of the grain tables");
+	grains = area_at(h, AT_GRAINS, "the area of the grains");
 	if (!capacity || capacity > CAPACITY_MAX)
 		return fail(e, EBADMSG,
 			    "%s: SEsparse header: capacity of %" PRIu64
@@ -247,6 +305,8 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		r = check_area(src, &gd, e);
 	if (!r)
 		r = check_area(src, &gt, e);
+	if (!r)
+		r = check_unread(src, h, e);
 	if (r < 0)
 		return r;
 	if (gd.size > GD_MAX || gd.size * SECTOR / 8 < tables)
@@ -254,7 +314,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 			    "%s: SEsparse header: a grain directory of %" PRIu64
 			    " sectors, but %" PRIu64 " tables need %" PRIu64,
 			    src->name, gd.size, tables, div_up(tables * 8, SECTOR));
-	if (grains.at < gt.at + gt.size || grains.at >= SECTOR_MAX)
+	if (grains.at < gt.at + gt.size)
 		return fail(e, EBADMSG,
 			    "%s: SEsparse header: the grains begin at file sector %" PRIu64
 			    ", before the tables end (%" PRIu64 ")",
@@ -264,16 +324,12 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 			    "%s: SEsparse header: the grains begin at file sector %" PRIu64
 			    ", inside other metadata",
 			    src->name, grains.at);
-	if (gt.at < gd.at + gd.size && gd.at < gt.at + gt.size)
+	if (overlap(&gt, &gd) || overlap(&gt, &vol))
 		return fail(e, EBADMSG,
-			    "%s: SEsparse header: the tables at file sector %" PRIu64
-			    " and the grain directory at %" PRIu64 " overlap",
-			    src->name, gt.at, gd.at);
-	if (vol.at != 1 || gd.at != 4096)
-		r = warning(e,
-			    "%s: the volatile header and the grain directory lie at file sectors "
-			    "%" PRIu64 " and %" PRIu64 " (ESXi puts them at 1 and 4096)",
-			    src->name, vol.at, gd.at);
+			    "%s: SEsparse header: the area of the grain tables at file sector %" PRIu64
+			    " overlaps %s",
+			    src->name, gt.at, overlap(&gt, &gd) ? gd.what : vol.what);
+	r = check_usual(src, h, e);
 	if (!r)
 		r = check_beyond(src, &gd, tables, e);
 	if (r < 0)

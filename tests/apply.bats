@@ -50,6 +50,28 @@ recipes() {
 	hosted2 zero-all     hosted capacity=40961 zero=all
 	hosted2 zero-grain8  hosted capacity=40965 grain=8 alloc=every:5 zero=every:3+last
 	hosted2 unclean      hosted capacity=40960 alloc=random:99 unclean=1
+	sparse1 seq          sesparse capacity=33000 alloc=random:1500
+	sparse1 random       sesparse capacity=66000 alloc=runs:60:1:40 layout=random seed=2
+	sparse1 reverse      sesparse capacity=33000 alloc=runs:40:1:64 layout=reverse seed=3
+	sparse1 one          sesparse capacity=20480 alloc=2501
+	sparse1 first-last   sesparse capacity=33001 alloc=0,last
+	sparse1 every        sesparse capacity=20480 alloc=all
+	sparse1 every-random sesparse capacity=34000 alloc=all layout=random
+	sparse1 none         sesparse capacity=8192 alloc=none
+	sparse1 tiny         sesparse capacity=1 alloc=all
+	sparse1 part-grain   sesparse capacity=10005 alloc=all
+	sparse1 cut-grain    sesparse capacity=10005 alloc=1200-last cutlast=1
+	sparse1 unclosed     sesparse capacity=20480 alloc=random:400 pad=5000
+	sparse2 all-tables   sesparse capacity=100000 alloc=17,9000-9100 tables=all layout=reverse
+	sparse2 rotated      sesparse capacity=80000 alloc=random:9000 layout=random seed=4
+	sparse2 zero         sesparse capacity=20485 alloc=random:900 zero=random:900+last
+	sparse2 zero-all     sesparse capacity=20481 zero=all
+	sparse2 zero-runs    sesparse capacity=34000 alloc=random:900 zero=runs:12:10:300 layout=random
+	sparse2 unmapped     sesparse capacity=20485 alloc=random:900 unmapped=random:900+last
+	sparse2 stale        sesparse capacity=33000 alloc=all unmapped=every:3 layout=random
+	sparse2 unmapped-all sesparse capacity=20481 unmapped=all
+	sparse2 every-kind   sesparse capacity=34001 alloc=every:2 zero=every:3 unmapped=every:5
+	sparse2 kinds-mixed  sesparse capacity=34001 alloc=runs:30:1:90 zero=runs:20:1:60 unmapped=runs:20:1:60 layout=random seed=6
 	END
 }
 
@@ -135,6 +157,16 @@ model_is_qemus() {
 	each hosted2 model_is_qemus
 }
 
+@test "the model says what qemu-img says: SEsparse" {
+	requires qemu-img
+	each sparse1 model_is_qemus
+}
+
+@test "the model says what qemu-img says: SEsparse, other" {
+	requires qemu-img
+	each sparse2 model_is_qemus
+}
+
 @test "qemu-img takes entry 1 of COWD for sector 1, the model does not" {
 	requires qemu-img
 	cd "$BATS_TEST_TMPDIR"
@@ -187,6 +219,14 @@ on_full_files() {
 	on_sparse_files hosted2
 }
 
+@test "onto sparse files: SEsparse" {
+	on_sparse_files sparse1
+}
+
+@test "onto sparse files: SEsparse, other" {
+	on_sparse_files sparse2
+}
+
 @test "onto full files: COWD, grains of a sector" {
 	on_full_files cowd1
 }
@@ -201,6 +241,10 @@ on_full_files() {
 
 @test "onto full files: hosted, other" {
 	on_full_files hosted2
+}
+
+@test "onto full files: SEsparse" {
+	on_full_files sparse1
 }
 
 # --- devices ---
@@ -245,6 +289,11 @@ apply_to_loop() {
 	each hosted2 apply_to_loop 512
 }
 
+@test "onto devices: SEsparse" {
+	requires root loop
+	each sparse2 apply_to_loop 512
+}
+
 @test "onto devices with sectors of 4096 bytes: COWD, grains of a sector" {
 	requires root loop
 	each cowd1 apply_to_loop 4096
@@ -263,6 +312,11 @@ apply_to_loop() {
 @test "onto devices with sectors of 4096 bytes: hosted, other" {
 	requires root loop
 	each hosted2 apply_to_loop 4096
+}
+
+@test "onto devices with sectors of 4096 bytes: SEsparse" {
+	requires root loop
+	each sparse1 apply_to_loop 4096
 }
 
 # --- nothing else ---
@@ -290,6 +344,10 @@ longer_target() {
 
 @test "a longer target keeps what lies beyond the disk: hosted" {
 	each hosted2 longer_target
+}
+
+@test "a longer target keeps what lies beyond the disk: SEsparse" {
+	each sparse2 longer_target
 }
 
 # Looks at the difference to the base alone, without the model: every changed byte must lie in a
@@ -344,6 +402,7 @@ blocks_at_most() {
 	hosted capacity=65536 zero=all
 	hosted capacity=65537 zero=random:200+last
 	hosted capacity=65536 grain=8 zero=every:3
+	sesparse capacity=65537 zero=random:2000+last unmapped=random:2000
 	END
 }
 
@@ -391,6 +450,10 @@ created() {
 
 @test "--create: the delta over zeros, in a sparse file: hosted, other" {
 	each hosted2 created
+}
+
+@test "--create: the delta over zeros, in a sparse file: SEsparse" {
+	each sparse2 created
 }
 
 @test "--create: zero grains and what is not allocated take no room" {

@@ -17,6 +17,7 @@ recipe() {
 	hosted0) echo 'hosted capacity=66000 alloc=0,1,512,last rgd=0 desc=1' ;;
 	hosted8r) echo 'hosted capacity=8192 grain=8 alloc=0-3 rgd=1 desc=1' ;;
 	hosted8) echo 'hosted capacity=8192 grain=8 alloc=0-3 rgd=0 desc=1' ;;
+	ses) echo 'sesparse capacity=33000 alloc=0,1,4095-4097,last' ;;
 	*) return 1 ;;
 	esac
 }
@@ -243,6 +244,171 @@ rows() {
 	hosted-header|hosted|hdr=descoff:0xFFFFFFFFFFFFFFFF|descriptor of 20 sectors at file sector 18446744073709551615
 	hosted-header|hosted|hdr=descsize:2049|descriptor of 2049 sectors at file sector 1
 	hosted-header|hosted|hdr=descsize:0xFFFFFFFFFFFFFFFF|descriptor of 18446744073709551615 sectors
+	sesparse-cut|ses|cut=0|is empty (0 bytes)
+	sesparse-cut|ses|cut=4|is no VMDK that is known
+	sesparse-cut|ses|cut=7|is no VMDK that is known
+	sesparse-cut|ses|cut=8|SEsparse header lies outside the file
+	sesparse-cut|ses|cut=511|SEsparse header lies outside the file
+	sesparse-cut|ses|cut=512|the volatile header of 1 sectors at file sector 1 lies outside
+	sesparse-cut|ses|cut=513|the volatile header of 1 sectors at file sector 1 lies outside
+	sesparse-cut|ses|cut=1023|the volatile header of 1 sectors at file sector 1 lies outside
+	sesparse-cut|ses|cut=1024|the grain directory of 2048 sectors at file sector 4096 lies outside
+	sesparse-cut|ses|cut=1025|the grain directory of 2048 sectors at file sector 4096 lies outside
+	sesparse-cut|ses|cut=gd-1|the grain directory of 2048 sectors at file sector 4096 lies outside
+	sesparse-cut|ses|cut=gd|the grain directory of 2048 sectors at file sector 4096 lies outside
+	sesparse-cut|ses|cut=gd+8|the grain directory of 2048 sectors at file sector 4096 lies outside
+	sesparse-cut|ses|cut=gdend|the grain directory of 2048 sectors at file sector 4096 lies outside
+	sesparse-cut|ses|cut=gd+1048575|the grain directory of 2048 sectors at file sector 4096 lies outside
+	sesparse-cut|ses|cut=gt:0-1|the grain directory of 2048 sectors at file sector 4096 lies outside
+	sesparse-cut|ses|cut=gt:0|the area of the grain tables of 2048 sectors at file sector 6144 lies outside
+	sesparse-cut|ses|cut=gt:0+8|the area of the grain tables of 2048 sectors at file sector 6144 lies outside
+	sesparse-cut|ses|cut=gtend:0|the area of the grain tables of 2048 sectors at file sector 6144 lies outside
+	sesparse-cut|ses|cut=gt:1|the area of the grain tables of 2048 sectors at file sector 6144 lies outside
+	sesparse-cut|ses|cut=gtend:1|the area of the grain tables of 2048 sectors at file sector 6144 lies outside
+	sesparse-cut|ses|cut=grain:0-1|grain 0 at file sector 12288 lies outside
+	sesparse-cut|ses|cut=grain:0|grain 0 at file sector 12288 lies outside
+	sesparse-cut|ses|cut=grain:0+1|grain 0 at file sector 12288 lies outside
+	sesparse-cut|ses|cut=grainend:0-1|grain 0 at file sector 12288 lies outside
+	sesparse-cut|ses|cut=grainend:0|grain 1 at file sector 12296 lies outside
+	sesparse-cut|ses|cut=grain:1+4095|grain 1 at file sector 12296 lies outside
+	sesparse-cut|ses|cut=grain:4096|grain 4096 at file sector 12312 lies outside
+	sesparse-cut|ses|cut=grain:last|grain 4124 at file sector 12328 lies outside
+	sesparse-cut|ses|cut=grain:last+1|grain 4124 at file sector 12328 lies outside
+	sesparse-cut|ses|cut=grainend:last-1|grain 4124 at file sector 12328 lies outside
+	sesparse-header|ses|hdr=magic:0xCAFEBABF|is no VMDK that is known
+	sesparse-header|ses|hdr=magic:0xCAFEBABD|is no VMDK that is known
+	sesparse-header|ses|hdr=magic:0x1CAFEBABE|is no VMDK that is known
+	sesparse-header|ses|hdr=magic:0xBEBAFECA00000000|is no VMDK that is known
+	sesparse-header|ses|hdr=version:0|version is 0x0, only 0x200000001 is known
+	sesparse-header|ses|hdr=version:1|version is 0x1, only 0x200000001 is known
+	sesparse-header|ses|hdr=version:0x200000000|version is 0x200000000, only 0x200000001 is known
+	sesparse-header|ses|hdr=version:0x200000002|version is 0x200000002, only 0x200000001 is known
+	sesparse-header|ses|hdr=version:0x100000001|version is 0x100000001, only 0x200000001 is known
+	sesparse-header|ses|hdr=version:0x300000001|version is 0x300000001, only 0x200000001 is known
+	sesparse-header|ses|hdr=capacity:0|capacity of 0 sectors
+	sesparse-header|ses|hdr=capacity:0x2000000001|capacity of 137438953473 sectors
+	sesparse-header|ses|hdr=capacity:0x8000000000000000|capacity of 9223372036854775808 sectors
+	sesparse-header|ses|hdr=capacity:0xFFFFFFFFFFFFFFFF|capacity of 18446744073709551615 sectors
+	sesparse-header|ses|hdr=capacity:0x2000000000|a grain directory of 2048 sectors, but 4194304 tables need 65536
+	sesparse-header|ses|hdr=grain:0|grain size is 0x0, only 0x8 is known
+	sesparse-header|ses|hdr=grain:7|grain size is 0x7, only 0x8 is known
+	sesparse-header|ses|hdr=grain:9|grain size is 0x9, only 0x8 is known
+	sesparse-header|ses|hdr=grain:16|grain size is 0x10, only 0x8 is known
+	sesparse-header|ses|hdr=gtsize:0|grain table size is 0x0, only 0x40 is known
+	sesparse-header|ses|hdr=gtsize:63|grain table size is 0x3f, only 0x40 is known
+	sesparse-header|ses|hdr=gtsize:65|grain table size is 0x41, only 0x40 is known
+	sesparse-header|ses|hdr=gtsize:128|grain table size is 0x80, only 0x40 is known
+	sesparse-header|ses|hdr=flags:1|flags is 0x1, only 0x0 is known
+	sesparse-header|ses|hdr=flags:0x200|flags is 0x200, only 0x0 is known
+	sesparse-header|ses|hdr=flags:0x8000000000000000|flags is 0x8000000000000000, only 0x0 is known
+	sesparse-header|ses|hdr=reserved1:1|reserved field 1 is 0x1, only 0 and 0x200 are known
+	sesparse-header|ses|hdr=reserved1:0x1FF|reserved field 1 is 0x1ff, only 0 and 0x200 are known
+	sesparse-header|ses|hdr=reserved1:0x201|reserved field 1 is 0x201, only 0 and 0x200 are known
+	sesparse-header|ses|hdr=reserved1:0x400|reserved field 1 is 0x400, only 0 and 0x200 are known
+	sesparse-header|ses|hdr=reserved1:0x8000000000000200|reserved field 1 is 0x8000000000000200, only 0 and 0x200 are known
+	sesparse-header|ses|hdr=reserved2:1|reserved field 2 is 0x1, only 0 is known
+	sesparse-header|ses|hdr=reserved2:0x200|reserved field 2 is 0x200, only 0 is known
+	sesparse-header|ses|hdr=reserved3:1|reserved field 3 is 0x1, only 0 is known
+	sesparse-header|ses|hdr=reserved4:1|reserved field 4 is 0x1, only 0 is known
+	sesparse-header|ses|hdr=reserved4:0x8000000000000000|reserved field 4 is 0x8000000000000000, only 0 is known
+	sesparse-header|ses|hdr=vhoff:0|the volatile header of 1 sectors at file sector 0 lies outside
+	sesparse-header|ses|hdr=vhoff:2|SEsparse volatile header at file sector 2 begins with 0x0, not 0xcafecafe
+	sesparse-header|ses|hdr=vhoff:gd|SEsparse volatile header at file sector 4096 begins with 0x1000000000000000, not 0xcafecafe
+	sesparse-header|ses|hdr=vhoff:gt:0|the area of the grain tables at file sector 6144 overlaps the volatile header
+	sesparse-header|ses|hdr=vhoff:eof|the volatile header of 1 sectors at file sector 12336 lies outside
+	sesparse-header|ses|hdr=vhoff:0xFFFFFFFFFFFFFFFF|the volatile header of 1 sectors at file sector 18446744073709551615 lies outside
+	sesparse-header|ses|hdr=vhsize:0|the volatile header of 0 sectors at file sector 1 lies outside
+	sesparse-header|ses|hdr=vhsize:eof|the volatile header of 12336 sectors at file sector 1 lies outside
+	sesparse-header|ses|hdr=vhsize:0xFFFFFFFFFFFFFFFF|the volatile header of 18446744073709551615 sectors at file sector 1 lies outside
+	sesparse-header|ses|hdr=vhsize:6143|the grain directory at file sector 4096 lies inside the volatile header
+	sesparse-header|ses|hdr=jhoff:0xFFFFFFFFFFFFFFFF|the journal header of 2 sectors at file sector 18446744073709551615 is out of range
+	sesparse-header|ses|hdr=jsize:0xFFFFFFFFFFFFFFFF|the journal of 18446744073709551615 sectors at file sector 2048 is out of range
+	sesparse-header|ses|hdr=fboff:0x8000000000000000|the free bitmap of 2048 sectors at file sector 9223372036854775808 is out of range
+	sesparse-header|ses|hdr=bmsize:0xFFFFFFFFFFFFFFFF|the backmap of 18446744073709551615 sectors at file sector 10240 is out of range
+	sesparse-header|ses|hdr=gsize:0xFFFFFFFFFFFFFFFF|the area of the grains of 18446744073709551615 sectors at file sector 12288 is out of range
+	sesparse-header|ses|hdr=gdoff:0|the grain directory of 2048 sectors at file sector 0 lies outside
+	sesparse-header|ses|hdr=gdoff:1|the grain directory at file sector 1 lies inside the volatile header
+	sesparse-header|ses|hdr=gdoff:gt:0|the area of the grain tables at file sector 6144 overlaps the grain directory
+	sesparse-header|ses|hdr=gdoff:gt:0-1|the area of the grain tables at file sector 6144 overlaps the grain directory
+	sesparse-header|ses|hdr=gdoff:eof|the grain directory of 2048 sectors at file sector 12336 lies outside
+	sesparse-header|ses|hdr=gdoff:eof-1|the grain directory of 2048 sectors at file sector 12335 lies outside
+	sesparse-header|ses|hdr=gdoff:0xFFFFFFFFFFFFFFFF|the grain directory of 2048 sectors at file sector 18446744073709551615 lies outside
+	sesparse-header|ses|hdr=gdsize:0|the grain directory of 0 sectors at file sector 4096 lies outside
+	sesparse-header|ses|hdr=gdsize:2049|the area of the grain tables at file sector 6144 overlaps the grain directory
+	sesparse-header|ses|hdr=gdsize:eof|the grain directory of 12336 sectors at file sector 4096 lies outside
+	sesparse-header|ses|hdr=gdsize:0xFFFFFFFFFFFFFFFF|the grain directory of 18446744073709551615 sectors at file sector 4096 lies outside
+	sesparse-header|ses|hdr=gtoff:0|the area of the grain tables of 2048 sectors at file sector 0 lies outside
+	sesparse-header|ses|hdr=gtoff:1|the area of the grain tables at file sector 1 overlaps the volatile header
+	sesparse-header|ses|hdr=gtoff:gd|the area of the grain tables at file sector 4096 overlaps the grain directory
+	sesparse-header|ses|hdr=gtoff:gd+2047|the area of the grain tables at file sector 6143 overlaps the grain directory
+	sesparse-header|ses|hdr=gtoff:eof|the area of the grain tables of 2048 sectors at file sector 12336 lies outside
+	sesparse-header|ses|hdr=gtoff:0xFFFFFFFFFFFFFFFF|the area of the grain tables of 2048 sectors at file sector 18446744073709551615 lies outside
+	sesparse-header|ses|hdr=gtssize:0|the area of the grain tables of 0 sectors at file sector 6144 lies outside
+	sesparse-header|ses|hdr=gtssize:63|directory entry 0 names table 0, but there is room for 0
+	sesparse-header|ses|hdr=gtssize:64|directory entry 1 names table 1, but there is room for 1
+	sesparse-header|ses|hdr=gtssize:eof|the area of the grain tables of 12336 sectors at file sector 6144 lies outside
+	sesparse-header|ses|hdr=gtssize:0xFFFFFFFFFFFFFFFF|the area of the grain tables of 18446744073709551615 sectors at file sector 6144 lies outside
+	sesparse-header|ses|hdr=goff:0|the grains begin at file sector 0, before the tables end (8192)
+	sesparse-header|ses|hdr=goff:1|the grains begin at file sector 1, before the tables end (8192)
+	sesparse-header|ses|hdr=goff:gd|the grains begin at file sector 4096, before the tables end (8192)
+	sesparse-header|ses|hdr=goff:8191|the grains begin at file sector 8191, before the tables end (8192)
+	sesparse-header|ses|hdr=goff:0xFFFFFFFFFFFFFFFF|the area of the grains of 33000 sectors at file sector 18446744073709551615 is out of range
+	sesparse-header|ses|hdr=goff:eof|grain 0 at file sector 12336 lies outside
+	sesparse-header|ses|hdr=pad:1|bytes 208 to 511 are not zero
+	sesparse-header|ses|hdr=pad:0x8000000000000000|bytes 208 to 511 are not zero
+	sesparse-header|ses|hdr=vmagic:0|SEsparse volatile header at file sector 1 begins with 0x0, not 0xcafecafe
+	sesparse-header|ses|hdr=vmagic:0xCAFEBABE|SEsparse volatile header at file sector 1 begins with 0xcafebabe, not 0xcafecafe
+	sesparse-header|ses|hdr=vmagic:0xCAFECAFD|SEsparse volatile header at file sector 1 begins with 0xcafecafd, not 0xcafecafe
+	sesparse-header|ses|hdr=vmagic:0xCAFECAFF|SEsparse volatile header at file sector 1 begins with 0xcafecaff, not 0xcafecafe
+	sesparse-header|ses|hdr=replay:1|(1) before anyone can read the file: power the VM off cleanly on the ESXi host, or consolidate
+	sesparse-header|ses|hdr=replay:0x100000000|journal has to be replayed (4294967296)
+	sesparse-header|ses|hdr=vpad:1|SEsparse volatile header: bytes 32 to 511 are not zero
+	sesparse-header|ses|poke=511:1:1|bytes 208 to 511 are not zero
+	sesparse-header|ses|poke=1023:1:128|SEsparse volatile header: bytes 32 to 511 are not zero
+	sesparse-header|ses|hdr=gdsize:1 hdr=capacity:2097153|a grain directory of 1 sectors, but 65 tables need 2
+	sesparse-entry|ses|gde=0:1|directory entry 0 is 0x0000000000000001
+	sesparse-entry|ses|gde=0:2|directory entry 0 is 0x0000000000000002
+	sesparse-entry|ses|gde=0:0xFFFFFFFF|directory entry 0 is 0x00000000ffffffff
+	sesparse-entry|ses|gde=0:0x0FFFFFFFFFFFFFFF|directory entry 0 is 0x0fffffffffffffff
+	sesparse-entry|ses|gde=0:0x1000000000000020|directory entry 0 names table 32, but there is room for 32
+	sesparse-entry|ses|gde=0:0x10000000FFFFFFFF|directory entry 0 names table 4294967295, but there is room for 32
+	sesparse-entry|ses|gde=0:0x1000000100000000|directory entry 0 is 0x1000000100000000
+	sesparse-entry|ses|gde=0:0x1000000100000001|directory entry 0 is 0x1000000100000001
+	sesparse-entry|ses|gde=0:0x1800000000000000|directory entry 0 is 0x1800000000000000
+	sesparse-entry|ses|gde=0:0x2000000000000000|directory entry 0 is 0x2000000000000000
+	sesparse-entry|ses|gde=0:0x3000000000000000|directory entry 0 is 0x3000000000000000
+	sesparse-entry|ses|gde=0:0x9000000000000000|directory entry 0 is 0x9000000000000000
+	sesparse-entry|ses|gde=0:0xF000000000000000|directory entry 0 is 0xf000000000000000
+	sesparse-entry|ses|gde=0:0xFFFFFFFFFFFFFFFF|directory entry 0 is 0xffffffffffffffff
+	sesparse-entry|ses|gde=0:0x1000000000000001|grain table 1 at file sector 6208 lies on sectors of another
+	sesparse-entry|ses|gde=1:0x1000000000000000|grain table 1 at file sector 6144 lies on sectors of another
+	sesparse-entry|ses|gte=1:0x4001000000000000|table entry of grain 1 is 0x4001000000000000
+	sesparse-entry|ses|gte=1:0x5001000000000000|table entry of grain 1 is 0x5001000000000000
+	sesparse-entry|ses|gte=1:0x6001000000000000|table entry of grain 1 is 0x6001000000000000
+	sesparse-entry|ses|gte=1:0x7001000000000000|table entry of grain 1 is 0x7001000000000000
+	sesparse-entry|ses|gte=1:0x8001000000000000|table entry of grain 1 is 0x8001000000000000
+	sesparse-entry|ses|gte=1:0x9001000000000000|table entry of grain 1 is 0x9001000000000000
+	sesparse-entry|ses|gte=1:0xA001000000000000|table entry of grain 1 is 0xa001000000000000
+	sesparse-entry|ses|gte=1:0xB001000000000000|table entry of grain 1 is 0xb001000000000000
+	sesparse-entry|ses|gte=1:0xC001000000000000|table entry of grain 1 is 0xc001000000000000
+	sesparse-entry|ses|gte=1:0xD001000000000000|table entry of grain 1 is 0xd001000000000000
+	sesparse-entry|ses|gte=1:0xE001000000000000|table entry of grain 1 is 0xe001000000000000
+	sesparse-entry|ses|gte=1:0xF001000000000000|table entry of grain 1 is 0xf001000000000000
+	sesparse-entry|ses|gte=1:1|table entry of grain 1 is 0x0000000000000001
+	sesparse-entry|ses|gte=1:0x1000|table entry of grain 1 is 0x0000000000001000
+	sesparse-entry|ses|gte=1:0x0001000000000000|table entry of grain 1 is 0x0001000000000000
+	sesparse-entry|ses|gte=1:0x0FFF000000000000|table entry of grain 1 is 0x0fff000000000000
+	sesparse-entry|ses|gte=1:0x0FFFFFFFFFFFFFFF|table entry of grain 1 is 0x0fffffffffffffff
+	sesparse-entry|ses|gte=1:0x3FFFFFFFFFFFFFFF|grain 1 has index 1152921504606846975
+	sesparse-entry|ses|gte=1:0x3000FFFFFFFFFFFF|grain 1 has index 1152921504606842880
+	sesparse-entry|ses|gte=1:0x3000000000000001|grain 1 at file sector 45056 lies outside
+	sesparse-entry|ses|gte=1:0x3006000000000000|grain 1 at file sector 12336 lies outside
+	sesparse-entry|ses|gte=1:0x3000000000000000|grain 1 at file sector 12288 lies on sectors of another
+	sesparse-entry|ses|gte=last:0x3000000000000000|grain 4124 at file sector 12288 lies on sectors of another
+	sesparse-entry|ses|gte=4096:0x3001000000000000|grain 4096 at file sector 12296 lies on sectors of another
+	sesparse-entry|ses|gte=0:0x3005000000000000|grain 4124 at file sector 12328 lies on sectors of another
+	sesparse-entry|ses|gte=last:0x4000000000000000|table entry of grain 4124 is 0x4000000000000000
+	sesparse-entry|ses|gte=4000:0xF000000000000000|table entry of grain 4000 is 0xf000000000000000
 	END
 }
 
@@ -344,6 +510,18 @@ refuse_group() {
 	refuse_group hosted-header
 }
 
+@test "SEsparse cut off" {
+	refuse_group sesparse-cut
+}
+
+@test "SEsparse directory and table entries" {
+	refuse_group sesparse-entry
+}
+
+@test "SEsparse header fields" {
+	refuse_group sesparse-header
+}
+
 @test "a COWD file cut at any odd place" {
 	make_target
 	make_image cowd whole
@@ -355,7 +533,7 @@ refuse_group() {
 
 @test "undamaged, each recipe applies as the model says" {
 	make_target
-	for r in cowd cowd1 cowd8 hosted hosted0 hosted8; do
+	for r in cowd cowd1 cowd8 hosted hosted0 hosted8 ses; do
 		cp t.orig t
 		cp t.orig want
 		make_image "$r" d.vmdk apply=want
@@ -392,6 +570,14 @@ odd() {
 	odd cowd 'grain table 2 has entries for grains beyond the end' gte=10000:eof
 	odd hosted 'grain table 1 has entries for grains beyond the end' gte=516:eof rgte=516:eof
 	odd hosted0 'lies before the first grain of the header' hdr=overhead:eof
+	odd ses 'names table 1, which the header calls unused (from 1 on)' hdr=freegt:1
+	odd ses 'grain table 1 has entries for grains beyond the end' gte=4125:0xffffffffffffffff
+	odd ses 'directory has entries for tables beyond the end' poke=gd+16:8:1
+	odd ses 'the journal header lies at 3 (2 is usual)' hdr=jhoff:3
+	odd ses 'the sectors of the journal are 0 (2048 is usual)' hdr=jsize:0
+	odd ses 'the sectors of the volatile header are 2 (1 is usual)' hdr=vhsize:2
+	odd hosted8 'grain size is 2 sectors (128 is usual)' grain=2
+	odd hosted '256 entries a grain table (512 is usual)' gtes=256
 }
 
 @test "fewer sectors than the file has room for, one more directory entry, no slack at the end" {
