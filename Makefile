@@ -36,12 +36,13 @@ COMPILE = $(CC) -std=gnu11 $(WARN) $(HARDEN) -pthread -D_GNU_SOURCE -D_FILE_OFFS
 LINK = $(CC) -pie -pthread -Wl,-z,relro,-z,now $(CFLAGS) $(LDFLAGS)
 
 LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*.c)))
-OBJ := $(LIB_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)/tests/mkvmdk.o
+OBJ := $(LIB_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)/tests/mkvmdk.o \
+	$(BUILD)/tests/bench/limit.o
 
 # Only the plain flavour is the one at hand in the top folder.
 all: $(BUILD)/vmdksync $(if $(filter build/plain,$(BUILD)),vmdksync)
 
-everything: all $(BUILD)/unit $(BUILD)/mkvmdk
+everything: all $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit
 
 vmdksync: $(BUILD)/vmdksync
 	$(Q)ln -sf $< $@
@@ -49,7 +50,8 @@ vmdksync: $(BUILD)/vmdksync
 $(BUILD)/vmdksync: $(BUILD)/vmdksync.o $(LIB_OBJ)
 $(BUILD)/unit: $(BUILD)/tests/unit.o $(LIB_OBJ)
 $(BUILD)/mkvmdk: $(BUILD)/tests/mkvmdk.o
-$(BUILD)/vmdksync $(BUILD)/unit $(BUILD)/mkvmdk:
+$(BUILD)/limit: $(BUILD)/tests/bench/limit.o
+$(BUILD)/vmdksync $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit:
 	@echo '  LD   $@'
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
@@ -73,7 +75,7 @@ gnu_parallel = $(shell parallel --version 2>/dev/null | grep -q '^GNU parallel' 
 
 check: everything
 	VMDKSYNC='$(abspath $(BUILD))/vmdksync' MKVMDK='$(abspath $(BUILD))/mkvmdk' \
-	UNIT='$(abspath $(BUILD))/unit' FLAVOUR='$(notdir $(BUILD))' \
+	UNIT='$(abspath $(BUILD))/unit' LIMIT='$(abspath $(BUILD))/limit' FLAVOUR='$(notdir $(BUILD))' \
 	bats --formatter tap --print-output-on-failure $(if $(gnu_parallel),--jobs $(shell nproc)) $(TESTS)
 
 # A sanitizer that speaks ends the program with 99, which no test takes for an answer of ours. The
@@ -85,6 +87,10 @@ asan ubsan:
 	UBSAN_OPTIONS=print_stacktrace=1:exitcode=99 \
 	$(MAKE) BUILD=build/$@ CFLAGS='$(SAN_$@)' \
 		TESTS='$(filter-out tests/rules.bats tests/package.bats,$(TESTS))' check
+
+bench: everything
+	BENCH_SIZE='$(BENCH_SIZE)' VMDKSYNC='$(abspath $(BUILD))/vmdksync' \
+	MKVMDK='$(abspath $(BUILD))/mkvmdk' LIMIT='$(abspath $(BUILD))/limit' tests/bench/run.sh
 
 lint: lint-shell
 	$(MAKE) BUILD=build/gcc CC=gcc WERROR=1 everything
@@ -141,6 +147,8 @@ help:
 	@echo 'asan       the same with AddressSanitizer and UBSan'
 	@echo 'ubsan      the same with UBSan alone'
 	@echo 'lint       shellcheck; gcc and clang with -Werror'
+	@echo 'bench      measure against the limit of the machine and against peers (minutes);'
+	@echo '           BENCH_SIZE=MiB of grains, or tiny; see tests/bench/run.sh'
 	@echo 'demo       run examples/demo.sh'
 	@echo 'deps       install what building and testing need (Debian)'
 	@echo 'install    into $$(DESTDIR)$$(PREFIX); uninstall takes it away again'
@@ -150,5 +158,5 @@ help:
 	@echo 'clean      remove what was built'
 
 FORCE:
-.PHONY: all everything check asan ubsan lint lint-shell install uninstall dist deb static deps demo \
-	clean help FORCE
+.PHONY: all everything bench check asan ubsan lint lint-shell install uninstall dist deb static deps \
+	demo clean help FORCE
