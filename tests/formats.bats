@@ -43,28 +43,66 @@ subformat() {
 @test "qemu-img's twoGbMaxExtentFlat" { subformat twoGbMaxExtentFlat; }
 @test "qemu-img's streamOptimized" { subformat streamOptimized; }
 
-@test "qemu-img's zeroed grains" {
-	qemu-img create -q -f vmdk -o zeroed_grain=on z.vmdk 10487296
-	qemu-io -c 'write -P 0x55 0 1M' -c 'write -z 64k 128k' -c 'write -z 10420224 64k' z.vmdk
-	as_qemu z.vmdk
-}
-
-@test "qemu-img's deltas, monolithic and split, change what they hold and no more" {
-	"$MKVMDK" pattern base.raw 40001
-	for sub in monolithicSparse twoGbMaxExtentSparse; do
-		rm -f base*.vmdk delta*.vmdk
-		qemu-img convert -f raw -O vmdk base.raw base.vmdk
-		qemu-img create -q -f vmdk -b base.vmdk -F vmdk -o subformat=$sub delta.vmdk
-		qemu-io -c 'write -P 7 3M 100k' -c 'write -P 9 20480000 512' delta.vmdk
-		qemu-img convert -f vmdk -O raw delta.vmdk want.raw
-		cp base.raw got.raw
-		run -0 vs -q delta.vmdk got.raw
-		same want.raw got.raw
+@test "qemu-img's other options" {
+	disk 20483
+	for options in adapter_type=lsilogic adapter_type=buslogic adapter_type=legacyESX compat6=on \
+		hwversion=21,toolsversion=2147483647 zeroed_grain=on; do
+		for sub in monolithicSparse streamOptimized twoGbMaxExtentSparse; do
+			rm -f i*.vmdk
+			qemu-img convert -f raw -O vmdk -o "subformat=$sub,$options" disk.raw i.vmdk
+			as_qemu i.vmdk
+		done
 	done
 }
 
-@test "a split disk beyond 2 TiB: every extent at its place" {
+@test "qemu-img's zeroed grains" {
+	for sub in monolithicSparse streamOptimized twoGbMaxExtentSparse; do
+		rm -f z*.vmdk
+		qemu-img create -q -f vmdk -o subformat=$sub,zeroed_grain=on z.vmdk 10487296
+		qemu-io -c 'write -z 64k 128k' -c 'write -z 10420224 64k' \
+			-c 'write -P 0x55 0 64k' -c 'write -P 7 1M 64k' z.vmdk
+		as_qemu z.vmdk
+	done
+}
+
+@test "qemu-img's deltas of every kind change what they hold and no more" {
+	"$MKVMDK" pattern base.raw 40001
+	for sub in monolithicSparse twoGbMaxExtentSparse streamOptimized; do
+		for zeroed in off on; do
+			rm -f base*.vmdk delta*.vmdk
+			qemu-img convert -f raw -O vmdk base.raw base.vmdk
+			qemu-img create -q -f vmdk -b base.vmdk -F vmdk \
+				-o subformat=$sub,zeroed_grain=$zeroed delta.vmdk
+			qemu-io -c 'write -P 7 3M 64k' -c 'write -P 8 5M 64k' -c 'write -z 8M 1M' \
+				-c 'write -P 9 20447232 33280' delta.vmdk
+			qemu-img convert -f vmdk -O raw delta.vmdk want.raw
+			cp base.raw got.raw
+			run -0 vs -q delta.vmdk got.raw
+			same want.raw got.raw
+		done
+	done
+}
+
+@test "qemu-img's deltas that convert writes" {
+	"$MKVMDK" pattern base.raw 40001
+	cp base.raw changed.raw
+	printf 'a change' | dd of=changed.raw bs=1 seek=5000000 conv=notrunc status=none
+	fallocate --punch-hole --offset 10000000 --length 900000 changed.raw
 	for sub in monolithicSparse twoGbMaxExtentSparse; do
+		rm -f base*.vmdk delta*.vmdk
+		qemu-img convert -f raw -O vmdk base.raw base.vmdk
+		qemu-img convert -f raw -O vmdk -B base.vmdk -F vmdk -o subformat=$sub \
+			changed.raw delta.vmdk
+		cp base.raw got.raw
+		run -0 vs -q delta.vmdk got.raw
+		same changed.raw got.raw
+	done
+}
+
+@test "a disk beyond 2 TiB: every extent at its place" {
+	for sub in monolithicSparse twoGbMaxExtentSparse monolithicFlat twoGbMaxExtentFlat \
+		streamOptimized; do
+		echo "--- $sub"
 		rm -f big*.vmdk got.raw
 		qemu-img create -q -f vmdk -o subformat=$sub big.vmdk 2050G
 		qemu-io -c 'write -P 1 0 64k' -c 'write -P 2 2147483648 64k' \
@@ -72,9 +110,12 @@ subformat() {
 		run -0 vs -q --create big.vmdk got.raw
 		[ "$(stat -c %s got.raw)" = 2201170739200 ]
 		qemu-io -f raw -c 'read -P 1 0 64k' -c 'read -P 2 2147483648 64k' \
-			-c 'read -P 3 2147418112 64k' -c 'read -P 4 2201170673664 64k' got.raw >out
+			-c 'read -P 3 2147418112 64k' -c 'read -P 4 2201170673664 64k' \
+			-c 'read -P 0 64k 64k' -c 'read -P 0 2201170608128 64k' got.raw >out
 		run -1 grep -i 'verification failed' out
-		[ "$(du -k got.raw | cut -f1)" -lt 1024 ]
+		[ "$(grep -c '^read 65536/65536' out)" = 6 ]
+		# qemu-img writes a block of zeros into each new flat file
+		[ "$(du -k got.raw | cut -f1)" -lt 8192 ]
 	done
 }
 
