@@ -4,7 +4,7 @@
  * Options, messages and exit status; the only file that prints or exits. Joins the jobs to the
  * progress line. Must not know leaf formats, the ring or the pump's insides.
  */
-#include "image.h"
+#include "chain.h"
 #include "jobs.h"
 #include "progress.h"
 #include "target.h"
@@ -24,15 +24,21 @@
 
 enum exit_status { DONE = 0, DIFFERENT = 1, UNTOUCHED = 2, BEGUN = 3 };
 
-enum force { FORCE_BUSY = 1, FORCE_GD = 2, FORCE_RGD = 4 };
+enum force { FORCE_BUSY = 1, FORCE_GD = 2, FORCE_RGD = 4, FORCE_CID = 8, FORCE_SIZE = 16 };
 
 static const struct {
 	const char *word;
 	enum force bit;
-} force_words[] = {{"busy", FORCE_BUSY}, {"gd", FORCE_GD}, {"rgd", FORCE_RGD}};
+} force_words[] = {{"busy", FORCE_BUSY},
+		   {"gd", FORCE_GD},
+		   {"rgd", FORCE_RGD},
+		   {"cid", FORCE_CID},
+		   {"size", FORCE_SIZE}};
 
 struct options {
-	bool dry_run, create, quiet, in_line, strict, verify, read_back;
+	bool dry_run, create, quiet, in_line, strict, verify, read_back, confine;
+	bool chain, full; /* the parents, too: those above the base, or all */
+	const char *base;
 	uint64_t max_ranges; /* differences that are listed */
 	int progress;	     /* -1: where stderr is a terminal */
 	int verbose;
@@ -41,7 +47,7 @@ struct options {
 	size_t searches;
 	bool placed;
 	uint64_t offset;
-	char **inputs;
+	const char *const *inputs;
 	size_t n_inputs;
 	const char *target;
 };
@@ -54,16 +60,17 @@ static void on_signal(int sig)
 }
 
 static const char usage[] =
-    "Usage: vmdksync [OPTIONS] DELTA TARGET\n"
-    "       vmdksync --verify [OPTIONS] IMAGE TARGET\n"
-    "Writes the allocated grains of a VMware snapshot delta onto TARGET, a raw file\n"
-    "or a block device that holds the disk the delta was taken from. Nothing else of\n"
-    "TARGET changes.\n"
+    "Usage: vmdksync [OPTIONS] DELTA... TARGET\n"
+    "       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
+    "Writes the allocated grains of VMware snapshot deltas, oldest first, onto\n"
+    "TARGET, a raw file or a block device that holds the disk beneath them; the\n"
+    "newest wins. Nothing else of TARGET changes. DELTA is an extent (COWD, SEsparse,\n"
+    "hosted sparse, streamOptimized) or a text descriptor, told apart by content.\n"
     "\n"
-    "DELTA is an extent (COWD -delta.vmdk, SEsparse -sesparse.vmdk, hosted sparse\n"
-    "or streamOptimized) or a text descriptor, told apart by content.\n"
-    "\n"
-    "      --verify        compare TARGET with what IMAGE holds; write nothing\n"
+    "      --chain         the parents of DELTA as well, but for the base\n"
+    "      --full          ... and the base: TARGET becomes the whole disk\n"
+    "      --base=FILE     what lies beneath the first image: a raw disk, or a VMDK\n"
+    "      --verify        compare TARGET with the disk of IMAGE; write nothing\n"
     "      --max-ranges=N  list at most N differences (20)\n"
     "      --read-back     after writing: read from the disk again, and compare\n"
     "      --dry-run       check everything, say what would be written, write nothing\n"
@@ -73,7 +80,10 @@ static const char usage[] =
     "                        busy  TARGET is mounted, locked or in use\n"
     "                        gd    the copies of a directory differ: use the first\n"
     "                        rgd   ... or are damaged: use the redundant one\n"
-    "      --search=DIR    look for the extents of a descriptor in DIR, too\n"
+    "                        cid   a parent is not the one its child was made from\n"
+    "                        size  a child is smaller than its parent\n"
+    "      --search=DIR    look for parents and extents in DIR, too\n"
+    "      --confine       refuse files outside the folder of who names them\n"
     "      --offset=N      a bare extent belongs at byte N of the disk (or Ns, NK,\n"
     "                      NM, NG, NT)\n"
     "      --no-uring      plain reads and writes instead of io_uring\n"
@@ -131,7 +141,7 @@ static unsigned force_word(const char *word)
 	for (size_t i = 0; i < sizeof(force_words) / sizeof(*force_words); i++)
 		if (!strcmp(word, force_words[i].word))
 			return force_words[i].bit;
-	bad_usage("--force=%s: there is no such word (busy, gd, rgd)", shown(word));
+	bad_usage("--force=%s: there is no such word (busy, gd, rgd, cid, size)", shown(word));
 }
 
 /* Bytes, with a suffix s (sectors), K, M, G or T. */
@@ -167,6 +177,10 @@ static void parse(struct options *o, int argc, char **argv)
 		VERIFY,
 		READ_BACK,
 		MAX_RANGES,
+		CHAIN,
+		FULL,
+		BASE,
+		CONFINE,
 	};
 	static const struct option longs[] = {
 		{"verify", no_argument, NULL, VERIFY},
@@ -179,6 +193,10 @@ static void parse(struct options *o, int argc, char **argv)
 		{"no-uring", no_argument, NULL, NO_URING},
 		{"search", required_argument, NULL, SEARCH},
 		{"offset", required_argument, NULL, OFFSET},
+		{"chain", no_argument, NULL, CHAIN},
+		{"full", no_argument, NULL, FULL},
+		{"base", required_argument, NULL, BASE},
+		{"confine", no_argument, NULL, CONFINE},
 		{"progress", no_argument, NULL, 'p'},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
@@ -215,7 +233,21 @@ static void parse(struct options *o, int argc, char **argv)
 		case FORCE:
 			o->force |= force_word(optarg);
 			break;
+		case CHAIN:
+			o->chain = true;
+			break;
+		case FULL:
+			o->full = true;
+			break;
+		case BASE:
+			o->base = optarg;
+			break;
+		case CONFINE:
+			o->confine = true;
+			break;
 		case SEARCH:
+			if (!*optarg)
+				bad_usage("--search: no folder is named");
 			o->search[o->searches++] = optarg;
 			break;
 		case OFFSET:
@@ -252,9 +284,13 @@ static void parse(struct options *o, int argc, char **argv)
 			  "place beside it");
 	if (argc - optind < 2)
 		bad_usage("a DELTA and a TARGET are needed");
-	if (argc - optind > 2)
-		bad_usage("one DELTA and one TARGET, please: %d names were given", argc - optind);
-	o->inputs = argv + optind;
+	if (o->chain && o->full)
+		bad_usage("--chain and --full exclude each other");
+	if (o->base && !o->full && !o->verify)
+		bad_usage("--base is of use with --full and --verify only");
+	if (o->placed && argc - optind > 2)
+		bad_usage("--offset is for one extent");
+	o->inputs = (const char *const *)argv + optind;
 	o->n_inputs = (size_t)(argc - optind - 1);
 	o->target = argv[argc - 1];
 	quiet = o->quiet;
@@ -270,7 +306,7 @@ static struct identity identify(const struct stat *st)
 
 struct work {
 	const struct options *o;
-	struct image *image;
+	struct chain *chain;
 	struct target *target;
 	struct totals totals;
 	struct pump_stats stats;
@@ -292,20 +328,25 @@ static void on_moved(void *arg, uint64_t bytes)
 	progress_show(progress, w->done);
 }
 
-static void say_plan(const struct work *w)
+static void say_image(const struct image *m)
 {
-	char disk[32], data[32], zero[32];
+	char disk[32];
 
 	fprintf(stderr,
 		"vmdksync: %s: %s version %u, disk of %s (%" PRIu64 " sectors), grains of %" PRIu64
 		" bytes\n",
-		w->image->name, w->image->facts.format, w->image->facts.version,
-		size_text(disk, w->image->reader->size), w->image->reader->size / SECTOR,
-		w->image->facts.grain);
+		m->name, m->facts.format, m->facts.version, size_text(disk, m->size),
+		m->size / SECTOR, m->facts.grain);
+}
+
+static void say_plan(const struct work *w)
+{
+	char data[32], zero[32];
+
 	fprintf(stderr,
 		"vmdksync: %s: %s of data (%" PRIu64 " bytes) and %s of zeros (%" PRIu64
 		" bytes) in %" PRIu64 " runs\n",
-		w->image->name, size_text(data, w->totals.data), w->totals.data,
+		w->target->name, size_text(data, w->totals.data), w->totals.data,
 		size_text(zero, w->totals.zero), w->totals.zero, w->totals.runs);
 }
 
@@ -325,24 +366,29 @@ static void say_summary(const struct work *w)
 
 static int open_target(struct work *w, struct err *e)
 {
-	const size_t n = w->image->files;
-	struct identity *inputs = calloc(n, sizeof(*inputs));
-	const char **names = calloc(n, sizeof(*names));
+	const struct chain *c = w->chain;
 	struct target_opts opts = {
-	    .need = w->image->reader->size,
+	    .need = c->link[0]->size,
 	    .read_only = w->o->dry_run || w->o->verify,
 	    .create = w->o->create,
 	    .force_busy = w->o->force & FORCE_BUSY,
-	    .inputs = inputs,
-	    .input_names = names,
-	    .n_inputs = n,
 	};
+	struct identity *inputs;
+	const char **names;
+	size_t n = 0;
 	int r;
 
-	for (size_t i = 0; inputs && names && i < n; i++) {
-		inputs[i] = identify(&w->image->file[i].st);
-		names[i] = w->image->file[i].name;
-	}
+	for (size_t i = 0; i < c->links; i++)
+		n += c->link[i]->files;
+	inputs = calloc(n, sizeof(*inputs));
+	names = calloc(n, sizeof(*names));
+	for (size_t i = 0; inputs && names && i < c->links; i++)
+		for (size_t k = 0; k < c->link[i]->files; k++) {
+			inputs[opts.n_inputs] = identify(&c->link[i]->file[k].st);
+			names[opts.n_inputs++] = c->link[i]->file[k].name;
+		}
+	opts.inputs = inputs;
+	opts.input_names = names;
 	r = inputs && names ? target_open(&w->target, w->o->target, &opts, e)
 			    : fail(e, ENOMEM, "out of memory");
 	free(inputs);
@@ -355,19 +401,22 @@ static void say_differences(const struct work *w)
 	const struct verify_result *v = &w->differences;
 	char text[32];
 
-	for (size_t i = 0; i < v->n && i < w->o->max_ranges; i++)
+	for (size_t i = 0; i < v->n && i < w->o->max_ranges; i++) {
+		const struct difference *d = &v->diff[i];
+
 		printf("%s: bytes %" PRIu64 " to %" PRIu64 " differ (%" PRIu64
-		       " from sector %" PRIu64 " on); expected: %s\n",
-		       w->target->name, v->diff[i].off, v->diff[i].off + v->diff[i].len - 1,
-		       v->diff[i].len, v->diff[i].off / SECTOR,
-		       v->diff[i].from ? v->diff[i].from : "zeros");
+		       " from sector %" PRIu64 " on); expected: %s%s%s\n",
+		       w->target->name, d->off, d->off + d->len - 1, d->len, d->off / SECTOR,
+		       d->zero ? "zeros" : "", d->zero && d->layer != LAYER_NONE ? " of " : "",
+		       d->layer != LAYER_NONE ? w->chain->link[d->layer]->name : "");
+	}
 	if (v->n > w->o->max_ranges)
 		printf("%s: and %s%zu ranges more\n", w->target->name, v->more ? "at least " : "",
 		       v->n - (size_t)w->o->max_ranges);
 	if (v->n)
 		fprintf(stderr,
 			"vmdksync: %s: DIFFERENT from %s: %s%zu ranges, %s (%" PRIu64 " bytes)\n",
-			w->target->name, w->image->name, v->more ? "more than " : "", v->n,
+			w->target->name, w->chain->link[0]->name, v->more ? "more than " : "", v->n,
 			size_text(text, v->bytes), v->bytes);
 }
 
@@ -378,8 +427,8 @@ static void say_equal(const struct work *w)
 
 	fprintf(stderr,
 		"vmdksync: %s: equal to %s: %s (%" PRIu64 " bytes, %.1f %% of the disk); %.1f s\n",
-		w->target->name, w->image->name, size_text(text, all), all,
-		100.0 * (double)all / (double)w->image->reader->size, progress_seconds(progress));
+		w->target->name, w->chain->link[0]->name, size_text(text, all), all,
+		100.0 * (double)all / (double)w->chain->link[0]->size, progress_seconds(progress));
 }
 
 /* Compares; for a read-back, past the page cache. */
@@ -392,39 +441,74 @@ static int verify(struct work *w, struct pump_opts opts, struct err *e)
 	if (w->o->read_back) {
 		target_forget(w->target);
 		opts.past_cache = true;
-		r = reader_rewind(w->image->reader, e);
+		r = reader_rewind(w->chain->reader, e);
 	}
 	if (!r)
-		r = job_verify(w->image->reader, w->target, &opts, &w->differences, &stats, e);
+		r = job_verify(w->chain->reader, w->target, &opts, &w->differences, &stats, e);
 	w->stats.stopped |= stats.stopped;
 	return r;
+}
+
+/* Opens what is to be read, looks at all of its metadata, and makes one reader of it. */
+static int open_chain(struct work *w, const struct pump_opts *pump, struct err *e)
+{
+	const struct options *o = w->o;
+	const struct chain_opts opts = {
+		.image.format.copies = o->force & FORCE_GD    ? COPY_PRIMARY
+				       : o->force & FORCE_RGD ? COPY_REDUNDANT
+							      : COPIES_EQUAL,
+		.image.lookup = {o->search, o->searches, o->confine},
+		.image.placed = o->placed,
+		.image.offset = o->offset,
+		.image.base_unread = o->chain,
+		.parents = o->chain || o->full || o->verify,
+		.base = o->base,
+		.force_cid = o->force & FORCE_CID,
+		.force_size = o->force & FORCE_SIZE,
+	};
+	struct totals ignored;
+	struct chain *c;
+	size_t n;
+	int r = chain_open(&w->chain, o->inputs, o->n_inputs, &opts, e);
+
+	if (r < 0)
+		return r;
+	c = w->chain;
+	/* where a whole disk was not asked for, what is there is compared, and the last line says so */
+	if (c->lacks && (o->chain || o->full || (c->lacks_code != ENODATA && c->lacks_code != ENOENT)))
+		return fail(e, c->lacks_code, "%s", c->lacks);
+	if (c->lacks && c->lacks_code == ENOENT)
+		r = warning(e, "%s", c->lacks);
+	n = o->chain ? c->links - 1 : c->links;
+	if (!n)
+		return fail(e, EINVAL, "%s: has no parent, and nothing is above it: --full writes it",
+			    c->link[0]->name);
+	/* one after the other: what a first walk needs is not needed by all of them at once */
+	for (size_t i = 0; !r && n > 1 && i < n; i++)
+		r = job_scan(c->link[i]->reader, pump, &ignored, e);
+	if (!r)
+		r = chain_read(c, n, o->full || (o->verify && !o->chain && !c->lacks), e);
+	return r < 0 ? r : job_scan(c->reader, pump, &w->totals, e);
 }
 
 static int run(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
-	const struct image_opts images = {
-		.format.copies = o->force & FORCE_GD    ? COPY_PRIMARY
-				 : o->force & FORCE_RGD ? COPY_REDUNDANT
-							: COPIES_EQUAL,
-		.lookup = {.search = o->search, .searches = o->searches},
-		.placed = o->placed,
-		.offset = o->offset,
-	};
 	const struct pump_opts pump = {
 	    .in_line = o->in_line, .stop = on_stop, .moved = on_moved, .arg = w};
 	bool bar = o->progress == 1 || (o->progress < 0 && isatty(STDERR_FILENO));
 	int r;
 
-	r = image_open(&w->image, o->inputs[0], &images, e);
-	if (!r)
-		r = job_scan(w->image->reader, &pump, &w->totals, e);
+	r = open_chain(w, &pump, e);
 	if (!r)
 		r = open_target(w, e);
 	if (r < 0)
 		return r;
-	if (o->verbose || o->dry_run)
+	if (o->verbose || o->dry_run) {
+		for (size_t i = 0; i < w->chain->links; i++)
+			say_image(w->chain->link[i]);
 		say_plan(w);
+	}
 	if (o->dry_run) {
 		fprintf(stderr, "vmdksync: %s: dry run, nothing was written\n", w->target->name);
 		return 0;
@@ -436,7 +520,7 @@ static int run(struct work *w, struct err *e)
 		progress_clear(progress);
 		return r;
 	}
-	r = job_apply(w->image->reader, w->target, &pump, &w->stats, e);
+	r = job_apply(w->chain->reader, w->target, &pump, &w->stats, e);
 	if (!r && o->read_back && !w->stats.stopped)
 		r = verify(w, pump, e);
 	progress_clear(progress);
@@ -494,7 +578,7 @@ int main(int argc, char **argv)
 	verify_free(&w.differences);
 	progress_free(progress);
 	target_free(w.target);
-	image_free(w.image);
+	chain_free(w.chain);
 	free(o.search);
 	return status;
 }

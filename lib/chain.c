@@ -1,7 +1,12 @@
 /* See chain.h. */
 #include "chain.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+/* --- layers on top of each other ----------------------------------------------------------------- */
 
 struct layer {
 	struct reader *reader;
@@ -15,16 +20,27 @@ struct merge {
 	struct layer layer[]; /* newest first */
 };
 
+static int pull(struct layer *l, uint64_t size, struct err *e)
+{
+	int got = reader_next(l->reader, &l->run, e);
+
+	if (got < 0)
+		return got;
+	if (!got || l->run.off >= size)
+		l->run = (struct run){0};
+	l->run.len = min_u64(l->run.len, size - l->run.off);
+	l->run.layer = l->reader->layer;
+	return 0;
+}
+
 /* Makes l->run begin at or behind `from`. */
-static int advance(struct layer *l, uint64_t from, struct err *e)
+static int advance(struct layer *l, uint64_t from, uint64_t size, struct err *e)
 {
 	while (l->run.len && l->run.off + l->run.len <= from) {
-		int got = reader_next(l->reader, &l->run, e);
+		int r = pull(l, size, e);
 
-		if (got < 0)
-			return got;
-		if (!got)
-			l->run = (struct run){0};
+		if (r < 0)
+			return r;
 	}
 	if (l->run.len && l->run.off < from)
 		run_trim_front(&l->run, from - l->run.off);
@@ -39,11 +55,9 @@ static int merge_next(struct reader *reader, struct run *run, struct err *e)
 	int r;
 
 	for (size_t i = 0; !m->primed && i < m->n; i++) {
-		r = reader_next(m->layer[i].reader, &m->layer[i].run, e);
+		r = pull(&m->layer[i], reader->size, e);
 		if (r < 0)
 			return r;
-		if (!r)
-			m->layer[i].run = (struct run){0};
 	}
 	m->primed = true;
 	for (size_t i = 0; i < m->n; i++) /* the lowest offset; ties go to the newest */
@@ -59,7 +73,7 @@ static int merge_next(struct reader *reader, struct run *run, struct err *e)
 			end = min_u64(end, m->layer[i].run.off);
 	run->len = end - run->off;
 	for (size_t i = 0; i < m->n; i++) {
-		r = advance(&m->layer[i], end, e);
+		r = advance(&m->layer[i], end, reader->size, e);
 		if (r < 0)
 			return r;
 	}
@@ -92,13 +106,12 @@ static const struct reader_ops merge_ops = {
 	.free = merge_free,
 };
 
-int merge_new(struct reader **out, struct reader *const *layers, size_t n, struct err *e)
+int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint64_t size,
+	      struct err *e)
 {
 	struct merge *m = calloc(1, sizeof(*m) + n * sizeof(m->layer[0]));
-	uint64_t size = 0;
 
 	for (size_t i = 0; i < n; i++) {
-		size = max_u64(size, layers[i]->size);
 		if (m)
 			m->layer[i].reader = layers[i];
 		else
@@ -111,6 +124,8 @@ int merge_new(struct reader **out, struct reader *const *layers, size_t n, struc
 	*out = &m->reader;
 	return 0;
 }
+
+/* --- nothing more beneath ------------------------------------------------------------------------ */
 
 struct fill {
 	struct reader reader;
@@ -140,7 +155,8 @@ static int fill_next(struct reader *reader, struct run *run, struct err *e)
 	} else {
 		uint64_t end = f->run.len ? f->run.off : reader->size;
 
-		*run = (struct run){.off = f->at, .len = end - f->at, .kind = RUN_ZERO};
+		*run = (struct run){
+			.off = f->at, .len = end - f->at, .kind = RUN_ZERO, .layer = LAYER_NONE};
 		if (!run->len)
 			return 0;
 	}
@@ -184,4 +200,274 @@ int fill_new(struct reader **out, struct reader *child, struct err *e)
 	reader_init(&f->reader, &fill_ops, child->name, child->size);
 	*out = &f->reader;
 	return 0;
+}
+
+/* --- the images ---------------------------------------------------------------------------------- */
+
+static struct image *lowest(const struct chain *c)
+{
+	return c->link[c->links - 1];
+}
+
+/* Whether one of the links was opened from this file. */
+static const struct image *link_of(const struct chain *c, const struct stat *st)
+{
+	for (size_t i = 0; i < c->links; i++) {
+		const struct stat *its = &c->link[i]->file[0].st;
+
+		if (its->st_dev == st->st_dev && its->st_ino == st->st_ino)
+			return c->link[i];
+	}
+	return NULL;
+}
+
+/* by_hand: the user says that it is the parent, not the child. */
+static int check_cid(const struct image *child, const struct image *parent, bool by_hand,
+		     const struct chain_opts *o, struct err *e)
+{
+	const struct descriptor *c = child->descriptor, *p = parent->descriptor;
+	char cid[32] = "no CID";
+
+	if (parent->raw || !c)
+		return 0;
+	if (!descriptor_has_parent(c))
+		return warning(e, "%s: says that it has no parent, but is put on top of %s",
+			       child->name, parent->name);
+	if (p && p->has_cid) {
+		if (p->cid == c->parent_cid)
+			return 0;
+		snprintf(cid, sizeof(cid), "CID %08" PRIx32, p->cid);
+	} else if (by_hand) {
+		return 0;
+	}
+	if (o->force_cid)
+		return warning(e, "%s: its parent has CID %08" PRIx32 ", but %s has %s: what %s does "
+				  "not hold may be wrong", child->name, c->parent_cid, parent->name,
+			       cid, child->name);
+	return fail(e, ESTALE,
+		    "%s: its parent has CID %08" PRIx32 ", but %s has %s: it is another disk, or was "
+		    "written to since, and what %s does not hold may be wrong (--force=cid goes on)",
+		    child->name, c->parent_cid, parent->name, cid, child->name);
+}
+
+/* VMware has all links of one size. Where they are not QEMU's reading is taken: zeros behind the end
+ * of a smaller parent. A larger one would lose its end, which nobody can have meant. */
+static int check_size(const struct image *child, const struct image *parent,
+		      const struct chain_opts *o, struct err *e)
+{
+	const uint64_t has = child->size / SECTOR, below = parent->size / SECTOR;
+
+	if (has > below)
+		return warning(e, "%s: has %" PRIu64 " sectors, its parent %s only %" PRIu64
+				  ": what lies behind is zeros", child->name, has, parent->name,
+			       below);
+	if (has == below || parent->raw) /* a device is rounded up */
+		return 0;
+	if (o->force_size)
+		return warning(e, "%s: has %" PRIu64 " sectors, its parent %s %" PRIu64
+				  ": the end of that is cut off", child->name, has, parent->name,
+			       below);
+	return fail(e, EBADMSG,
+		    "%s: has only %" PRIu64 " sectors, its parent %s %" PRIu64
+		    " (--force=size cuts the end off)",
+		    child->name, has, parent->name, below);
+}
+
+/* Takes m over, also when it fails. */
+static int push(struct chain *c, struct image *m, const struct chain_opts *o, struct err *e)
+{
+	int r = 0;
+
+	if (c->links) {
+		r = check_cid(lowest(c), m, !c->named, o, e);
+		if (!r)
+			r = check_size(lowest(c), m, o, e);
+	}
+	if (r < 0) {
+		image_free(m);
+		return r;
+	}
+	c->link[c->links++] = m;
+	return 0;
+}
+
+/* Opens one place where the parent may be. */
+static int try_parent(struct chain *c, struct source *src, const char *path,
+		      const struct chain_opts *o, struct err *e)
+{
+	const struct image *child = lowest(c), *known = link_of(c, &src->st);
+	struct image *m;
+	int r;
+
+	if (known) {
+		r = fail(e, ELOOP, "%s: its parent %s is %s: the chain goes in a circle",
+			 child->name, src->name,
+			 known == child ? "the same file" : "one of its own children");
+		source_free(src);
+		return r;
+	}
+	r = image_from(&m, src, path, &o->image, e);
+	return r < 0 ? r : push(c, m, o, e);
+}
+
+/* The parent that the lowest link names is the first file, of those where it may be, that fits. */
+static int find_parent(struct chain *c, const struct chain_opts *o, struct err *e)
+{
+	const struct image *child = lowest(c);
+	const struct descriptor *d = child->descriptor;
+	struct err first = {.set = false};
+	struct source *src;
+	struct lookup l;
+	char *path;
+	int r, code = ENOENT;
+
+	if (!d->parent_hint)
+		return fail(e, ENOENT,
+			    "%s: has a parent (CID %08" PRIx32
+			    "), but does not name it (no parentFileNameHint); --base can",
+			    child->name, d->parent_cid);
+	if (c->links == CHAIN_MAX)
+		return fail(e, EFBIG, "%s: the chain has more than %u images", child->name,
+			    CHAIN_MAX);
+	r = lookup_begin(&l, child->path, child->name, d->parent_hint, &o->image.lookup, e);
+	while (!r) {
+		struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
+
+		r = lookup_next(&l, &src, &path, &mine);
+		if (r > 0) {
+			r = try_parent(c, src, path, o, &mine);
+			free(path);
+			if (!r) {
+				lookup_end(&l);
+				return 0;
+			}
+		} else if (!r) {
+			break;
+		}
+		if (!first.set) {
+			first = mine;
+			code = -r;
+		}
+		r = 0;
+	}
+	if (!r && first.set)
+		r = fail(e, code, "%s", first.msg);
+	else if (!r)
+		r = fail(e, ENOENT,
+			 "%s: its parent (CID %08" PRIx32 ") is not there: %s; --search DIR says where "
+			 "else to look",
+			 child->name, d->parent_cid, l.shown);
+	lookup_end(&l);
+	return r;
+}
+
+/* What lies beneath the images named. */
+static int find_parents(struct chain *c, const struct chain_opts *o, struct err *e)
+{
+	for (;;) {
+		const struct image *m = lowest(c);
+		int r;
+
+		if (m->raw || (m->descriptor && !descriptor_has_parent(m->descriptor)))
+			return 0;
+		if (!m->descriptor)
+			return fail(e, ENODATA,
+				    "%s: has no descriptor, so what lies beneath it is not known; "
+				    "--base can say it", m->name);
+		r = find_parent(c, o, e);
+		if (r < 0)
+			return r;
+	}
+}
+
+int chain_open(struct chain **out, const char *const *path, size_t n, const struct chain_opts *o,
+	       struct err *e)
+{
+	struct chain *c = calloc(1, sizeof(*c));
+	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
+	struct image *m;
+	int r = 0;
+
+	if (c)
+		c->link = calloc(CHAIN_MAX, sizeof(*c->link));
+	if (!c || !c->link)
+		r = fail(e, ENOMEM, "out of memory");
+	else if (n > CHAIN_MAX - 1)
+		r = fail(e, EFBIG, "%zu images are more than %u", n, CHAIN_MAX - 1);
+	while (!r && n--) {
+		r = image_open(&m, path[n], &o->image, e);
+		if (!r && link_of(c, &m->file[0].st)) {
+			r = fail(e, EINVAL, "%s: is named twice", m->name);
+			image_free(m);
+		} else if (!r) {
+			r = push(c, m, o, e);
+		}
+	}
+	if (!r && o->base) {
+		r = image_open_base(&m, o->base, &o->image, e);
+		if (!r)
+			r = push(c, m, o, e);
+	}
+	if (r < 0) {
+		chain_free(c);
+		return r;
+	}
+	c->named = c->links;
+	r = o->parents ? find_parents(c, o, &mine) : 0;
+	if (r < 0) {
+		c->lacks_code = -r;
+		c->lacks = strdup(mine.msg);
+		if (!c->lacks) {
+			chain_free(c);
+			return fail(e, ENOMEM, "out of memory");
+		}
+	}
+	*out = c;
+	return 0;
+}
+
+int chain_read(struct chain *c, size_t n, bool whole, struct err *e)
+{
+	struct reader *layer[2 * CHAIN_MAX];
+	size_t layers = 0;
+	int r = 0;
+
+	for (size_t i = 0; !r && i < n; i++) {
+		struct image *m = c->link[i];
+		uint64_t below = i + 1 < c->links ? c->link[i + 1]->size : m->size;
+
+		layer[layers++] = m->reader;
+		m->reader->layer = (unsigned)i;
+		m->reader = NULL;
+		if (below < m->size) {
+			r = zero_open(&layer[layers], m->name, below, m->size, e);
+			if (!r)
+				layer[layers++]->layer = (unsigned)i;
+		}
+	}
+	if (r < 0) {
+		while (layers)
+			reader_free(layer[--layers]);
+		return r;
+	}
+	if (layers == 1) {
+		c->reader = layer[0];
+	} else {
+		r = merge_new(&c->reader, layer, layers, c->link[0]->size, e);
+		if (r < 0)
+			return r;
+	}
+	return whole ? fill_new(&c->reader, c->reader, e) : 0;
+}
+
+void chain_free(struct chain *c)
+{
+	if (!c)
+		return;
+	reader_free(c->reader);
+	for (size_t i = 0; i < c->links; i++)
+		image_free(c->link[i]);
+	free(c->link);
+	free(c->lacks);
+	free(c);
 }

@@ -1,15 +1,52 @@
 /*
- * Room 3: readers made of readers: layers on top of each other, and gaps that read as zeros. Knows
- * runs; must not know formats, targets or rings.
+ * Room 3: images on top of each other. Finds the parents that descriptors name, checks that they are
+ * the right ones, and makes one reader of them all: layers, of which the newest wins, and gaps that
+ * read as zeros. Must not know targets or rings.
  */
 #ifndef CHAIN_H
 #define CHAIN_H
 
-#include "run.h"
+#include "image.h"
 
-/* Layers, newest first: where they overlap the newest wins, and each byte is given once. Takes the
- * layers over (not the array), also when it fails. O(n) memory. -ENOMEM. */
-int merge_new(struct reader **out, struct reader *const *layers, size_t n, struct err *e);
+#define CHAIN_MAX 255u /* images in a chain; ESXi goes to 32 */
+
+struct chain {
+	struct image **link;   /* newest first; owned */
+	size_t links;
+	size_t named;          /* the newest ones: those that were named, and base; below come parents */
+	/* Why nothing is known of what lies beneath the lowest link, a whole message; NULL when nothing
+	 * does, or nobody asked. code: positive, ENOENT for a parent that is not there. */
+	char *lacks;
+	int lacks_code;
+	struct reader *reader; /* owned; NULL before chain_read() */
+};
+
+struct chain_opts {
+	struct image_opts image;
+	bool parents;          /* look for what lies beneath the images named */
+	const char *base;      /* this lies beneath them: a raw file, device, or VMDK; NULL: see their
+				* descriptors */
+	bool force_cid, force_size;
+};
+
+/*
+ * Opens the n images, oldest first, and what lies beneath them. Where two images are known to be
+ * child and parent their CIDs have to agree, and a child is not smaller than its parent. -errno for
+ * the images named and for base; see chain->lacks for what their descriptors say.
+ */
+int chain_open(struct chain **out, const char *const *path, size_t n, const struct chain_opts *o,
+	       struct err *e);
+/* Makes chain->reader of the newest n > 0 links, whose own readers it takes over; `whole`: gaps read
+ * as zeros. Runs carry the number of their link as layer. -ENOMEM. */
+int chain_read(struct chain *c, size_t n, bool whole, struct err *e);
+/* NULL-safe. */
+void chain_free(struct chain *c);
+
+/* Layers, newest first, of a disk of `size` bytes (what they have beyond is dropped): where they
+ * overlap the newest wins, and each byte is given once. Runs carry the layer->layer they are of.
+ * Takes the layers over (not the array), also when it fails. O(n) memory. -ENOMEM. */
+int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint64_t size,
+	      struct err *e);
 /* Gaps become zeros: right only when child is all there is beneath. Takes child over, also when it
  * fails. -ENOMEM. */
 int fill_new(struct reader **out, struct reader *child, struct err *e);

@@ -10,7 +10,8 @@ struct flat {
 	struct reader reader;
 	struct source *src; /* owned; NULL: zeros */
 	uint64_t from;      /* position of guest byte 0 */
-	uint64_t at;        /* guest bytes given so far */
+	uint64_t first;     /* guest byte that is given first */
+	uint64_t at;        /* guest byte that is given next */
 };
 
 static int flat_next(struct reader *reader, struct run *run, struct err *e)
@@ -39,8 +40,10 @@ static int flat_next(struct reader *reader, struct run *run, struct err *e)
 
 static int flat_rewind(struct reader *reader, struct err *e)
 {
+	struct flat *f = container_of(reader, struct flat, reader);
+
 	(void)e;
-	container_of(reader, struct flat, reader)->at = 0;
+	f->at = f->first;
 	return 0;
 }
 
@@ -82,7 +85,12 @@ int flat_open(struct reader **out, struct source *src, uint64_t at, uint64_t siz
 	return flat_new(out, src, src->name, at, size, e);
 }
 
-int zero_open(struct reader **out, const char *name, uint64_t size, struct err *e)
+int zero_open(struct reader **out, const char *name, uint64_t from, uint64_t size, struct err *e)
 {
-	return flat_new(out, NULL, name, 0, size, e);
+	int r = flat_new(out, NULL, name, 0, size, e);
+
+	if (!r)
+		container_of(*out, struct flat, reader)->at =
+			container_of(*out, struct flat, reader)->first = from;
+	return r;
 }

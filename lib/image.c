@@ -332,7 +332,7 @@ static int open_listed(struct image *m, struct reader **r, const char *path,
 	int rc;
 
 	if (x->type == EXTENT_ZERO)
-		return zero_open(r, m->name, size, e);
+		return zero_open(r, m->name, 0, size, e);
 	while (types[t].type != x->type)
 		t++;
 	rc = open_named(m, &src, path, x, o, e);
@@ -350,15 +350,13 @@ static int open_listed(struct image *m, struct reader **r, const char *path,
 	return rc;
 }
 
-static int open_descriptor(struct image *m, const char *path, struct source *src,
-			   const struct image_opts *o, struct err *e)
+static int open_extents(struct image *m, const char *path, const struct image_opts *o,
+			struct err *e)
 {
 	struct sides *s;
 	uint64_t at = 0;
-	int r = read_descriptor(m, src, 0, src->size, false, e);
+	int r;
 
-	if (r < 0)
-		return r;
 	s = sides_new(m->name, m->descriptor->extents);
 	if (!s)
 		return fail(e, ENOMEM, "out of memory");
@@ -376,6 +374,23 @@ static int open_descriptor(struct image *m, const char *path, struct source *src
 	if (!m->facts.format)
 		m->facts = (struct format_facts){.format = "zeros", .grain = SECTOR};
 	return 0;
+}
+
+static int open_descriptor(struct image *m, const char *path, struct source *src,
+			   const struct image_opts *o, struct err *e)
+{
+	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
+	int r = read_descriptor(m, src, 0, src->size, false, e);
+
+	if (r < 0)
+		return r;
+	r = open_extents(m, path, o, &mine);
+	if (r == -ENOENT && o->base_unread && !descriptor_has_parent(m->descriptor)) {
+		reader_free(m->reader);
+		m->reader = NULL;
+		return 0;
+	}
+	return r < 0 ? fail(e, -r, "%s", mine.msg) : 0;
 }
 
 static int image_new(struct image **out, const char *path, const struct source *src,
@@ -400,7 +415,7 @@ static int image_done(struct image **out, struct image *m, struct source *src, i
 		image_free(m);
 		return r;
 	}
-	m->size = m->reader->size;
+	m->size = m->reader ? m->reader->size : m->descriptor->sectors * SECTOR;
 	*out = m;
 	return 0;
 }
@@ -474,6 +489,7 @@ int image_open_base(struct image **out, const char *path, const struct image_opt
 		r = flat_open(&m->reader, src, 0, src->size, e);
 	if (!r) {
 		m->facts = (struct format_facts){.format = "raw", .grain = SECTOR};
+		m->raw = true;
 		src = NULL;
 	}
 	return image_done(out, m, src, r);

@@ -15,9 +15,10 @@ struct image_file { /* one that was opened */
 };
 
 struct image {
-	struct reader *reader;         /* owned; NULL once a chain has taken it */
+	struct reader *reader;         /* owned; NULL once a chain has taken it, and see below */
 	uint64_t size;                 /* of the disk, bytes */
 	struct format_facts facts;     /* of the first extent that is no zeros */
+	bool raw;                      /* no VMDK, but a raw disk beneath one */
 	struct descriptor *descriptor; /* owned; NULL where there is none */
 	char *name;                    /* printable; owned */
 	char *path;                    /* as it was opened; owned */
@@ -30,6 +31,8 @@ struct image_opts {
 	struct lookup_opts lookup;
 	bool placed;               /* an extent without descriptor belongs at `offset`, bytes */
 	uint64_t offset;
+	bool base_unread;          /* where files of a disk without parent are missing it has no reader,
+				    * which is no failure: nobody will read it */
 };
 
 /* -EBADMSG damaged, -ENOTSUP known and not read, or -errno. */

@@ -22,7 +22,8 @@ int job_apply(struct reader *r, struct target *t, const struct pump_opts *o,
 
 struct difference {
 	uint64_t off, len; /* bytes; from the first that differs to the last */
-	const char *from;  /* the file that the expected bytes come from; NULL: they are zeros */
+	unsigned layer;    /* where the expected bytes come from, see struct run */
+	bool zero;         /* they are zeros */
 	uint64_t before, behind; /* equal bytes to the ends of the piece that was compared */
 };
 
@@ -35,8 +36,7 @@ struct verify_result {
 			     * image is neither */
 };
 
-/* Compares the target with the runs; writes nothing. 0 also where they differ, or -errno. Names in v
- * live as long as the reader. */
+/* Compares the target with the runs; writes nothing. 0 also where they differ, or -errno. */
 int job_verify(struct reader *r, struct target *t, const struct pump_opts *o,
 	       struct verify_result *v, struct pump_stats *stats, struct err *e);
 void verify_free(struct verify_result *v);

@@ -84,7 +84,9 @@ static bool find_place(const struct lookup *l, size_t step, struct place *p)
 
 static char *place_path(const struct place *p)
 {
-	return p->dir ? join(p->dir, p->dir_len, p->file) : strdup(p->file);
+	bool here = p->dir_len == 1 && p->dir && p->dir[0] == '.' && strcmp(p->file, "-");
+
+	return p->dir && !here ? join(p->dir, p->dir_len, p->file) : strdup(p->file);
 }
 
 /* 1 opened, 0 not there, -errno. */

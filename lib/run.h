@@ -10,11 +10,14 @@
 
 struct reader;
 
+#define LAYER_NONE UINT32_MAX
+
 struct run { /* guest bytes [off, off+len) */
 	uint64_t off, len;
 	uint64_t pos;  /* RAW: where the bytes lie in src; PACKED: the leaf's own mark */
 	uint64_t skip; /* PACKED: where the bytes lie among the unpacked ones of the leaf */
 	enum run_kind { RUN_RAW, RUN_PACKED, RUN_ZERO } kind;
+	unsigned layer;      /* of a chain, 0 the newest; LAYER_NONE: a gap that reads as zeros */
 	struct source *src;  /* RAW: anyone may read them */
 	struct reader *leaf; /* PACKED: only this reader can unpack them */
 };
@@ -33,6 +36,7 @@ struct reader {
 	const struct reader_ops *ops;
 	const char *name; /* printable; for messages; lives as long as the reader */
 	uint64_t size;    /* of the disk */
+	unsigned layer;   /* what a merge calls its runs */
 	uint64_t at;      /* the gate: where the last run ended */
 	bool ended;
 };
@@ -64,7 +68,7 @@ static inline void run_trim_front(struct run *run, uint64_t n)
 /* Whether b goes on exactly where a ends, in the guest and in the source. */
 static inline bool run_joins(const struct run *a, const struct run *b)
 {
-	if (a->kind != b->kind || a->off + a->len != b->off)
+	if (a->kind != b->kind || a->layer != b->layer || a->off + a->len != b->off)
 		return false;
 	return a->kind == RUN_ZERO ||
 	       (a->kind == RUN_RAW && a->src == b->src && a->pos + a->len == b->pos);

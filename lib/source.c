@@ -153,7 +153,11 @@ int source_open_beneath(struct source **out, const char *dir, const char *file, 
 	int fd = open_beneath(dir, file), r;
 	char *path;
 
-	if (asprintf(&path, "%s/%s", strcmp(dir, "/") ? dir : "", file) < 0) {
+	if (!strcmp(dir, ".") || !strcmp(dir, "/"))
+		r = asprintf(&path, "%s%s", *dir == '/' ? dir : "", file);
+	else
+		r = asprintf(&path, "%s/%s", dir, file);
+	if (r < 0) {
 		if (fd >= 0)
 			close(fd);
 		return fail(e, ENOMEM, "out of memory");

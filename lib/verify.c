@@ -37,7 +37,7 @@ static void settle(struct verify_result *v)
 		uint64_t gap = d->off - (last->off + last->len);
 
 		if (gap <= EQUAL_MAX && gap == last->behind + d->before &&
-		    last->from == d->from) {
+		    last->layer == d->layer && last->zero == d->zero) {
 			last->len += gap + d->len;
 			last->behind = d->behind;
 			v->bytes += gap;
@@ -91,9 +91,6 @@ static uint64_t next_difference(const uint8_t *a, const uint8_t *b, uint64_t i, 
 static int compare(struct verify *w, const struct run *run, const uint8_t *old, const uint8_t *data,
 		   struct err *e)
 {
-	const char *from = run->kind == RUN_PACKED ? run->leaf->name
-			   : run->src		   ? run->src->name
-						   : NULL;
 	uint64_t begin = next_difference(old, data, 0, run->len), last = begin;
 	int r = 0;
 
@@ -107,7 +104,8 @@ static int compare(struct verify *w, const struct run *run, const uint8_t *old, 
 		r = differs(w,
 			    &(struct difference){.off = run->off + begin,
 						 .len = last + 1 - begin,
-						 .from = from,
+						 .layer = run->layer,
+						 .zero = run->kind == RUN_ZERO,
 						 .before = begin,
 						 .behind = run->len - last - 1},
 			    e);

@@ -104,8 +104,14 @@ repaired() {
 	refused 'needed'
 	run --separate-stderr vs delta.vmdk
 	refused 'needed'
-	run --separate-stderr vs a b c
-	refused '3 names'
+	run --separate-stderr vs --chain --full a b
+	refused 'exclude'
+	run --separate-stderr vs --base c a b
+	refused 'base'
+	run --separate-stderr vs --search= a b
+	refused 'search'
+	run --separate-stderr vs --offset 1 a b c
+	refused 'one extent'
 	run --separate-stderr vs --nonsense a b
 	refused 'nonsense'
 	run --separate-stderr vs -Z a b

@@ -109,3 +109,37 @@ sum() {
 	line=$(sha256sum <"$1") || return
 	echo "${line%% *}"
 }
+
+# descriptor FILE CID PARENTCID TYPE HINT LINE...: a text descriptor as ESXi writes it; a base has no
+# HINT, and ffffffff for PARENTCID.
+descriptor() {
+	local file=$1 cid=$2 parent=$3 type=$4 hint=$5
+
+	shift 5
+	{
+		printf '%s\n' '# Disk DescriptorFile' version=1 'encoding="UTF-8"' "CID=$cid" \
+			"parentCID=$parent" "createType=\"$type\""
+		[ -z "$hint" ] || printf 'parentFileNameHint="%s"\n' "$hint"
+		printf '%s\n' '# Extent description' "$@" '' '# The Disk Data Base ' '#DDB' '' \
+			"ddb.longContentID = \"4b98b55ba6a6bc2e8fd6eb36$cid\""
+	} >"$file"
+}
+
+# esx_chain SECTORS DELTAS: host.vmdk and host-flat.vmdk as a base, host-000001.vmdk with its -delta and
+# so on above it; host-N.raw is what the disk with N deltas holds.
+esx_chain() {
+	local i delta before=host.vmdk
+
+	"$MKVMDK" pattern host-flat.vmdk "$1" 1
+	descriptor host.vmdk 10000000 ffffffff vmfs '' "RW $1 VMFS \"host-flat.vmdk\""
+	cp host-flat.vmdk host-0.raw
+	for ((i = 1; i <= $2; i++)); do
+		delta=$(printf 'host-%06d' "$i")
+		cp "host-$((i - 1)).raw" "host-$i.raw"
+		"$MKVMDK" cowd "$delta-delta.vmdk" capacity="$1" alloc=runs:20:1:9 zero=runs:4:1:9 \
+			seed="$((i + 1))" apply="host-$i.raw"
+		descriptor "$delta.vmdk" "1000000$i" "1000000$((i - 1))" vmfsSparse "$before" \
+			"RW $1 VMFSSPARSE \"$delta-delta.vmdk\""
+		before=$delta.vmdk
+	done
+}

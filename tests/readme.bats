@@ -22,12 +22,13 @@ setup() {
 
 @test "README: every vmdksync command line of the examples works" {
 	capacity=2048
-	"$MKVMDK" pattern base.raw $capacity
-	"$MKVMDK" cowd host-000001-delta.vmdk capacity=$capacity alloc=random:50 seed=3
-	cp base.raw vm-hda.raw
+	esx_chain $capacity 2
+	cp host-0.raw vm-hda.raw
 	n=0
 	while read -r line; do
-		rm -f changes.raw
+		case $line in
+		*--create*) rm -f changes.raw whole.raw ;;
+		esac
 		read -ra words <<<"${line//\/dev\/vg0\/vm-hda/vm-hda.raw}"
 		run -0 "$VMDKSYNC" "${words[@]:1}"
 		n=$((n + 1))

@@ -7,9 +7,9 @@ recipes() {
 	cat <<-'END'
 	cowd      cowd capacity=20485 alloc=runs:60:1:90 zero=runs:20:1:300 layout=random
 	single    cowd capacity=40961 alloc=every:7
-	hosted    hosted capacity=40965 alloc=runs:30:1:4+last zero=random:60 layout=random
+	hosted    hosted capacity=40965 alloc=runs:30:1:4+last zero=random:60 layout=random parentcid=1
 	sesparse  sesparse capacity=40960 alloc=runs:30:1:90 zero=runs:9:1:70 unmapped=runs:9:1:70
-	stream    stream capacity=40965 alloc=runs:30:1:4+last
+	stream    stream capacity=40965 alloc=runs:30:1:4+last parentcid=1
 	END
 }
 
@@ -91,7 +91,7 @@ one_byte() {
 			run -1 --separate-stderr vs --verify delta target
 			[[ $output == "target: bytes $at to $at differ (1 from sector $((at / 512)) on); expected: "* ]]
 			listed=${output#*expected: }
-			[ "$listed" = delta ] || [ "$listed" = zeros ]
+			[ "$listed" = delta ] || [ "$listed" = 'zeros of delta' ]
 			[[ $stderr == *"target: DIFFERENT from delta: 1 ranges, 1 bytes (1 bytes)" ]]
 			run -1 vs --verify --no-uring delta target
 		fi
