@@ -256,7 +256,7 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 			  ? m->descriptor->extent[0].sectors * SECTOR
 			  : r->size);
 	m->reader = &s->reader;
-	if (s->reader.size > POS_LIMIT || s->reader.size < r->size)
+	if (s->reader.size > POS_LIMIT) /* both below POS_LIMIT, their sum is no wrap */
 		return fail(e, EFBIG, "%s: --offset %" PRIu64 " is too far out", m->name, o->offset);
 	return 0;
 }
@@ -341,7 +341,13 @@ static int open_listed(struct image *m, struct reader **r, const char *path,
 	if (!rc && types[t].open)
 		rc = open_sparse_extent(m, r, &src, x, types[t].open, types[t].word, o, e);
 	else if (!rc) {
-		rc = flat_open(r, src, x->offset * SECTOR, size, e);
+		if (src->size / SECTOR < x->offset || src->size - x->offset * SECTOR < size)
+			rc = fail(e, EBADMSG,
+				  "%s: line %u: %s has %" PRIu64 " bytes, the line needs %" PRIu64
+				  " to %" PRIu64, m->name, x->line, src->name, src->size,
+				  x->offset * SECTOR, x->offset * SECTOR + size);
+		else
+			rc = flat_open(r, src, x->offset * SECTOR, size, e);
 		if (!rc && !m->facts.format)
 			m->facts = (struct format_facts){.format = "flat", .grain = SECTOR};
 	}
