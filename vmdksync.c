@@ -43,6 +43,8 @@ struct options {
 	int progress;	     /* -1: where stderr is a terminal */
 	int verbose;
 	unsigned force;
+	const char *undo; /* file of the old bytes; NULL: none */
+	bool undo_append;
 	const char **search;
 	size_t searches;
 	bool placed;
@@ -73,6 +75,9 @@ static const char usage[] =
     "      --verify        compare TARGET with the disk of IMAGE; write nothing\n"
     "      --max-ranges=N  list at most N differences (20)\n"
     "      --read-back     after writing: read from the disk again, and compare\n"
+    "      --undo=FILE     save in FILE, a new VMDK, what is overwritten, first;\n"
+    "                      'vmdksync FILE TARGET' brings it back, also after a crash\n"
+    "      --undo-append   go on with such a FILE after a crash\n"
     "      --dry-run       check everything, say what would be written, write nothing\n"
     "      --create        make TARGET, a new sparse file of the disk's size\n"
     "      --strict        refuse what is only odd (warnings become errors)\n"
@@ -181,11 +186,15 @@ static void parse(struct options *o, int argc, char **argv)
 		FULL,
 		BASE,
 		CONFINE,
+		UNDO,
+		UNDO_APPEND,
 	};
 	static const struct option longs[] = {
 		{"verify", no_argument, NULL, VERIFY},
 		{"max-ranges", required_argument, NULL, MAX_RANGES},
 		{"read-back", no_argument, NULL, READ_BACK},
+		{"undo", required_argument, NULL, UNDO},
+		{"undo-append", no_argument, NULL, UNDO_APPEND},
 		{"dry-run", no_argument, NULL, DRY_RUN},
 		{"create", no_argument, NULL, CREATE},
 		{"strict", no_argument, NULL, STRICT},
@@ -220,6 +229,12 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case READ_BACK:
 			o->read_back = true;
+			break;
+		case UNDO:
+			o->undo = optarg;
+			break;
+		case UNDO_APPEND:
+			o->undo_append = true;
 			break;
 		case DRY_RUN:
 			o->dry_run = true;
@@ -282,6 +297,11 @@ static void parse(struct options *o, int argc, char **argv)
 	if (o->verify && (o->dry_run || o->create || o->read_back))
 		bad_usage("--verify writes nothing: --dry-run, --create and --read-back have no "
 			  "place beside it");
+	if (o->undo_append && !o->undo)
+		bad_usage("--undo-append goes on with the log that --undo=FILE names");
+	if (o->undo && (o->verify || o->create))
+		bad_usage("--undo is for a target that is overwritten: %s has no place beside it",
+			  o->verify ? "--verify" : "--create");
 	if (argc - optind < 2)
 		bad_usage("a DELTA and a TARGET are needed");
 	if (o->chain && o->full)
@@ -308,6 +328,7 @@ struct work {
 	const struct options *o;
 	struct chain *chain;
 	struct target *target;
+	struct undo *undo;
 	struct totals totals;
 	struct pump_stats stats;
 	struct verify_result differences;
@@ -491,6 +512,58 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	return r < 0 ? r : job_scan(c->reader, pump, &w->totals, e);
 }
 
+/* The log must be none of the files we work on; a name that is new is. */
+static int check_undo(struct work *w, struct err *e)
+{
+	const char *name = shown(w->o->undo);
+	struct stat st, target;
+
+	if (lstat(w->o->undo, &st) < 0)
+		return 0; /* undo_open() says more */
+	if (fstat(w->target->fd, &target) < 0 ||
+	    (stat(w->o->undo, &st) < 0 && w->o->undo_append))
+		return fail(e, errno, "%s: %s", name, strerror(errno));
+	if ((st.st_dev == target.st_dev && st.st_ino == target.st_ino) ||
+	    (S_ISBLK(st.st_mode) && S_ISBLK(target.st_mode) && st.st_rdev == target.st_rdev))
+		return fail(e, EINVAL, "%s: is the target, and cannot be the undo log", name);
+	for (size_t i = 0; i < w->chain->links; i++)
+		for (size_t k = 0; k < w->chain->link[i]->files; k++) {
+			const struct image_file *f = &w->chain->link[i]->file[k];
+
+			if (st.st_dev == f->st.st_dev && st.st_ino == f->st.st_ino)
+				return fail(e, EINVAL,
+					    "%s: is one of the inputs (%s), and cannot be the undo log",
+					    name, f->name);
+		}
+	return w->o->undo_append
+		       ? 0
+		       : fail(e, EEXIST,
+			      "%s: exists already; an undo log is a new file (--undo-append goes on "
+			      "with one that was not finished)", name);
+}
+
+static int open_undo(struct work *w, struct err *e)
+{
+	const struct undo_opts opts = {.append = w->o->undo_append, .mode = 0600};
+	int r = check_undo(w, e);
+
+	if (r < 0 || w->o->dry_run)
+		return r;
+	return undo_open(&w->undo, w->o->undo, w->chain->reader->size, &opts, e);
+}
+
+/* What a user does when it went wrong. */
+static void say_next_step(const struct work *w)
+{
+	if (w->undo)
+		fprintf(stderr,
+			"; running again with --undo-append is safe, and 'vmdksync %s %s' brings "
+			"back what was there\n",
+			shown(w->o->undo), w->target->name);
+	else
+		fprintf(stderr, "; running again is safe\n");
+}
+
 static int run(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
@@ -502,6 +575,8 @@ static int run(struct work *w, struct err *e)
 	r = open_chain(w, &pump, e);
 	if (!r)
 		r = open_target(w, e);
+	if (!r && o->undo)
+		r = open_undo(w, e);
 	if (r < 0)
 		return r;
 	if (o->verbose || o->dry_run) {
@@ -520,7 +595,7 @@ static int run(struct work *w, struct err *e)
 		progress_clear(progress);
 		return r;
 	}
-	r = job_apply(w->chain->reader, w->target, &pump, &w->stats, e);
+	r = job_apply(w->chain->reader, w->target, &pump, w->undo, &w->stats, e);
 	if (!r && o->read_back && !w->stats.stopped)
 		r = verify(w, pump, e);
 	progress_clear(progress);
@@ -547,7 +622,8 @@ int main(int argc, char **argv)
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGHUP, &act, NULL);
-	signal(SIGPIPE, SIG_IGN);
+	act.sa_flags = 0; /* and what we say about it may bring the next */
+	sigaction(SIGPIPE, &act, NULL);
 	signal(SIGXFSZ, SIG_IGN);
 
 	r = run(&w, &e);
@@ -561,13 +637,13 @@ int main(int argc, char **argv)
 			"vmdksync: %s: stopped by a signal after %" PRIu64 " of %" PRIu64
 			" bytes were compared\n",
 			w.target->name, w.done, w.totals.data + w.totals.zero);
-	else if (w.stats.stopped || (r < 0 && w.stats.begun))
+	else if (w.stats.stopped || (r < 0 && w.stats.begun)) {
 		fprintf(stderr,
-			"vmdksync: %s: %s after %" PRIu64 " of %" PRIu64
-			" bytes; running again is safe\n",
+			"vmdksync: %s: %s after %" PRIu64 " of %" PRIu64 " bytes",
 			w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
 			w.stats.written + w.stats.zeroed, w.totals.data + w.totals.zero);
-	else if (!r && !o.quiet && !o.dry_run && !o.verify)
+		say_next_step(&w);
+	} else if (!r && !o.quiet && !o.dry_run && !o.verify)
 		say_summary(&w);
 	if (!r && !w.stats.stopped)
 		say_differences(&w);
@@ -577,6 +653,9 @@ int main(int argc, char **argv)
 		status = UNTOUCHED;
 	verify_free(&w.differences);
 	progress_free(progress);
+	if (w.undo && !w.stats.begun && !o.undo_append && status != DONE)
+		unlink(o.undo); /* it holds nothing, and would stand in the way of the next run */
+	undo_free(w.undo);
 	target_free(w.target);
 	chain_free(w.chain);
 	free(o.search);

@@ -18,12 +18,69 @@ int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, stru
 	return got < 0 ? got : reader_rewind(r, e);
 }
 
-int job_apply(struct reader *r, struct target *t, const struct pump_opts *o,
+struct apply {
+	const struct pump_opts *opts;
+	struct undo *undo;
+};
+
+static bool on_stop(void *arg)
+{
+	struct apply *a = arg;
+
+	return a->opts->stop && a->opts->stop(a->opts->arg);
+}
+
+static void on_moved(void *arg, uint64_t bytes)
+{
+	struct apply *a = arg;
+
+	if (a->opts->moved)
+		a->opts->moved(a->opts->arg, bytes);
+}
+
+/* Saves what the batch will overwrite, and what else is in the same grains of the log. */
+static int save_old(void *arg, const struct batch_view *b, struct err *e)
+{
+	struct apply *a = arg;
+	const struct run *last = &b->piece[b->pieces - 1];
+	uint64_t off = b->off, end = last->off + last->len, from, to;
+	int r = 0;
+
+	while (off < end && (r = undo_missing(a->undo, off, end - off, &from, &to, e)) > 0) {
+		r = undo_save(a->undo, from, to - from, b->old + (from - b->old_off), e);
+		if (r < 0)
+			break;
+		off = to;
+	}
+	return r < 0 ? r : 1;
+}
+
+static int on_barrier(void *arg, struct err *e)
+{
+	struct apply *a = arg;
+
+	return undo_barrier(a->undo, e);
+}
+
+int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,
 	      struct pump_stats *stats, struct err *e)
 {
-	int result = pump_run(r, t, o, stats, e);
-	/* also after an error: what did arrive shall be on stable storage */
-	int sync = stats->begun || t->created ? target_sync(t, e) : 0;
+	struct apply apply = {o, undo};
+	struct pump_opts opts = *o;
+	int result, sync;
 
-	return result < 0 ? result : sync;
+	if (undo) {
+		opts.ready = save_old;
+		opts.barrier = on_barrier;
+		opts.look = undo_grain(undo);
+		opts.stop = on_stop;
+		opts.moved = on_moved;
+		opts.arg = &apply;
+	}
+	result = pump_run(r, t, &opts, stats, e);
+	/* also after an error: what did arrive shall be on stable storage */
+	sync = stats->begun || t->created ? target_sync(t, e) : 0;
+	if (result < 0 || sync < 0)
+		return result < 0 ? result : sync;
+	return undo && !stats->stopped ? undo_finish(undo, e) : 0;
 }

@@ -6,6 +6,7 @@
 #define JOBS_H
 
 #include "pump.h"
+#include "undo.h"
 
 struct totals { /* of one walk over a reader; bytes */
 	uint64_t runs, data, zero;
@@ -16,8 +17,9 @@ struct totals { /* of one walk over a reader; bytes */
  * untouched, and rewinds. 0, or -errno: -EINTR when o->stop said so. */
 int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, struct err *e);
 /* Writes the runs and makes them durable. 0 or -errno; stats->begun tells whether the target may
- * have changed. When stopped by opts->stop what was written is durable. */
-int job_apply(struct reader *r, struct target *t, const struct pump_opts *o,
+ * have changed. When stopped by opts->stop what was written is durable. undo: NULL, or the log in
+ * which what is overwritten is on stable storage first; finished when all went well. */
+int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,
 	      struct pump_stats *stats, struct err *e);
 
 struct difference {

@@ -23,7 +23,8 @@
 			     */
 
 /* Neighbouring runs on their way. Between two of them may lie a gap inside one block of the target;
- * then, and at ragged ends, the block is read first. */
+ * then, and at ragged ends, the block is read first. Where the consumer looks at the target it has
+ * been read anyway. */
 struct batch {
 	struct run piece[PIECES];
 	unsigned pieces;
@@ -155,6 +156,25 @@ static void write_done(struct xfer *x, int err)
 	release(s);
 }
 
+/* What lies before piece i, or with i == pieces behind the last one, inside what is written. */
+static void gap_before(const struct slot *s, unsigned i, uint64_t *a, uint64_t *b)
+{
+	*a = i ? s->b.piece[i - 1].off + s->b.piece[i - 1].len : s->from;
+	*b = i < s->b.pieces ? s->b.piece[i].off : s->to;
+}
+
+/* Where the target has been looked at, all around the pieces is known. */
+static void fill_gaps(struct slot *s)
+{
+	for (unsigned i = 0; i <= s->b.pieces; i++) {
+		uint64_t a, b;
+
+		gap_before(s, i, &a, &b);
+		if (a < b)
+			memcpy(s->buf + (a - s->from), s->old + (a - s->old_from), b - a);
+	}
+}
+
 /* The batch stands whole in its buffer. */
 static void write_batch(struct slot *s)
 {
@@ -167,6 +187,8 @@ static void write_batch(struct slot *s)
 	}
 	s->state = WRITE;
 	p->stats->begun = true;
+	if (p->o->look)
+		fill_gaps(s);
 	if (s->b.zeros) {
 		r = target_zero(p->t, s->b.off, s->b.end - s->b.off, p->e);
 		if (r == 0)
@@ -351,11 +373,10 @@ static void preread(struct slot *s)
 
 	s->state = PREREAD;
 	for (unsigned i = 0; i <= s->b.pieces; i++) {
-		/* what lies before piece i, and behind the last one */
-		uint64_t a = i ? s->b.piece[i - 1].off + s->b.piece[i - 1].len : s->from;
-		uint64_t b = i < s->b.pieces ? s->b.piece[i].off : s->to;
-		uint64_t block = down(a, t->block);
+		uint64_t a, b, block;
 
+		gap_before(s, i, &a, &b);
+		block = down(a, t->block);
 		if (a == b || block == last)
 			continue;
 		last = block;
@@ -399,7 +420,10 @@ static void launch(struct pump *p)
 	s->to = to;
 	s->b = *b;
 	b->pieces = 0;
-	preread(s);
+	if (p->o->look)
+		fill_batch(s);
+	else
+		preread(s);
 	if (p->queued >= SUBMIT_AT || ring_busy(p->line))
 		wait_for(p, 0);
 }
@@ -431,6 +455,8 @@ static bool follows(const struct pump *p, const struct batch *b, const struct ru
 		return false;
 	if (p->o->compare)
 		return piece->off - b->end <= BRIDGE;
+	if (p->o->look) /* two batches would have to wait for each other */
+		return down(piece->off, p->align) < up(b->end, p->align);
 	return direct && down(piece->off, p->t->block) < up(b->end, p->t->block);
 }
 

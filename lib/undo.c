@@ -625,9 +625,9 @@ void undo_free(struct undo *u)
 	free(u);
 }
 
-const char *undo_name(const struct undo *u)
+uint32_t undo_grain(const struct undo *u)
 {
-	return u->name;
+	return (uint32_t)u->grain;
 }
 
 uint64_t undo_saved(const struct undo *u)

@@ -28,7 +28,8 @@ int undo_open(struct undo **out, const char *path, uint64_t size, const struct u
 	      struct err *e);
 /* NULL-safe. Neither finishes nor syncs. */
 void undo_free(struct undo *u);
-const char *undo_name(const struct undo *u);
+/* What undo_missing() aligns to: a power of two, 4 to 32 KiB. */
+uint32_t undo_grain(const struct undo *u);
 /*
  * The first stretch of whole grains, or grains up to the end of the disk, that [off, off+len)
  * touches and that are not saved: 1, and it is [*from, *to). 0: all are saved. -errno.

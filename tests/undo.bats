@@ -1,0 +1,249 @@
+# --undo: what was overwritten comes back, whatever happened in between.
+
+load helpers
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+# made FORMAT CAPACITY KEY=VALUE...: d.vmdk; t, t.orig hold a pattern, want what d.vmdk makes of it.
+made() {
+	"$MKVMDK" pattern t.orig "$2" 9
+	cp t.orig t
+	cp t.orig want
+	rm -f undo.vmdk
+	"$MKVMDK" "$1" d.vmdk capacity="$2" "${@:3}" apply=want
+}
+
+recipes() {
+	cat <<-'END'
+	cowd 20481 alloc=random:900+last zero=runs:9:1:300
+	cowd 9000 alloc=every:3 grain=1
+	cowd 50001 alloc=all
+	cowd 1 alloc=all
+	hosted 40967 grain=128 alloc=random:90+last zero=random:30
+	hosted 40967 grain=8 alloc=runs:60:1:40 zero=runs:20:1:60
+	sesparse 65544 alloc=random:500 zero=runs:9:1:200 unmapped=random:100
+	stream 40965 grain=16 alloc=runs:60:1:20+last layout=random lastgrain=short
+	stream 33333 grain=128 alloc=all
+	stream 4096 alloc=none
+	END
+}
+
+@test "there, back, and there again by the undo of the undo: every format, ring and in line" {
+	mode=
+	while read -r format capacity keys; do
+		echo "--- $format $capacity $keys $mode"
+		# shellcheck disable=SC2086 # words are meant
+		made "$format" "$capacity" $keys
+		rm -f redo.vmdk
+		# shellcheck disable=SC2086 # may be nothing
+		vs -q $mode --undo=undo.vmdk d.vmdk t
+		same t want
+		# shellcheck disable=SC2086
+		vs -q --strict $mode --undo redo.vmdk undo.vmdk t
+		same t t.orig
+		vs -q --strict redo.vmdk t
+		same t want
+		vs -q undo.vmdk t
+		same t t.orig
+		if [ "$mode" ]; then mode=; else mode=--no-uring; fi
+	done < <(recipes)
+}
+
+@test "a thin target, with holes punched into it" {
+	truncate -s 40M t.orig
+	"$MKVMDK" pattern p 20480 5
+	dd if=p of=t.orig bs=64K conv=notrunc,sparse seek=7 status=none
+	cp --sparse=always t.orig t
+	cp t.orig want
+	"$MKVMDK" hosted d.vmdk capacity=81920 grain=16 alloc=random:300 zero=runs:100:1:30 apply=want
+	vs -q --undo undo.vmdk d.vmdk t
+	same t want
+	vs -q undo.vmdk t
+	same t t.orig
+}
+
+@test "a target larger than the disk keeps what lies behind, both ways" {
+	made cowd 4097 alloc=random:300+last zero=random:50
+	for f in t t.orig want; do
+		yes tail | head -c 70001 >>"$f"
+	done
+	vs -q --undo undo.vmdk d.vmdk t
+	same t want
+	vs -q undo.vmdk t
+	same t t.orig
+}
+
+@test "block devices with sectors of 512 and of 4096 bytes" {
+	requires loop
+	for sector in 512 4096; do
+		made cowd 40960 alloc=random:900 zero=runs:9:1:300
+		dev=$(loopdev t "$sector")
+		vs -q --undo undo.vmdk d.vmdk "$dev"
+		cmp "$dev" want
+		vs -q undo.vmdk "$dev"
+		cmp "$dev" t.orig
+		rm undo.vmdk
+	done
+}
+
+@test "the log is a streamOptimized VMDK: qemu-img reads it over the changed target" {
+	requires qemu-img
+	made hosted 40967 grain=16 alloc=random:90+last zero=random:30
+	vs -q --undo undo.vmdk d.vmdk t
+	qemu-img check -f vmdk undo.vmdk
+	qemu-img info undo.vmdk | grep 'create type: streamOptimized'
+	# unsaved grains are none of the log's: as a disk of its own they are zeros
+	truncate -s $((40967 * 512)) saved
+	vs -q undo.vmdk saved
+	qemu-img convert -f vmdk -O raw undo.vmdk theirs
+	same theirs saved
+	# the target, dressed up as the parent
+	cat >parent.vmdk <<-END
+	# Disk DescriptorFile
+	version=1
+	CID=$(grep -a '^parentCID=' undo.vmdk | cut -d= -f2)
+	parentCID=ffffffff
+	createType="monolithicFlat"
+	RW 40967 FLAT "t" 0
+	END
+	qemu-img convert -O raw --image-opts \
+		driver=vmdk,file.filename=undo.vmdk,backing.driver=vmdk,backing.file.filename=parent.vmdk \
+		theirs
+	same theirs t.orig
+	same t want
+}
+
+@test "only what is overwritten is saved, and only once" {
+	made cowd 204800 alloc=1000-1003,1009,2000-2007 zero=9000-9100
+	vs -q --undo undo.vmdk d.vmdk t
+	# grains of 4 KiB: 125, 126, 250 and 1125 to 1137
+	[ "$(vs --dry-run undo.vmdk t 2>&1 | sed -n 's/.*of data (\([0-9]*\) bytes.*/\1/p')" = $((16 * 4096)) ]
+}
+
+@test "stopped by a signal before its end, it goes back or on" {
+	requires strace
+	made cowd 40960 alloc=all
+	for way in back on; do
+		cp t.orig t
+		rm -f undo.vmdk
+		# the first barrier brings the signal
+		run -3 --separate-stderr strace -qqf -o /dev/null -e trace=fdatasync \
+			-e inject=fdatasync:signal=TERM:when=2 "$VMDKSYNC" --undo undo.vmdk d.vmdk t
+		echo "$stderr"
+		[[ $stderr == *'stopped by a signal after '*' bytes; running again with --undo-append is safe'* ]]
+		run -1 cmp -s t t.orig
+		if [ $way = on ]; then
+			run -2 vs -q --undo undo.vmdk d.vmdk t
+			vs -q --undo undo.vmdk --undo-append d.vmdk t
+			same t want
+		fi
+		vs -q undo.vmdk t
+		same t t.orig
+	done
+}
+
+@test "a full disk of the log ends the run before anything is lost" {
+	made cowd 40960 alloc=all
+	# shellcheck disable=SC2016 # for the bash inside
+	run -3 --separate-stderr bash -c 'ulimit -f 13000; exec "$0" --undo undo.vmdk d.vmdk t' "$VMDKSYNC"
+	echo "$stderr"
+	[[ ${stderr_lines[0]} == 'vmdksync: undo.vmdk: writing the undo log at byte '*': File too large' ]]
+	run -1 cmp -s t t.orig
+	cp t stopped
+	vs -q undo.vmdk t
+	same t t.orig
+	# or with more room
+	cp stopped t
+	vs -q --undo undo.vmdk --undo-append d.vmdk t
+	same t want
+	vs -q undo.vmdk t
+	same t t.orig
+	# no room for the log at all: nothing is touched, nothing stands in the way of the next run
+	rm undo.vmdk
+	# shellcheck disable=SC2016
+	run -2 --separate-stderr bash -c 'ulimit -f 30; exec "$0" --undo undo.vmdk d.vmdk t' "$VMDKSYNC"
+	same t t.orig
+	[ ! -e undo.vmdk ]
+}
+
+@test "a log that was finished and then cut short is refused, one that was not is read" {
+	made cowd 4096 alloc=random:500
+	vs -q --undo undo.vmdk d.vmdk t
+	cp undo.vmdk whole.vmdk
+	for cut in 1025 70000 200000; do
+		cp whole.vmdk undo.vmdk
+		truncate -s -$cut undo.vmdk
+		run -2 vs undo.vmdk t
+		same t want
+	done
+	vs -q whole.vmdk t
+	same t t.orig
+}
+
+# refused WORDS OPTION...: exit 2, one line that holds the words, the target untouched, no new files.
+refused() {
+	local before
+
+	before=$(ls --ignore='separate-stderr*')
+	run -2 --separate-stderr vs "${@:2}" d.vmdk t
+	echo "$stderr"
+	[[ ${stderr_lines[0]} == *"$1"* ]]
+	same t t.orig
+	diff <(echo "$before") <(ls --ignore='separate-stderr*')
+}
+
+@test "FILE is refused where it exists, is an input or the target, or cannot be made" {
+	made cowd 4096 alloc=random:500
+	touch exists
+	ln -s nowhere link
+	refused 'exists already' --undo exists
+	refused 'exists already' --undo link
+	[ ! -e nowhere ]
+	refused 'is the target' --undo t
+	refused 'is the target' --undo t --undo-append
+	refused 'is one of the inputs' --undo d.vmdk
+	refused 'is one of the inputs' --undo ./d.vmdk --undo-append
+	refused 'No such file or directory' --undo none/undo.vmdk
+	refused 'No such file or directory' --undo undo.vmdk --undo-append
+	refused 'is no unfinished undo log' --undo exists --undo-append
+	refused 'exists already' --dry-run --undo exists
+	refused '--undo-append' --undo-append
+	refused '--create' --undo undo.vmdk --create
+	refused '--verify' --undo undo.vmdk --verify
+	vs -q --dry-run --undo undo.vmdk d.vmdk t
+	[ ! -e undo.vmdk ]
+	# a log that is done is not gone on with, nor one of another disk
+	vs -q --undo undo.vmdk d.vmdk t
+	cp t.orig t
+	refused 'is a finished undo log' --undo undo.vmdk --undo-append
+	"$MKVMDK" pattern t.orig 5000 9
+	cp t.orig t
+	"$MKVMDK" cowd d.vmdk capacity=5000 alloc=random:500
+	refused 'is no unfinished undo log of a disk of 2560000 bytes' --undo undo.vmdk --undo-append
+}
+
+@test "the log is not readable by others" {
+	made cowd 4096 alloc=random:500
+	vs -q --undo undo.vmdk d.vmdk t
+	[ "$(stat -c %a undo.vmdk)" = 600 ]
+}
+
+@test "the log and its name are durable before the first write to the target" {
+	requires strace
+	made cowd 4096 alloc=random:500
+	# in line: the ring's writes are no system calls
+	strace -f -y -o trace -e trace=pwrite64,fdatasync,fsync "$VMDKSYNC" -q --no-uring \
+		--undo undo.vmdk d.vmdk t
+	cat trace
+	first=$(grep -n 'pwrite64([0-9]*<[^>]*/t>' trace | head -n 1 | cut -d: -f1)
+	synced=$(grep -n 'fdatasync([0-9]*<[^>]*/undo.vmdk>) *= 0' trace | cut -d: -f1 |
+		awk -v f="$first" '$1 < f' | tail -n 1)
+	logged=$(grep -n 'pwrite64([0-9]*<[^>]*/undo.vmdk>' trace | cut -d: -f1 |
+		awk -v f="$first" '$1 < f' | tail -n 1)
+	folder=$(grep -n "fsync([0-9]*<[^>]*${PWD##*/}>) *= 0" trace | head -n 1 | cut -d: -f1)
+	[ "$logged" -lt "$synced" ]
+	[ "$synced" -lt "$first" ]
+	[ "$folder" -lt "$first" ]
+}
