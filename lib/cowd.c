@@ -169,6 +169,20 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		if (r < 0)
 			return r;
 	}
+	/* one that does not lie inside the file is refused below */
+	if (gd_entries > tables && gd_end <= src->size / SECTOR) {
+		uint8_t extra[4];
+
+		r = source_read(src, gd * SECTOR + tables * 4, extra, sizeof(extra),
+				"grain directory", e);
+		if (!r && le32(extra))
+			r = warning(e,
+				    "%s: the grain directory has an entry for a table beyond the end "
+				    "of the disk; it is ignored",
+				    src->name);
+		if (r < 0)
+			return r;
+	}
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return fail(e, ENOMEM, "out of memory");

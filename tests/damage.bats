@@ -101,6 +101,9 @@ rows() {
 	cowd-header|cowd|hdr=flags:0x40003|COWD flags 0x40003
 	cowd-header|cowd|hdr=flags:0x80000003|COWD flags 0x80000003
 	cowd-header|cowd|hdr=capacity:0|capacity is 0 sectors
+	cowd-header|cowd|hdr=capacity:1|3 directory entries, but 1 sectors need 1
+	cowd-header|cowd|hdr=capacity:4095|3 directory entries, but 4095 sectors need 1
+	cowd-header|cowd|hdr=capacity:12289|3 directory entries, but 12289 sectors need 4
 	cowd-header|cowd|hdr=capacity:4096|3 directory entries, but 4096 sectors need 1
 	cowd-header|cowd|hdr=capacity:0xFFFFFFFF|3 directory entries, but 4294967295 sectors need 1048576
 	cowd-header|cowd|hdr=grain:0|grain size 0 is no power of two
@@ -207,6 +210,9 @@ rows() {
 	hosted-header|hosted|hdr=capacity:0x8000000000000000|capacity of 9223372036854775808 sectors
 	hosted-header|hosted|hdr=capacity:0xFFFFFFFFFFFFFFFF|capacity of 18446744073709551615 sectors
 	hosted-header|hosted|hdr=capacity:0x2000000000|grain directory (file sectors 30 to
+	hosted-header|hosted8|hdr=capacity:0x2000000000 hdr=grain:1 hdr=gtes:128|a directory of 1073741824 entries is over the limit
+	hosted-header|hosted8|hdr=capacity:0x2000000000 hdr=grain:1 hdr=gtes:4096|a directory of 33554432 entries is over the limit
+	hosted-header|hosted|hdr=capacity:0xFFFFFFFF|the redundant grain directory at file sector 21 lies inside the grain directory
 	hosted-header|hosted|hdr=grain:0|grain size 0 is no power of two
 	hosted-header|hosted|hdr=grain:3|grain size 3 is no power of two
 	hosted-header|hosted|hdr=grain:0x10000|grain size 65536 is no power of two
@@ -568,6 +574,7 @@ odd() {
 	odd cowd8 'COWD grain size is 8 sectors'
 	odd cowd 'grain 7 has table entry 1' zero=7
 	odd cowd 'grain table 2 has entries for grains beyond the end' gte=10000:eof
+	odd cowd 'the grain directory has an entry for a table beyond the end' hdr=gdes:4 poke=gdend:4:5
 	odd hosted 'grain table 1 has entries for grains beyond the end' gte=516:eof rgte=516:eof
 	odd hosted0 'lies before the first grain of the header' hdr=overhead:eof
 	odd ses 'names table 1, which the header calls unused (from 1 on)' hdr=freegt:1
@@ -578,6 +585,28 @@ odd() {
 	odd ses 'the sectors of the volatile header are 2 (1 is usual)' hdr=vhsize:2
 	odd hosted8 'grain size is 2 sectors (128 is usual)' grain=2
 	odd hosted '256 entries a grain table (512 is usual)' gtes=256
+}
+
+@test "bits and sizes that have no meaning for the reader" {
+	make_target
+	cp t.orig want
+	make_image hosted d.vmdk apply=want
+	# flags of the compatible half; redundant directory anywhere once its flag is gone
+	for keys in hdr=flags:0xb hdr=flags:0x8003 hdr=flags:0xfffb 'hdr=flags:1 hdr=rgd:0xffffffffffffffff' \
+		'hdr=flags:1 hdr=rgd:gd' hdr=version:2 hdr=version:3 'hdr=flags:2 hdr=nl1:0x0d'; do
+		echo "--- $keys"
+		cp t.orig t
+		# shellcheck disable=SC2086 # words are meant
+		make_image hosted d.vmdk $keys
+		applied d.vmdk ''
+		same t want
+	done
+	# one table that covers 64 GiB
+	cp t.orig t
+	cp t.orig want
+	"$MKVMDK" hosted d.vmdk capacity=66000 grain=32768 gtes=4096 alloc=0,last apply=want
+	vs -q d.vmdk t
+	same t want
 }
 
 @test "fewer sectors than the file has room for, one more directory entry, no slack at the end" {

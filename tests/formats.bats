@@ -129,7 +129,7 @@ forty() {
 	for i in {1..40}; do
 		n=$((i * 37 % 211 + 1))
 		"$MKVMDK" pattern one.raw $n "$i"
-		case $((i % 4)) in
+		case $((i % 5)) in
 		0)
 			truncate -s 0 one.raw
 			truncate -s $((n * 512)) one.raw
@@ -147,6 +147,10 @@ forty() {
 			"$MKVMDK" cowd "c$i.vmdk" capacity=$n alloc=all seed="$i"
 			printf 'RW %d VMFSSPARSE "c%d.vmdk"\r\n' $n "$i" >>d.vmdk
 			;;
+		4)
+			"$MKVMDK" sesparse "e$i.vmdk" capacity=$n alloc=all seed="$i"
+			printf 'RW %d sesparse "e%d.vmdk"\r\n' $n "$i" >>d.vmdk
+			;;
 		esac
 		cat one.raw >>want.raw
 	done
@@ -155,6 +159,37 @@ forty() {
 @test "forty extents of odd sizes are right at each edge" {
 	forty
 	run -0 vs --create d.vmdk got.raw
+	same want.raw got.raw
+}
+
+# What lies at both ends of each extent changes, and nothing else of a disk that was there before.
+@test "forty extents of which only the first and the last grain are there" {
+	local i n at=0 format word
+	local -a formats=(hosted cowd sesparse stream) words=(SPARSE VMFSSPARSE SESPARSE SPARSE)
+
+	"$MKVMDK" pattern base.raw 9000 77
+	printf '%s\n' '# Disk DescriptorFile' version=1 CID=1 parentCID=2 'createType="custom"' \
+		'parentFileNameHint="base.vmdk"' >d.vmdk
+	: >want.raw
+	for i in {1..40}; do
+		n=$((i * 53 % 379 + 1)) format=${formats[i % 4]} word=${words[i % 4]}
+		dd if=base.raw of=part bs=512 skip=$at count=$n status=none
+		"$MKVMDK" $format "x$i.vmdk" capacity=$n alloc=0,last seed="$i" \
+			cutlast=$((i & 1)) apply=part
+		printf 'RW %d %s "x%d.vmdk"\n' $n $word "$i" >>d.vmdk
+		cat part >>want.raw
+		at=$((at + n))
+	done
+	tail -c +$((at * 512 + 1)) base.raw >>want.raw
+	for how in '' --no-uring; do
+		cp base.raw got.raw
+		# shellcheck disable=SC2086 # none or one option
+		run -0 vs -q $how d.vmdk got.raw
+		same want.raw got.raw
+	done
+	# a line that is one sector off is seen at once
+	sed '20s/RW \([0-9]*\)/RW 1\1/' d.vmdk >e.vmdk
+	run -2 vs e.vmdk got.raw
 	same want.raw got.raw
 }
 
