@@ -483,6 +483,102 @@ refuse_group() {
 	[ "$n" -ge 20 ] && [ "$bad" = 0 ]
 }
 
+# What a reader has to validate, as the format notes number it (their table of fields), and the tests
+# that see to it. A test below holds the names against the files.
+field_table() {
+	grep -v '^#' <<-'END'
+	# V1 file size: no shorter than the header, no short reads
+	V1|damage|COWD cut off
+	V1|damage|hosted cut off
+	V1|damage|SEsparse cut off
+	V1|stream|what a cut file lacks is found before the first write
+	# V2 magic, version, flags
+	V2|damage|COWD header fields
+	V2|damage|hosted header fields
+	V2|damage|SEsparse header fields
+	V2|damage|bits and sizes that have no meaning for the reader
+	# V3, V4 capacity: 0, huge; V5 grain size; V6 entries a table
+	V3|damage|COWD header fields
+	V3|damage|hosted header fields
+	V3|damage|SEsparse header fields
+	V4|damage|COWD header fields
+	V4|damage|hosted header fields
+	V4|damage|SEsparse header fields
+	V5|damage|COWD header fields
+	V5|damage|hosted header fields
+	V5|damage|SEsparse header fields
+	V6|damage|hosted header fields
+	# V7 what a table covers is counted in 64 bits
+	V7|damage|bits and sizes that have no meaning for the reader
+	# V8 directory entries meet a limit, and the file, before memory
+	V8|damage|COWD header fields
+	V8|damage|hosted header fields
+	V8|damage|SEsparse header fields
+	# V9, V10 where the directories are; V11 overhead; V12 embedded descriptor
+	V9|damage|COWD header fields
+	V9|damage|hosted header fields
+	V9|damage|SEsparse header fields
+	V10|damage|hosted header fields
+	V10|damage|one directory is out of range, overlaps or is cut off: --force reads by the other alone
+	V11|damage|hosted header fields
+	V12|damage|hosted header fields
+	# V13 directory entries; V14 table entries; V15 grains twice
+	V13|damage|COWD directory and table entries
+	V13|damage|hosted directory and table entries
+	V13|damage|SEsparse directory and table entries
+	V14|damage|COWD directory and table entries
+	V14|damage|hosted directory and table entries
+	V14|damage|SEsparse directory and table entries
+	V14|stream|damage that tables and markers show is found before the first write
+	V15|damage|COWD directory and table entries
+	V15|damage|hosted directory and table entries
+	V15|damage|SEsparse directory and table entries
+	# V16 entries beyond the last grain; V17 free sector; V18 unclean, journal
+	V16|damage|odd, but applied with a warning; --strict refuses
+	V17|damage|odd, but applied with a warning; --strict refuses
+	V18|damage|odd, but applied with a warning; --strict refuses
+	V18|damage|SEsparse header fields
+	# V19 to V21 markers: sizes, places, counts; V22 what unpacks
+	V19|stream|damage that tables and markers show is found before the first write
+	V19|stream|broken markers are found before the first write where they lead
+	V20|stream|damage that tables and markers show is found before the first write
+	V20|stream|broken markers are found before the first write where they lead
+	V21|stream|broken markers are found before the first write where they lead
+	V22|stream|damage that only unpacking shows
+	# V23 areas of SEsparse
+	V23|damage|SEsparse header fields
+	# V24 descriptor: limits, every line; V25 sizes of extents
+	V24|descriptors|at the limits: 4096 extents, a line of 4096 bytes, 1 MiB of text
+	V24|descriptors|extent lines that are not understood
+	V24|descriptors|header keys that contradict or cannot be
+	V25|descriptors|an extent whose own size is not that of its line
+	V25|descriptors|an embedded descriptor: another size, several extents, a damaged one
+	# V26 paths; V27 chains
+	V26|descriptors|files listed that are too short, missing, or something else
+	V26|formats|an extent of the descriptor is no target
+	V26|guards|the delta itself, a hard link and a symlink to it
+	V26|chain|--confine: neither names nor symbolic links lead out
+	V27|chain|a parent that is missing, is not named, or goes in a circle
+	V27|chain|a parent with another CID is refused, or taken with --force=cid
+	V27|chain|a chain of 255 images is read, one more is refused
+	# V28 target; V29 input and output
+	V28|guards|a missing target
+	V28|guards|a read-only file, even for root
+	V28|guards|too small by one sector, or by one byte
+	V29|cli|unit tests
+	END
+}
+
+@test "every row of the table of fields has tests, and these are there" {
+	for ((i = 1; i <= 29; i++)); do
+		field_table | grep -q "^V$i|"
+	done
+	while IFS='|' read -r row file name; do
+		echo "$row: $file.bats: $name"
+		grep -qF "@test \"$name\" {" "$TOP/tests/$file.bats"
+	done < <(field_table)
+}
+
 @test "there are at least 100 damaged images, all different, each in a group that is tested" {
 	run -0 rows
 	[ "${#lines[@]}" -ge 100 ]
