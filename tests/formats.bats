@@ -174,9 +174,9 @@ forty() {
 	for i in {1..40}; do
 		n=$((i * 53 % 379 + 1)) format=${formats[i % 4]} word=${words[i % 4]}
 		dd if=base.raw of=part bs=512 skip=$at count=$n status=none
-		"$MKVMDK" $format "x$i.vmdk" capacity=$n alloc=0,last seed="$i" \
+		"$MKVMDK" "$format" "x$i.vmdk" capacity=$n alloc=0,last seed="$i" \
 			cutlast=$((i & 1)) apply=part
-		printf 'RW %d %s "x%d.vmdk"\n' $n $word "$i" >>d.vmdk
+		printf 'RW %d %s "x%d.vmdk"\n' "$n" "$word" "$i" >>d.vmdk
 		cat part >>want.raw
 		at=$((at + n))
 	done
