@@ -422,6 +422,9 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
 			return fail(e, ENOMEM, "out of memory");
 		}
 	}
+	for (size_t i = 0; i < c->links; i++)
+		if (c->link[i]->reader)
+			c->link[i]->reader->share = (unsigned)c->links;
 	*out = c;
 	return 0;
 }

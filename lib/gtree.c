@@ -14,6 +14,7 @@
 #define CLAIM_SECTORS (UINT64_C(1) << 28)
 /* Runs of the first walk that are kept, so that the second needs neither to read nor to decode. */
 #define KEPT_MAX (512u * 1024)
+#define KEPT_LEAST 1024u
 
 struct kept {
 	uint64_t off, len, pos; /* pos UINT64_MAX: zeros */
@@ -217,7 +218,7 @@ static int load_window(struct gtree *g, struct err *e)
 
 	w->tables = w->t = 0;
 	w->k = 0;
-	while (w->tables < WINDOW && w->next_table < g->shape.tables) {
+	while (w->tables < reader_part(&g->reader, WINDOW, 2) && w->next_table < g->shape.tables) {
 		uint64_t raw, pos, mirror;
 		int used;
 
@@ -388,13 +389,17 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 	}
 }
 
-static void keep(struct gtree_walk *w, const struct run *run)
+static void keep(struct gtree *g, const struct run *run)
 {
+	struct gtree_walk *w = g->walk;
+
 	if (!w->kept_whole)
 		return;
 	if (w->kept_n == w->kept_room) {
-		size_t room = w->kept_room ? w->kept_room * 2 : 1024;
-		struct kept *more = room > KEPT_MAX ? NULL : realloc(w->kept, room * sizeof(*more));
+		size_t room = w->kept_room ? w->kept_room * 2 : KEPT_LEAST;
+		struct kept *more = room > reader_part(&g->reader, KEPT_MAX, KEPT_LEAST)
+					    ? NULL
+					    : realloc(w->kept, room * sizeof(*more));
 
 		if (!more) {
 			free(w->kept);
@@ -438,7 +443,7 @@ static int gtree_next(struct reader *reader, struct run *run, struct err *e)
 	if (!w->first || r < 0)
 		return r;
 	if (r > 0) {
-		keep(w, run);
+		keep(g, run);
 		return r;
 	}
 	/* the first walk ends: claim what lies further back in the file */

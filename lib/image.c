@@ -30,7 +30,11 @@ static int sides_next(struct reader *reader, struct run *run, struct err *e)
 
 	for (; s->i < s->n; s->i++) {
 		const struct part *p = &s->part[s->i];
-		int got = reader_next(p->reader, run, e);
+		int got;
+
+		/* they are read one after the other, but what they keep stays */
+		p->reader->share = (unsigned)s->n * (reader->share ? reader->share : 1);
+		got = reader_next(p->reader, run, e);
 
 		if (got < 0)
 			return got;

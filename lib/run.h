@@ -37,6 +37,8 @@ struct reader {
 	const char *name; /* printable; for messages; lives as long as the reader */
 	uint64_t size;    /* of the disk */
 	unsigned layer;   /* what a merge calls its runs */
+	unsigned share;   /* so many readers are used side by side: each takes its part of the memory
+			   * that one may have; 0 is 1 */
 	uint64_t at;      /* the gate: where the last run ended */
 	bool ended;
 };
@@ -53,6 +55,14 @@ int reader_rewind(struct reader *r, struct err *e);
 int reader_fetch(const struct run *run, void *buf, struct err *e);
 /* NULL-safe; frees what it is made of, too. */
 void reader_free(struct reader *r);
+
+/* What is left of `most` for one of those that share it, but not less than `least`. */
+static inline size_t reader_part(const struct reader *r, size_t most, size_t least)
+{
+	size_t part = r->share ? most / r->share : most;
+
+	return part > least ? part : least;
+}
 
 /* Drops the first n bytes, n < run->len. */
 static inline void run_trim_front(struct run *run, uint64_t n)

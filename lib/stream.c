@@ -211,6 +211,8 @@ struct mark {
  */
 enum pass { CHECK_ALL, GO_ON, LOWEST };
 
+#define MARKS_LEAST 1024u
+
 struct stream {
 	struct reader reader;
 	struct source *src; /* owned */
@@ -263,7 +265,7 @@ static void sort_marks(struct mark *m, size_t n)
 static int add_mark(struct stream *s, uint64_t off, uint64_t pos, struct err *e)
 {
 	if (s->marks == s->room) {
-		size_t room = s->room ? s->room * 2 : 1024;
+		size_t room = s->room ? s->room * 2 : MARKS_LEAST;
 		struct mark *more;
 
 		room = (size_t)min_u64(room, s->shape.marks);
@@ -571,6 +573,8 @@ static int stream_next(struct reader *reader, struct run *run, struct err *e)
 	struct stream *s = container_of(reader, struct stream, reader);
 	int r;
 
+	if (!s->checked)
+		s->shape.marks = reader_part(reader, s->shape.marks, MARKS_LEAST);
 	if (!s->checked || (s->at == s->marks && s->given < s->total)) {
 		r = next_batch(s, e);
 		if (r < 0)

@@ -118,6 +118,35 @@ has_ring() {
 	rm target
 }
 
+@test "memory: eight layers, each with more runs than one may keep" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	for i in 1 2 3 4 5 6 7 8; do
+		"$MKVMDK" cowd "d$i" capacity=1040000 zero="every:$((i % 2 + 2))" alloc="$i"
+	done
+	truncate -s 600M target
+	in_memory 64 -q --dry-run d1 d2 d3 d4 d5 d6 d7 d8 target
+	in_memory 64 -q d1 d2 d3 d4 d5 d6 d7 d8 target
+}
+
+@test "memory: forty extents, each with many runs" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	{
+		echo '# Disk DescriptorFile'
+		echo 'version=1'
+		echo 'CID=12345678'
+		echo 'parentCID=ffffffff'
+		echo 'createType="custom"'
+		for i in {1..40}; do
+			echo 'RW 204800 VMFSSPARSE "d"'
+		done
+	} >disk.vmdk
+	"$MKVMDK" cowd d capacity=204800 zero=every:2
+	truncate -s 5G target
+	in_memory 64 -q --dry-run disk.vmdk target
+}
+
 @test "one grain on a target of 2 TiB takes no look at the rest" {
 	requires strace
 	cd "$BATS_TEST_TMPDIR"
