@@ -7,7 +7,8 @@
  * Made from the format description alone; shares no code with the program under test.
  * SIZE and capacity=: sectors, or bytes with a suffix K M G T (2T of COWD means its limit, 2^32-1).
  *
- *	capacity=N grain=N gtes=N seed=N version=N flags=N unclean=1
+ *	capacity=N grain=N gtes=N seed=N version=N flags=N
+ *	unclean=1		(sesparse) the journal wants to be replayed
  *	alloc=SPEC zero=SPEC unmapped=SPEC	unmapped (sesparse) wins over zero, zero over alloc;
  *				an unmapped grain also in alloc keeps its stale grain index
  *		SPEC: PART[+PART...]; PART: all none every:N random:COUNT runs:COUNT:MIN:MAX
@@ -35,6 +36,10 @@
  *	poke=POS:WIDTH:VALUE  hdr=FIELD:VALUE  gde=I:VALUE rgde=I:VALUE  gte=G:VALUE rgte=G:VALUE
  *	cut=POS  print=SYMBOL
  *
+ * FIELD, whichever the format has: magic version flags capacity grain gtes gd rgd overhead unclean
+ * free gdes generation savedgeneration (cowd); descoff descsize nl1-nl4 compress (hosted, stream);
+ * gtsize reserved1-reserved4 pad vmagic freegt txn replay vpad, and OFFSET SIZE of the areas: vhoff
+ * vhsize jhoff jhsize joff jsize gdoff gdsize gtoff gtssize fboff fbsize bmoff bmsize goff gsize.
  * POS is bytes or SYMBOL[+N|-N]; VALUE is a number or SYMBOL[+N|-N] counted in sectors.
  * SYMBOL: footer eos header gd gdend gt:I gtend:I rgd rgdend rgt:I rgtend:I grain:G grainend:G desc
  * eof.
