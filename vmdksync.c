@@ -7,6 +7,7 @@
 #include "chain.h"
 #include "jobs.h"
 #include "progress.h"
+#include "report.h"
 #include "target.h"
 
 #include <getopt.h>
@@ -36,7 +37,8 @@ static const struct {
 		   {"size", FORCE_SIZE}};
 
 struct options {
-	bool dry_run, create, quiet, in_line, strict, verify, read_back, confine;
+	bool dry_run, create, quiet, in_line, strict, read_back, confine, json;
+	bool verify, info, map; /* what to do instead of writing */
 	bool chain, full; /* the parents, too: those above the base, or all */
 	const char *base;
 	uint64_t max_ranges; /* differences that are listed */
@@ -64,6 +66,7 @@ static void on_signal(int sig)
 static const char usage[] =
     "Usage: vmdksync [OPTIONS] DELTA... TARGET\n"
     "       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
+    "       vmdksync --info | --map [OPTIONS] IMAGE...\n"
     "Writes the allocated grains of VMware snapshot deltas, oldest first, onto\n"
     "TARGET, a raw file or a block device that holds the disk beneath them; the\n"
     "newest wins. Nothing else of TARGET changes. DELTA is an extent (COWD, SEsparse,\n"
@@ -74,6 +77,9 @@ static const char usage[] =
     "      --base=FILE     what lies beneath the first image: a raw disk, or a VMDK\n"
     "      --verify        compare TARGET with the disk of IMAGE; write nothing\n"
     "      --max-ranges=N  list at most N differences (20)\n"
+    "      --info          say what IMAGE and its parents are, and what they hold\n"
+    "      --map           list where each stretch of the disk of IMAGE comes from\n"
+    "      --json          results as one JSON object on standard output\n"
     "      --read-back     after writing: read from the disk again, and compare\n"
     "      --undo=FILE     save in FILE, a new VMDK, what is overwritten, first;\n"
     "                      'vmdksync FILE TARGET' brings it back, also after a crash\n"
@@ -169,6 +175,32 @@ static uint64_t byte_number(const char *option, const char *word)
 	return s ? v << shift[s - suffixes] : v;
 }
 
+/* What goes together, and how many names. */
+static void check_names(const struct options *o, int names)
+{
+	bool writes = !o->verify && !o->info && !o->map;
+
+	if (o->verify + o->info + o->map > 1)
+		bad_usage("--verify, --info and --map exclude each other");
+	if (!writes && (o->dry_run || o->create || o->read_back))
+		bad_usage("--verify, --info and --map write nothing: --dry-run, --create and "
+			  "--read-back have no place beside them");
+	if (o->undo_append && !o->undo)
+		bad_usage("--undo-append goes on with the log that --undo=FILE names");
+	if (o->undo && (!writes || o->create))
+		bad_usage("--undo is for a target that is overwritten: %s has no place beside it",
+			  o->create ? "--create" : "what writes nothing");
+	if (o->info || o->map ? names < 1 : names < 2)
+		bad_usage(o->info || o->map ? "an IMAGE is needed"
+					    : "a DELTA and a TARGET are needed");
+	if (o->chain && o->full)
+		bad_usage("--chain and --full exclude each other");
+	if (o->base && writes && !o->full)
+		bad_usage("--base is of use with --full, --verify, --info and --map only");
+	if (o->placed && names - !(o->info || o->map) > 1)
+		bad_usage("--offset is for one extent");
+}
+
 static void parse(struct options *o, int argc, char **argv)
 {
 	enum {
@@ -188,6 +220,9 @@ static void parse(struct options *o, int argc, char **argv)
 		CONFINE,
 		UNDO,
 		UNDO_APPEND,
+		INFO,
+		MAP,
+		JSON,
 	};
 	static const struct option longs[] = {
 		{"verify", no_argument, NULL, VERIFY},
@@ -206,6 +241,9 @@ static void parse(struct options *o, int argc, char **argv)
 		{"full", no_argument, NULL, FULL},
 		{"base", required_argument, NULL, BASE},
 		{"confine", no_argument, NULL, CONFINE},
+		{"info", no_argument, NULL, INFO},
+		{"map", no_argument, NULL, MAP},
+		{"json", no_argument, NULL, JSON},
 		{"progress", no_argument, NULL, 'p'},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
@@ -247,6 +285,15 @@ static void parse(struct options *o, int argc, char **argv)
 			break;
 		case FORCE:
 			o->force |= force_word(optarg);
+			break;
+		case INFO:
+			o->info = true;
+			break;
+		case MAP:
+			o->map = true;
+			break;
+		case JSON:
+			o->json = true;
 			break;
 		case CHAIN:
 			o->chain = true;
@@ -294,25 +341,11 @@ static void parse(struct options *o, int argc, char **argv)
 	}
 	if ((o->force & FORCE_GD) && (o->force & FORCE_RGD))
 		bad_usage("--force=gd and --force=rgd exclude each other");
-	if (o->verify && (o->dry_run || o->create || o->read_back))
-		bad_usage("--verify writes nothing: --dry-run, --create and --read-back have no "
-			  "place beside it");
-	if (o->undo_append && !o->undo)
-		bad_usage("--undo-append goes on with the log that --undo=FILE names");
-	if (o->undo && (o->verify || o->create))
-		bad_usage("--undo is for a target that is overwritten: %s has no place beside it",
-			  o->verify ? "--verify" : "--create");
-	if (argc - optind < 2)
-		bad_usage("a DELTA and a TARGET are needed");
-	if (o->chain && o->full)
-		bad_usage("--chain and --full exclude each other");
-	if (o->base && !o->full && !o->verify)
-		bad_usage("--base is of use with --full and --verify only");
-	if (o->placed && argc - optind > 2)
-		bad_usage("--offset is for one extent");
+	check_names(o, argc - optind);
 	o->inputs = (const char *const *)argv + optind;
-	o->n_inputs = (size_t)(argc - optind - 1);
-	o->target = argv[argc - 1];
+	o->n_inputs = (size_t)(argc - optind);
+	if (!o->info && !o->map)
+		o->target = o->inputs[--o->n_inputs];
 	quiet = o->quiet;
 }
 
@@ -333,6 +366,7 @@ struct work {
 	struct pump_stats stats;
 	struct verify_result differences;
 	uint64_t done;
+	bool whole; /* every byte of the disk is read */
 };
 
 static bool on_stop(void *arg)
@@ -417,28 +451,45 @@ static int open_target(struct work *w, struct err *e)
 	return r;
 }
 
-static void say_differences(const struct work *w)
+/* Standard output gets all of it or nothing. */
+static int put(char *text, struct err *e)
 {
+	int r = text ? 0 : -EIO;
+
+	if (text && (fputs(text, stdout) == EOF || fflush(stdout)))
+		r = fail(e, EIO, "standard output: %s", strerror(errno));
+	free(text);
+	return r;
+}
+
+static int say_result(const struct work *w, struct err *e)
+{
+	const struct options *o = w->o;
 	const struct verify_result *v = &w->differences;
+	const struct result result = {
+	    .job = o->verify ? "verify" : o->dry_run ? "dry-run" : "apply",
+	    .chain = w->chain,
+	    .target = w->target->name,
+	    .totals = &w->totals,
+	    .stats = o->verify || o->dry_run ? NULL : &w->stats,
+	    .differences = o->verify || o->read_back ? v : NULL,
+	    .max_ranges = o->max_ranges,
+	    .whole = w->whole,
+	    .seconds = progress_seconds(progress),
+	};
 	char text[32];
+	int r = 0;
 
-	for (size_t i = 0; i < v->n && i < w->o->max_ranges; i++) {
-		const struct difference *d = &v->diff[i];
-
-		printf("%s: bytes %" PRIu64 " to %" PRIu64 " differ (%" PRIu64
-		       " from sector %" PRIu64 " on); expected: %s%s%s\n",
-		       w->target->name, d->off, d->off + d->len - 1, d->len, d->off / SECTOR,
-		       d->zero ? "zeros" : "", d->zero && d->layer != LAYER_NONE ? " of " : "",
-		       d->layer != LAYER_NONE ? w->chain->link[d->layer]->name : "");
-	}
-	if (v->n > w->o->max_ranges)
-		printf("%s: and %s%zu ranges more\n", w->target->name, v->more ? "at least " : "",
-		       v->n - (size_t)w->o->max_ranges);
+	if (o->json)
+		r = put(report_result(&result, e), e);
+	else if (v->n)
+		r = put(report_differences(&result, e), e);
 	if (v->n)
 		fprintf(stderr,
 			"vmdksync: %s: DIFFERENT from %s: %s%zu ranges, %s (%" PRIu64 " bytes)\n",
 			w->target->name, w->chain->link[0]->name, v->more ? "more than " : "", v->n,
 			size_text(text, v->bytes), v->bytes);
+	return r;
 }
 
 static void say_equal(const struct work *w)
@@ -470,11 +521,9 @@ static int verify(struct work *w, struct pump_opts opts, struct err *e)
 	return r;
 }
 
-/* Opens what is to be read, looks at all of its metadata, and makes one reader of it. */
-static int open_chain(struct work *w, const struct pump_opts *pump, struct err *e)
+static struct chain_opts chain_options(const struct options *o)
 {
-	const struct options *o = w->o;
-	const struct chain_opts opts = {
+	return (struct chain_opts){
 		.image.format.copies = o->force & FORCE_GD    ? COPY_PRIMARY
 				       : o->force & FORCE_RGD ? COPY_REDUNDANT
 							      : COPIES_EQUAL,
@@ -482,11 +531,18 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 		.image.placed = o->placed,
 		.image.offset = o->offset,
 		.image.base_unread = o->chain,
-		.parents = o->chain || o->full || o->verify,
+		.parents = o->chain || o->full || o->verify || o->map,
 		.base = o->base,
 		.force_cid = o->force & FORCE_CID,
 		.force_size = o->force & FORCE_SIZE,
 	};
+}
+
+/* Opens what is to be read, looks at all of its metadata, and makes one reader of it. */
+static int open_chain(struct work *w, const struct pump_opts *pump, struct err *e)
+{
+	const struct options *o = w->o;
+	const struct chain_opts opts = chain_options(o);
 	struct totals ignored;
 	struct chain *c;
 	size_t n;
@@ -507,8 +563,9 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	/* one after the other: what a first walk needs is not needed by all of them at once */
 	for (size_t i = 0; !r && n > 1 && i < n; i++)
 		r = job_scan(c->link[i]->reader, pump, &ignored, e);
+	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->lacks);
 	if (!r)
-		r = chain_read(c, n, o->full || (o->verify && !o->chain && !c->lacks), e);
+		r = chain_read(c, n, w->whole, e);
 	return r < 0 ? r : job_scan(c->reader, pump, &w->totals, e);
 }
 
@@ -564,6 +621,23 @@ static void say_next_step(const struct work *w)
 		fprintf(stderr, "; running again is safe\n");
 }
 
+static int info(const struct options *o, struct err *e)
+{
+	const struct pump_opts pump = {.stop = on_stop};
+	const struct chain_opts opts = chain_options(o);
+	struct info **all = calloc(o->n_inputs, sizeof(struct info *));
+	int r = all ? 0 : fail(e, ENOMEM, "out of memory");
+
+	for (size_t i = 0; !r && i < o->n_inputs; i++)
+		r = info_open(&all[i], o->inputs[i], &opts, &pump, e);
+	if (!r)
+		r = put(report_info(all, o->n_inputs, o->json, e), e);
+	for (size_t i = 0; all && i < o->n_inputs; i++)
+		info_free(all[i]);
+	free(all);
+	return r;
+}
+
 static int run(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
@@ -572,7 +646,11 @@ static int run(struct work *w, struct err *e)
 	bool bar = o->progress == 1 || (o->progress < 0 && isatty(STDERR_FILENO));
 	int r;
 
+	if (o->info)
+		return info(o, e);
 	r = open_chain(w, &pump, e);
+	if (!r && o->map)
+		return put(report_map(w->chain, o->json, e), e);
 	if (!r)
 		r = open_target(w, e);
 	if (!r && o->undo)
@@ -643,14 +721,15 @@ int main(int argc, char **argv)
 			w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
 			w.stats.written + w.stats.zeroed, w.totals.data + w.totals.zero);
 		say_next_step(&w);
-	} else if (!r && !o.quiet && !o.dry_run && !o.verify)
+	} else if (!r && w.target && !o.quiet && !o.dry_run && !o.verify)
 		say_summary(&w);
-	if (!r && !w.stats.stopped)
-		say_differences(&w);
+	if (!r && w.target && !w.stats.stopped && say_result(&w, &e) < 0) {
+		complain(e.msg);
+		if (status == DONE)
+			status = UNTOUCHED;
+	}
 	if (status == DONE && (o.verify || o.read_back) && !o.quiet)
 		say_equal(&w);
-	if (fflush(stdout) && status == DONE)
-		status = UNTOUCHED;
 	verify_free(&w.differences);
 	progress_free(progress);
 	if (w.undo && !w.stats.begun && !o.undo_append && status != DONE)

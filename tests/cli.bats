@@ -108,6 +108,12 @@ repaired() {
 	refused 'exclude'
 	run --separate-stderr vs --base c a b
 	refused 'base'
+	run --separate-stderr vs --info
+	refused 'IMAGE is needed'
+	run --separate-stderr vs --map --info a
+	refused 'exclude'
+	run --separate-stderr vs --info --create a
+	refused 'write nothing'
 	run --separate-stderr vs --search= a b
 	refused 'search'
 	run --separate-stderr vs --offset 1 a b c

@@ -33,10 +33,11 @@ rooms() {
 	jobs        run undo image chain target pump jobs
 	apply       run undo image chain target pump jobs
 	verify      run undo image chain target pump jobs
-	info        run undo image chain target pump jobs
+	info        run undo image chain target pump jobs info
 	progress    progress
 	json        json
-	vmdksync    source run image chain target jobs progress json
+	report      run image chain jobs info json report
+	vmdksync    source run image chain target jobs progress report
 	END
 }
 

@@ -1,0 +1,31 @@
+/*
+ * Room 6: results as text for people or as one JSON object, built whole. Knows what the jobs found;
+ * must not print.
+ */
+#ifndef REPORT_H
+#define REPORT_H
+
+#include "info.h"
+
+/* Each returns text for the caller to free, or NULL when memory was short. */
+char *report_info(struct info *const *info, size_t n, bool json, struct err *e);
+/* Goes over c->reader. */
+char *report_map(const struct chain *c, bool json, struct err *e);
+
+struct result {
+	const char *job; /* apply, dry-run, verify */
+	const struct chain *chain;
+	const char *target;
+	const struct totals *totals;
+	const struct pump_stats *stats;                /* of apply */
+	const struct verify_result *differences;       /* NULL: nothing was compared */
+	uint64_t max_ranges;
+	bool whole;      /* it was about every byte of the disk */
+	double seconds;
+};
+
+char *report_result(const struct result *r, struct err *e);
+/* The differences, one a line. */
+char *report_differences(const struct result *r, struct err *e);
+
+#endif

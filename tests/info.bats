@@ -1,0 +1,152 @@
+# --info, --map and --json.
+
+load helpers
+
+setup() {
+	requires jq
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+@test "--info of a chain: amounts, CIDs, files, warnings" {
+	esx_chain 20485 2
+	run -0 --separate-stderr vs --info host-000002.vmdk
+	[ -z "$stderr" ]
+	[ "${lines[0]}" = 'host-000002.vmdk: COWD version 1' ]
+	[[ ${lines[1]} == '  disk '*'(10488320 bytes), grains of 512 bytes' ]]
+	[[ $output == *$'\n  parent  CID 10000001, host-000001.vmdk\n  host-000001.vmdk: COWD'* ]]
+	[[ $output == *$'\n    host.vmdk: flat\n'* ]]
+	[[ $output == *$'\n  warning: '*'read as zeros'* ]]
+	[[ $output != *incomplete* && $output != *GiB* ]]
+	vs --info --json host-000002.vmdk >j
+	[ "$(wc -l <j)" = 1 ]
+	jq -e '.images[0] | .complete and .lacks == null and (.warnings | length) == 2 and
+		.size == 10488320 and .data + .zero == .size and .unallocated == 0' j
+	jq -e '[.images[0].chain[] | [.cid, .parent_cid, .parent_hint, .create_type]] == [
+		["10000002", "10000001", "host-000001.vmdk", "vmfsSparse"],
+		["10000001", "10000000", "host.vmdk", "vmfsSparse"],
+		["10000000", null, null, "vmfs"]]' j
+	for i in 0 1 2; do
+		jq -c ".images[0].chain[$i].files[]" j | while read -r f; do
+			name=$(jq -r .name <<<"$f")
+			[ "$(jq -r .size <<<"$f")" = "$(stat -c %s "$name")" ]
+			[ "$(jq -r .allocated <<<"$f")" = $(($(stat -c %b "$name") * 512)) ]
+		done
+	done
+	# each layer is what it is alone
+	vs --dry-run --json host-000002-delta.vmdk host-2.raw >one
+	jq -e --slurpfile one one '.images[0].chain[0] | [.data, .zero, .runs, .unallocated] ==
+		($one[0] | [.data, .zero, .runs, .unallocated])' j
+}
+
+@test "--info tells what is wrong with the parents, and is content" {
+	esx_chain 2048 2
+	mv host.vmdk away
+	run -0 --separate-stderr vs --info host-000002.vmdk
+	[[ $output == *'incomplete: host-000001.vmdk: its parent (CID 10000000) is not there'* ]]
+	vs --info --json host-000002.vmdk | jq -e '.images[0] | .complete == false and .unallocated > 0 and
+		(.lacks | contains("not there")) and (.chain | length) == 2'
+	sed s/^CID=.*/CID=77/ away >host.vmdk
+	vs --info --json host-000002.vmdk | jq -e '.images[0].lacks | contains("CID 00000077")'
+	vs --info --json host-000002-delta.vmdk | jq -e '.images[0].lacks | contains("no descriptor")'
+	run -2 --separate-stderr vs --info --json host-000002.vmdk missing.vmdk
+	[ -z "$output" ]
+	[ "${#stderr_lines[@]}" = 1 ]
+	printf X | dd of=host-000001-delta.vmdk bs=1 seek=2051 conv=notrunc status=none
+	run -2 --separate-stderr vs --info host-000002.vmdk
+	[ -z "$output" ]
+	[[ $stderr == *host-000001-delta.vmdk* ]]
+}
+
+@test "--info of each format" {
+	for kind in 'cowd COWD' 'hosted hosted sparse' 'sesparse SEsparse' 'stream streamOptimized'; do
+		"$MKVMDK" "${kind%% *}" one.vmdk capacity=20480 grain=8 alloc=0,5,9 2>/dev/null ||
+			"$MKVMDK" "${kind%% *}" one.vmdk capacity=20480 alloc=0,5,9
+		vs --info --json one.vmdk | jq -e --arg format "${kind#* }" '.images[0].chain[0] |
+			.format == $format and .data == 3 * .grain and .data + .unallocated == .size'
+	done
+}
+
+@test "names that are no text, or full of signs, make sound JSON" {
+	"$MKVMDK" pattern flat.raw 100
+	for name in $'a"b\\c\td\ne.vmdk' $'x\377\376y.vmdk' 'ünï.vmdk' $'cut\303'; do
+		descriptor "$name" 1 ffffffff vmfs '' 'RW 100 VMFS "flat.raw"'
+		vs --info --json "$name" | iconv -f utf-8 -t utf-8 | jq -e '.images[0].size == 51200'
+		vs --map --json "$name" | iconv -f utf-8 -t utf-8 | jq -e '.[0].length == 51200'
+	done
+}
+
+# as_qemu TOP: the map is that of qemu-img, stretch by stretch.
+as_qemu() {
+	cat >data.jq <<-'END'
+	[.[] | select(.data and (.zero | not)) | {start, length, depth, offset}] |
+	reduce .[] as $r ([]; if length > 0 and .[-1].depth == $r.depth and
+		.[-1].start + .[-1].length == $r.start and .[-1].offset + .[-1].length == $r.offset
+		then .[-1].length += $r.length else . + [$r] end)
+	END
+	vs -q --map --json "$1" >map.json
+	qemu-img map --output=json "$1" >qemu.json
+	diff <(jq -f data.jq map.json) <(jq -f data.jq qemu.json)
+	[ "$(jq length map.json)" -gt 10 ]
+}
+
+@test "--map is that of qemu-img" {
+	requires qemu-img
+	esx_chain 20485 0
+	before=host.vmdk parent=10000000
+	for i in 1 2 3; do
+		"$MKVMDK" hosted "h$i.vmdk" capacity=20485 grain=8 alloc=runs:20:1:9 seed=$i parentcid=$parent \
+			parent=$before
+		before=h$i.vmdk parent=aabbccdd
+		as_qemu "$before"
+	done
+	"$MKVMDK" cowd c-delta.vmdk capacity=20485 alloc=runs:20:1:9 seed=9
+	descriptor c.vmdk 77 aabbccdd vmfsSparse h3.vmdk 'RW 20485 VMFSSPARSE "c-delta.vmdk"'
+	as_qemu c.vmdk
+}
+
+@test "--map covers the disk once, in order; of a bare delta what it holds" {
+	"$MKVMDK" hosted a.vmdk capacity=20485 alloc=every:3 zero=1,4 version=2 flags=5
+	vs --map --json a.vmdk | jq -e '(map(.length) | add) == 10488320 and
+		([range(1; length) as $i | .[$i].start == .[$i-1].start + .[$i-1].length] | all) and
+		([.[] | select(.present | not) | .zero and .depth == null and .layer == null] | all) and
+		([.[] | select(.data) | .file == "a.vmdk"] | all) and
+		([.[] | select(.zero and .present) | .layer == "a.vmdk"] | length) == 2'
+	"$MKVMDK" cowd b.vmdk capacity=2048 alloc=5-9,20
+	vs --map --json b.vmdk | jq -e 'map([.start, .length]) == [[2560, 2560], [10240, 512]]'
+	run -0 vs --map b.vmdk
+	[ "${#lines[@]}" = 3 ]
+	[[ ${lines[1]} =~ ^2560\ +2560\ +[0-9]+\ +b.vmdk$ ]]
+	# its bytes are there
+	read -r at < <(vs --map --json b.vmdk | jq '.[1].offset')
+	"$MKVMDK" pattern want.raw 1
+	truncate -s 1M got.raw
+	vs -q b.vmdk got.raw
+	cmp <(tail -c +$((at + 1)) b.vmdk | head -c 512) <(tail -c +10241 got.raw | head -c 512)
+}
+
+@test "--json of apply, dry run and verify" {
+	esx_chain 20485 2
+	cp host-0.raw got.raw
+	vs -q --json --dry-run --chain host-000002.vmdk got.raw 2>/dev/null >dry
+	vs -q --json --chain host-000002.vmdk got.raw >apply
+	vs -q --json --verify host-000002.vmdk got.raw >verify
+	jq -e '.job == "dry-run" and .written == null and .whole == false and .size == 10488320' dry
+	jq -e --slurpfile dry dry '.job == "apply" and .target == "got.raw" and .data == $dry[0].data and
+		.written == .data and .zeroed == .zero and .writes > 0 and .unallocated > 0 and .equal == null and
+		(.chain | length) == 3' apply
+	jq -e '.job == "verify" and .whole and .equal and .differences == [] and .different == 0 and
+		.unallocated == 0 and .written == null' verify
+	printf X | dd of=got.raw bs=1 seek=5000000 conv=notrunc status=none
+	status=0
+	vs -q --json --verify host-000002.vmdk got.raw >verify || status=$?
+	[ "$status" = 1 ]
+	[ "$(wc -l <verify)" = 1 ]
+	jq -e '.equal == false and .different == 1 and .ranges == 1 and
+		.differences == [{"start": 5000000, "length": 1, "zero": false, "layer": "host.vmdk"}]' verify
+	vs -q --json --read-back --chain host-000002.vmdk got.raw | jq -e .equal
+	run -2 --separate-stderr vs --json --chain host-000002.vmdk missing.raw
+	[ -z "$output" ]
+	status=0
+	vs --json -q --info host-000002.vmdk >/dev/full 2>/dev/null || status=$?
+	[ "$status" = 2 ]
+}
