@@ -189,7 +189,7 @@ static void check_names(const struct options *o, int names)
 		bad_usage("--undo-append goes on with the log that --undo=FILE names");
 	if (o->undo && (!writes || o->create))
 		bad_usage("--undo is for a target that is overwritten: %s has no place beside it",
-			  o->create ? "--create" : "what writes nothing");
+			  o->create ? "--create" : o->verify ? "--verify" : o->info ? "--info" : "--map");
 	if (o->info || o->map ? names < 1 : names < 2)
 		bad_usage(o->info || o->map ? "an IMAGE is needed"
 					    : "a DELTA and a TARGET are needed");
