@@ -36,13 +36,16 @@ COMPILE = $(CC) -std=gnu11 $(WARN) $(HARDEN) -pthread -D_GNU_SOURCE -D_FILE_OFFS
 LINK = $(CC) -pie -pthread -Wl,-z,relro,-z,now $(CFLAGS) $(LDFLAGS)
 
 LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*.c)))
-OBJ := $(LIB_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)/tests/mkvmdk.o \
+FUZZ := cowd hosted sesparse stream descriptor chain
+FUZZ_OBJ := $(patsubst %,$(BUILD)/tests/fuzz/%.o,$(FUZZ) fuzz replay)
+REPLAY := $(FUZZ:%=$(BUILD)/replay-%)
+OBJ := $(LIB_OBJ) $(FUZZ_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)/tests/mkvmdk.o \
 	$(BUILD)/tests/bench/limit.o
 
 # Only the plain flavour is the one at hand in the top folder.
 all: $(BUILD)/vmdksync $(if $(filter build/plain,$(BUILD)),vmdksync)
 
-everything: all $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit
+everything: all $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit $(REPLAY)
 
 vmdksync: $(BUILD)/vmdksync
 	$(Q)ln -sf $< $@
@@ -51,6 +54,12 @@ $(BUILD)/vmdksync: $(BUILD)/vmdksync.o $(LIB_OBJ)
 $(BUILD)/unit: $(BUILD)/tests/unit.o $(LIB_OBJ)
 $(BUILD)/mkvmdk: $(BUILD)/tests/mkvmdk.o
 $(BUILD)/limit: $(BUILD)/tests/bench/limit.o
+$(BUILD)/replay-%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/tests/fuzz/replay.o $(LIB_OBJ)
+	@echo '  LD   $@'
+	$(Q)$(LINK) -o $@ $^ $(LIBS)
+$(BUILD)/fuzz-%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/fuzz.o $(LIB_OBJ)
+	@echo '  LD   $@'
+	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 $(BUILD)/vmdksync $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit:
 	@echo '  LD   $@'
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
@@ -75,7 +84,7 @@ gnu_parallel = $(shell parallel --version 2>/dev/null | grep -q '^GNU parallel' 
 
 check: everything
 	VMDKSYNC='$(abspath $(BUILD))/vmdksync' MKVMDK='$(abspath $(BUILD))/mkvmdk' \
-	UNIT='$(abspath $(BUILD))/unit' LIMIT='$(abspath $(BUILD))/limit' FLAVOUR='$(notdir $(BUILD))' \
+	UNIT='$(abspath $(BUILD))/unit' REPLAY='$(abspath $(BUILD))/replay' LIMIT='$(abspath $(BUILD))/limit' FLAVOUR='$(notdir $(BUILD))' \
 	bats --formatter tap --print-output-on-failure $(if $(gnu_parallel),--jobs $(shell nproc)) $(TESTS)
 
 # A sanitizer that speaks ends the program with 99, which no test takes for an answer of ours. The
@@ -87,6 +96,23 @@ asan ubsan:
 	UBSAN_OPTIONS=print_stacktrace=1:exitcode=99 \
 	$(MAKE) BUILD=build/$@ CFLAGS='$(SAN_$@)' \
 		TESTS='$(filter-out tests/rules.bats tests/package.bats,$(TESTS))' check
+
+# FUZZ_TIME: seconds, shared by the targets in FUZZ. What is found lies in build/fuzz/found, the
+# corpus, which is kept, in build/fuzz/corpus.
+FUZZ_TIME ?= 60
+FUZZ_CFLAGS := -O1 -g -fno-omit-frame-pointer -fsanitize=fuzzer-no-link,address,undefined \
+	-fno-sanitize-recover=all '-DCLAIM_SECTORS=(UINT64_C(1)<<12)'
+fuzz: $(BUILD)/mkvmdk
+	$(MAKE) BUILD=build/fuzz CC=clang CFLAGS="$(FUZZ_CFLAGS)" $(FUZZ:%=build/fuzz/fuzz-%)
+	@mkdir -p build/fuzz/found
+	sh tests/fuzz/corpus.sh '$(abspath $(BUILD))/mkvmdk' build/fuzz/seeds
+	@set -e; for t in $(FUZZ); do \
+		mkdir -p build/fuzz/corpus/$$t; \
+		build/fuzz/fuzz-$$t -max_total_time=$$(($(FUZZ_TIME) / $(words $(FUZZ)))) \
+			-timeout=20 -rss_limit_mb=2000 -malloc_limit_mb=500 -max_len=300000 -verbosity=0 \
+			-print_final_stats=1 -artifact_prefix=build/fuzz/found/$$t- \
+			build/fuzz/corpus/$$t build/fuzz/seeds/$$t $$(ls -d tests/fuzz/regress/$$t 2>/dev/null); \
+	done
 
 bench: everything
 	BENCH_SIZE='$(BENCH_SIZE)' VMDKSYNC='$(abspath $(BUILD))/vmdksync' \
@@ -147,6 +173,7 @@ help:
 	@echo 'asan       the same with AddressSanitizer and UBSan'
 	@echo 'ubsan      the same with UBSan alone'
 	@echo 'lint       shellcheck; gcc and clang with -Werror'
+	@echo 'fuzz       FUZZ_TIME seconds of libFuzzer (clang) over all formats'
 	@echo 'bench      measure against the limit of the machine and against peers (minutes);'
 	@echo '           BENCH_SIZE=MiB of grains, or tiny; see tests/bench/run.sh'
 	@echo 'demo       run examples/demo.sh'
@@ -157,6 +184,7 @@ help:
 	@echo 'deb        a Debian package in build/deb'
 	@echo 'clean      remove what was built'
 
+.SECONDARY: $(FUZZ_OBJ)
 FORCE:
-.PHONY: all everything bench check asan ubsan lint lint-shell install uninstall dist deb static deps \
+.PHONY: all everything fuzz bench check asan ubsan lint lint-shell install uninstall dist deb static deps \
 	demo clean help FORCE

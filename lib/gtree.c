@@ -11,7 +11,9 @@
 #define DIR_CHUNK 8192u /* directory entries read at a time */
 /* Sectors claimed are marked in a bitmap of 32 MiB, which covers 128 GiB of file. Larger files are
  * walked again for each further stretch: time instead of memory. */
+#ifndef CLAIM_SECTORS /* fuzzers cannot pay for that much each time */
 #define CLAIM_SECTORS (UINT64_C(1) << 28)
+#endif
 /* Runs of the first walk that are kept, so that the second needs neither to read nor to decode. */
 #define KEPT_MAX (512u * 1024)
 #define KEPT_LEAST 1024u
@@ -424,11 +426,11 @@ static int gtree_next(struct reader *reader, struct run *run, struct err *e)
 	int r;
 
 	if (w->replay) {
-		const struct kept *k = &w->kept[w->kept_at];
+		const struct kept *k;
 
 		if (w->kept_at == w->kept_n)
 			return 0;
-		w->kept_at++;
+		k = &w->kept[w->kept_at++];
 		*run = (struct run){.off = k->off, .len = k->len, .kind = RUN_ZERO};
 		if (k->pos != UINT64_MAX)
 			set_data(g, run, k->pos);
