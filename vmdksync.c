@@ -51,6 +51,9 @@ struct options {
 	size_t searches;
 	bool placed;
 	uint64_t offset;
+	const char *spool;
+	bool spool_first;
+	uint64_t expect, memory;
 	const char *const *inputs;
 	size_t n_inputs;
 	const char *target;
@@ -69,8 +72,8 @@ static const char usage[] =
     "       vmdksync --info | --map [OPTIONS] IMAGE...\n"
     "Writes the allocated grains of VMware snapshot deltas, oldest first, onto\n"
     "TARGET, a raw file or a block device that holds the disk beneath them; the\n"
-    "newest wins. Nothing else of TARGET changes. DELTA is an extent (COWD, SEsparse,\n"
-    "hosted sparse, streamOptimized) or a text descriptor, told apart by content.\n"
+    "newest wins. DELTA is an extent (COWD, SEsparse, hosted sparse, streamOptimized)\n"
+    "or a text descriptor, or '-', a pipe that brings an extent, plain or gzip.\n"
     "\n"
     "      --chain         the parents of DELTA as well, but for the base\n"
     "      --full          ... and the base: TARGET becomes the whole disk\n"
@@ -95,8 +98,11 @@ static const char usage[] =
     "                        size  a child is smaller than its parent\n"
     "      --search=DIR    look for parents and extents in DIR, too\n"
     "      --confine       refuse files outside the folder of who names them\n"
-    "      --offset=N      a bare extent belongs at byte N of the disk (or Ns, NK,\n"
-    "                      NM, NG, NT)\n"
+    "      --offset=N      a bare extent belongs at byte N (Ns, NK, NM ...) of disk\n"
+    "      --spool=DIR     where a pipe's bytes wait that come too early (/var/tmp)\n"
+    "      --spool-first   from a pipe: take in everything, check it, then write\n"
+    "      --expect-size=N a pipe has to bring N bytes (unpacked)\n"
+    "      --memory=N      for what a pipe has announced and not brought (64M)\n"
     "      --no-uring      plain reads and writes instead of io_uring\n"
     "  -p, --progress      show progress even if stderr is no terminal\n"
     "  -q, --quiet         no progress, no summary, no warnings\n"
@@ -104,9 +110,8 @@ static const char usage[] =
     "  -h, --help          this text\n"
     "  -V, --version       the version\n"
     "\n"
-    "Exit status: 0 done, and on stable storage; 1 a comparison found differences;\n"
-    "2 trouble, TARGET is untouched; 3 trouble after writing began (running again is\n"
-    "safe).\n";
+    "Exit status: 0 done and durable; 1 a comparison found differences; 2 trouble,\n"
+    "TARGET is untouched; 3 trouble after writing began (running again is safe).\n";
 
 static struct progress *progress;
 static bool quiet;
@@ -223,6 +228,10 @@ static void parse(struct options *o, int argc, char **argv)
 		INFO,
 		MAP,
 		JSON,
+		SPOOL,
+		SPOOL_FIRST,
+		EXPECT_SIZE,
+		MEMORY,
 	};
 	static const struct option longs[] = {
 		{"verify", no_argument, NULL, VERIFY},
@@ -244,6 +253,10 @@ static void parse(struct options *o, int argc, char **argv)
 		{"info", no_argument, NULL, INFO},
 		{"map", no_argument, NULL, MAP},
 		{"json", no_argument, NULL, JSON},
+		{"spool", required_argument, NULL, SPOOL},
+		{"spool-first", no_argument, NULL, SPOOL_FIRST},
+		{"expect-size", required_argument, NULL, EXPECT_SIZE},
+		{"memory", required_argument, NULL, MEMORY},
 		{"progress", no_argument, NULL, 'p'},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
@@ -315,6 +328,22 @@ static void parse(struct options *o, int argc, char **argv)
 		case OFFSET:
 			o->offset = byte_number("--offset", optarg);
 			o->placed = true;
+			break;
+		case SPOOL:
+			o->spool = optarg;
+			break;
+		case SPOOL_FIRST:
+			o->spool_first = true;
+			break;
+		case EXPECT_SIZE:
+			o->expect = byte_number("--expect-size", optarg);
+			if (!o->expect)
+				bad_usage("--expect-size: no delta has 0 bytes");
+			break;
+		case MEMORY:
+			o->memory = byte_number("--memory", optarg);
+			if (!o->memory)
+				bad_usage("--memory: 0 bytes are too few");
 			break;
 		case NO_URING:
 			o->in_line = true;
@@ -398,11 +427,30 @@ static void say_plan(const struct work *w)
 {
 	char data[32], zero[32];
 
+	if (w->chain->reader->passing && !w->o->dry_run)
+		return; /* nobody knows yet */
 	fprintf(stderr,
 		"vmdksync: %s: %s of data (%" PRIu64 " bytes) and %s of zeros (%" PRIu64
 		" bytes) in %" PRIu64 " runs\n",
 		w->target->name, size_text(data, w->totals.data), w->totals.data,
 		size_text(zero, w->totals.zero), w->totals.zero, w->totals.runs);
+}
+
+static void say_piped(const struct work *w)
+{
+	char came[32], spooled[32];
+
+	for (size_t i = 0; i < w->chain->links; i++) {
+		const struct source *s = w->chain->link[i]->piped;
+
+		if (s)
+			fprintf(stderr,
+				"vmdksync: %s: %s came (%" PRIu64 " bytes%s), %s spooled (%" PRIu64
+				" bytes)\n",
+				w->chain->link[i]->name, size_text(came, s->size), s->size,
+				source_is_gzip(s) ? ", unpacked" : "",
+				size_text(spooled, s->spooled), s->spooled);
+	}
 }
 
 static void say_summary(const struct work *w)
@@ -531,6 +579,11 @@ static struct chain_opts chain_options(const struct options *o)
 		.image.placed = o->placed,
 		.image.offset = o->offset,
 		.image.base_unread = o->chain,
+		.image.format.remember = o->memory,
+		.image.source = {.spool = o->spool,
+				 .spool_first = o->spool_first || o->info || o->map,
+				 .expect = o->expect,
+				 .stop = on_stop},
 		.parents = o->chain || o->full || o->verify || o->map,
 		.base = o->base,
 		.force_cid = o->force & FORCE_CID,
@@ -551,6 +604,15 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	if (r < 0)
 		return r;
 	c = w->chain;
+	/* what passes can be looked at only once, and in its own order */
+	for (size_t i = 0; i < c->links; i++)
+		if (c->link[i]->reader && c->link[i]->reader->passing &&
+		    (c->links > 1 || o->chain || o->full || o->verify || o->read_back))
+			return fail(e, EINVAL,
+				    "%s: what comes through a pipe is written alone, and without "
+				    "--chain, --full, --verify and --read-back; --spool-first makes a "
+				    "file of it",
+				    c->link[i]->name);
 	/* where a whole disk was not asked for, what is there is compared, and the last line says so */
 	if (c->lacks && (o->chain || o->full || (c->lacks_code != ENODATA && c->lacks_code != ENOENT)))
 		return fail(e, c->lacks_code, "%s", c->lacks);
@@ -566,7 +628,7 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->lacks);
 	if (!r)
 		r = chain_read(c, n, w->whole, e);
-	return r < 0 ? r : job_scan(c->reader, pump, &w->totals, e);
+	return r < 0 || c->reader->passing ? r : job_scan(c->reader, pump, &w->totals, e);
 }
 
 /* The log must be none of the files we work on; a name that is new is. */
@@ -655,6 +717,8 @@ static int run(struct work *w, struct err *e)
 		r = open_target(w, e);
 	if (!r && o->undo)
 		r = open_undo(w, e);
+	if (!r && w->chain->reader->passing && o->dry_run)
+		r = job_scan(w->chain->reader, &pump, &w->totals, e);
 	if (r < 0)
 		return r;
 	if (o->verbose || o->dry_run) {
@@ -663,6 +727,7 @@ static int run(struct work *w, struct err *e)
 		say_plan(w);
 	}
 	if (o->dry_run) {
+		say_piped(w);
 		fprintf(stderr, "vmdksync: %s: dry run, nothing was written\n", w->target->name);
 		return 0;
 	}
@@ -677,6 +742,8 @@ static int run(struct work *w, struct err *e)
 	if (!r && o->read_back && !w->stats.stopped)
 		r = verify(w, pump, e);
 	progress_clear(progress);
+	if (o->verbose)
+		say_piped(w);
 	if (o->verbose)
 		fprintf(stderr, "vmdksync: %s: %s, %s, %" PRIu64 " writes\n", w->target->name,
 			w->stats.ring,
@@ -716,10 +783,17 @@ int main(int argc, char **argv)
 			" bytes were compared\n",
 			w.target->name, w.done, w.totals.data + w.totals.zero);
 	else if (w.stats.stopped || (r < 0 && w.stats.begun)) {
-		fprintf(stderr,
-			"vmdksync: %s: %s after %" PRIu64 " of %" PRIu64 " bytes",
-			w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
-			w.stats.written + w.stats.zeroed, w.totals.data + w.totals.zero);
+		if (w.chain->reader->passing)
+			fprintf(stderr,
+				"vmdksync: %s: %s after %" PRIu64 " bytes, the last of them before byte "
+				"%" PRIu64 ", are on stable storage",
+				w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
+				w.stats.written + w.stats.zeroed, w.stats.reached);
+		else
+			fprintf(stderr,
+				"vmdksync: %s: %s after %" PRIu64 " of %" PRIu64 " bytes",
+				w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
+				w.stats.written + w.stats.zeroed, w.totals.data + w.totals.zero);
 		say_next_step(&w);
 	} else if (!r && w.target && !o.quiet && !o.dry_run && !o.verify)
 		say_summary(&w);

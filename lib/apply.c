@@ -15,7 +15,7 @@ int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, stru
 		*(run.kind == RUN_ZERO ? &t->zero : &t->data) += run.len;
 		t->end = run.off + run.len;
 	}
-	return got < 0 ? got : reader_rewind(r, e);
+	return got < 0 || r->passing ? got : reader_rewind(r, e);
 }
 
 struct apply {

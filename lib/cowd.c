@@ -95,7 +95,6 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 	struct cowd *c;
 	int r;
 
-	(void)o;
 	r = source_read(src, 0, h, sizeof(h), "COWD header", e);
 	if (r < 0)
 		return r;
@@ -152,6 +151,9 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.area = {{0, HEADER, "header"},
 			 {gd * SECTOR, gd * SECTOR + gd_entries * 4, "grain directory"}},
 		.areas = 2,
+		.floor = gd_end * SECTOR,
+		.promised = (uint64_t)le32(h + AT_FREE) * SECTOR,
+		.remember = o->remember,
 		.table = cowd_table,
 		.grain_at = cowd_grain,
 	};

@@ -11,6 +11,8 @@
 struct format_opts {
 	/* which of the two copies of hosted metadata is believed without comparing them */
 	enum { COPIES_EQUAL, COPY_PRIMARY, COPY_REDUNDANT } copies;
+	/* bytes of memory for what a passing source has named and not brought yet; 0: the usual */
+	uint64_t remember;
 };
 
 struct format_facts {

@@ -48,7 +48,7 @@ struct gtree_walk {
 	bool kept_whole, replay;
 };
 
-static uint64_t entry(const struct gtree *g, const uint8_t *p)
+uint64_t gtree_entry(const struct gtree *g, const uint8_t *p)
 {
 	return g->shape.width == 4 ? le32(p) : le64(p);
 }
@@ -168,7 +168,7 @@ static int place_table(struct gtree *g, uint64_t pos, const char *what, struct e
 static int place_mirror(struct gtree *g, uint64_t pos, bool used, uint64_t *mirror, struct err *e)
 {
 	struct gtree_walk *w = g->walk;
-	uint64_t raw = entry(g, w->mirror_dir + (w->next_table - w->dir_first) * g->shape.width);
+	uint64_t raw = gtree_entry(g, w->mirror_dir + (w->next_table - w->dir_first) * g->shape.width);
 	int r = 0;
 
 	if (raw)
@@ -229,7 +229,7 @@ static int load_window(struct gtree *g, struct err *e)
 			if (r < 0)
 				return r;
 		}
-		raw = entry(g, w->dir + (w->next_table - w->dir_first) * g->shape.width);
+		raw = gtree_entry(g, w->dir + (w->next_table - w->dir_first) * g->shape.width);
 		pos = mirror = 0;
 		used = raw ? g->shape.table(g, w->next_table, raw, &pos, e) : 0;
 		if (used < 0)
@@ -289,26 +289,29 @@ static int check_beyond(struct gtree *g, uint32_t used, struct err *e)
 		       g->reader.name, w->table[w->t].index);
 }
 
-/* Bytes of grain n that belong to the disk. */
-static uint64_t grain_len(const struct gtree *g, uint64_t n)
+uint64_t gtree_grain_len(const struct gtree *g, uint64_t n)
 {
 	return min_u64(g->shape.grain, g->shape.size - n * g->shape.grain);
 }
 
-/* Decodes entry k of the table in work and checks where it leads. */
-static int decode(struct gtree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
+int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t limit,
+		 uint64_t *pos, struct err *e)
 {
-	uint64_t len = g->shape.packed ? 1 : grain_len(g, n);
-	int kind = g->shape.grain_at(g, n, raw, g->walk->first, pos, e);
+	uint64_t len = g->shape.packed ? 1 : gtree_grain_len(g, n);
+	int kind = g->shape.grain_at(g, n, raw, first, pos, e);
 
-	if (kind != GRAIN_DATA)
-		return kind;
-	if (*pos > g->src->size || len > g->src->size - *pos)
+	if (kind == GRAIN_DATA && (*pos > limit || len > limit - *pos))
 		return fail(e, EBADMSG,
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64
 			    " lies outside the file of %" PRIu64 " bytes",
-			    g->reader.name, n, *pos / SECTOR, g->src->size);
+			    g->reader.name, n, *pos / SECTOR, limit);
 	return kind;
+}
+
+/* An entry of the table in work. */
+static int decode(struct gtree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
+{
+	return gtree_decode(g, n, raw, g->walk->first, g->src->size, pos, e);
 }
 
 static void set_data(struct gtree *g, struct run *run, uint64_t pos)
@@ -355,7 +358,7 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 		begin = 0;
 		pos = 0;
 		for (; kind == GRAIN_NONE && w->k < used; w->k++) {
-			uint64_t raw = entry(g, p + w->k * g->shape.width);
+			uint64_t raw = gtree_entry(g, p + w->k * g->shape.width);
 
 			if (!raw)
 				continue;
@@ -368,7 +371,7 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 			continue;
 		n = base + begin;
 		for (; w->k < used && !(g->shape.packed && kind == GRAIN_DATA); w->k++) {
-			uint64_t raw = entry(g, p + w->k * g->shape.width);
+			uint64_t raw = gtree_entry(g, p + w->k * g->shape.width);
 
 			if (!raw)
 				break;
@@ -494,6 +497,8 @@ static int gtree_fetch(struct reader *reader, const struct run *run, void *buf, 
 
 static void walk_free(struct gtree_walk *w)
 {
+	if (!w)
+		return;
 	free(w->dir);
 	free(w->mirror_dir);
 	free(w->buf);
@@ -511,6 +516,7 @@ static void gtree_free(struct reader *reader)
 		g->shape.free(g);
 	source_free(g->src);
 	walk_free(g->walk);
+	gstream_free(g->queue);
 	free(g);
 }
 
@@ -524,6 +530,12 @@ static const struct reader_ops packed_ops = {
 	.next = gtree_next,
 	.rewind = gtree_rewind,
 	.fetch = gtree_fetch,
+	.free = gtree_free,
+};
+
+static const struct reader_ops passing_ops = {
+	.next = gstream_next,
+	.fetch = gstream_fetch,
 	.free = gtree_free,
 };
 
@@ -548,6 +560,17 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 					    src->name, a->what, a->at / SECTOR,
 					    shape->area[j].what);
 	}
+	g->shape = *shape;
+	g->src = src;
+	if (src->passing) {
+		int r;
+
+		reader_init(&g->reader, &passing_ops, src->name, shape->size);
+		g->reader.passing = &g->reader;
+		r = gstream_init(g, e);
+		if (r)
+			return r < 0 ? r : 0;
+	}
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return fail(e, ENOMEM, "out of memory");
@@ -564,8 +587,6 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 	}
 	w->first = w->kept_whole = true;
 	g->walk = w;
-	g->shape = *shape;
-	g->src = src;
 	reader_init(&g->reader, shape->packed ? &packed_ops : &gtree_ops, src->name, shape->size);
 	return 0;
 }

@@ -2,8 +2,12 @@
  * Room 2: the walk that COWD, hosted sparse and SEsparse share: directory, table, grain. Knows
  * positions in one file; must not know what an entry looks like (the leaf decodes it).
  *
- * Guest order: bounded memory whatever the size of the disk, rewindable. The first walk also claims
+ * Guest order, of files: bounded memory whatever the size of the disk, rewindable. The first walk also claims
  * every sector of the file that a table or a grain stands on, and refuses what is claimed twice.
+ *
+ * File order, of what is passing (gstream.c): the directory is read first, and what it names is
+ * awaited; a table that comes adds its grains, grains that come are given. What a later table might
+ * still name goes to the spool.
  */
 #ifndef GTREE_H
 #define GTREE_H
@@ -32,6 +36,10 @@ struct gtree_shape {
 	uint32_t width;   /* of an entry of either, 4 or 8 bytes */
 	struct gtree_area area[GTREE_AREAS];
 	size_t areas;
+	/* of what is passing */
+	uint64_t floor;    /* no sane file has a grain before this position */
+	uint64_t promised; /* bytes that are in use, as the header says; 0: it does not */
+	uint64_t remember; /* bytes of memory for what is awaited; 0: the usual number */
 	/* Grains are packed: each is a run of its own, of kind PACKED, whose pos is that of its
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool packed;
@@ -44,6 +52,9 @@ struct gtree_shape {
 			struct err *e);
 	/* where packed: the bytes of a run, as in reader_ops.fetch */
 	int (*unpack)(struct gtree *g, const struct run *run, void *buf, struct err *e);
+	/* where packed, and passing: the record at pos, that of the grain at guest byte off. 1 it has
+	 * come whole, 0 it never will, -errno. */
+	int (*arrived)(struct gtree *g, uint64_t pos, uint64_t off, struct err *e);
 	void (*free)(struct gtree *g); /* frees what the leaf added, not g; may be NULL */
 };
 
@@ -52,12 +63,28 @@ struct gtree {
 	struct reader reader;
 	struct source *src; /* owned */
 	struct gtree_shape shape;
-	struct gtree_walk *walk; /* private to gtree.c */
+	struct gtree_walk *walk;    /* private to gtree.c */
+	struct gtree_queue *queue; /* private to gstream.c; NULL in guest order */
 };
 
 /* Takes src over when it succeeds. g is the leaf's, zeroed; gtree_free() gives it to free(). Checks
  * that areas lie inside the file and apart. -errno. */
 int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *shape,
 	       struct err *e);
+
+/* Between gtree.c and gstream.c. */
+
+/* Reads the directory of what is passing. 1 when the walk will be in file order; 0 when it cannot be,
+ * and everything was spooled: g->src is a file now. */
+int gstream_init(struct gtree *g, struct err *e);
+int gstream_next(struct reader *reader, struct run *run, struct err *e);
+int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e);
+void gstream_free(struct gtree_queue *q); /* NULL-safe */
+uint64_t gtree_entry(const struct gtree *g, const uint8_t *p);
+/* Bytes of grain n that belong to the disk. */
+uint64_t gtree_grain_len(const struct gtree *g, uint64_t n);
+/* Decodes the entry of grain n, and checks that it leads to bytes before `limit`. */
+int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t limit,
+		 uint64_t *pos, struct err *e);
 
 #endif

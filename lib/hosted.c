@@ -86,7 +86,7 @@ static int hosted_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, u
 			    g->reader.name, n, raw, h->overhead) < 0)
 			return -EBADMSG;
 	}
-	if (first && h->unpacker) {
+	if (first && h->unpacker && !g->queue) { /* in file order it comes later */
 		uint64_t bytes;
 		int r = grain_marker(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
 
@@ -99,6 +99,11 @@ static int hosted_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, u
 static int hosted_unpack(struct gtree *g, const struct run *run, void *buf, struct err *e)
 {
 	return grain_inflate(container_of(g, struct hosted, tree)->unpacker, run, buf, e);
+}
+
+static int hosted_arrived(struct gtree *g, uint64_t pos, uint64_t off, struct err *e)
+{
+	return grain_arrived(g->src, pos, off, g->shape.grain, e);
 }
 
 static void hosted_free(struct gtree *g)
@@ -211,7 +216,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 {
 	uint8_t h[HEADER];
 	uint64_t capacity, grain, desc, desc_size, entries, rgd, gd, overhead, tables, dir_bytes;
-	const uint64_t file_sectors = src->size / SECTOR;
+	uint64_t file_sectors;
 	uint8_t footer[HEADER] = {0};
 	uint64_t footer_at = 0;
 	struct gtree_shape shape;
@@ -257,7 +262,25 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    " entries is over the limit of %" PRIu64,
 			    src->name, tables, DIR_MAX);
 	dir_bytes = tables * 4;
-	if (packed && gd == GD_AT_END) {
+	if (src->passing && !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN))) {
+		/* only its end tells how far it can be believed */
+		r = source_spool_rest(src, e);
+		if (r < 0)
+			return r;
+	}
+	if (src->passing && desc && desc_size && desc_size <= DESCRIPTOR_MAX &&
+	    desc < POS_LIMIT / SECTOR) {
+		/* it is read later: now is the time to spool where it lies too far back */
+		uint8_t last;
+
+		r = source_read(src, (desc + desc_size) * SECTOR - 1, &last, 1, "descriptor", e);
+		if (r < 0)
+			return r;
+	}
+	file_sectors = src->size / SECTOR;
+	if (packed && src->passing) { /* tables that come too late are no help */
+		scan = (o->copies == COPY_REDUNDANT ? rgd : gd) >= overhead;
+	} else if (packed && gd == GD_AT_END) {
 		r = find_footer(src, h, footer, &footer_at, e);
 		if (r < 0)
 			return r;
@@ -298,7 +321,8 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			.open_log = !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN)),
 		};
 
-		r = warning(e, "%s: %s", src->name,
+		if (!src->passing)
+			r = warning(e, "%s: %s", src->name,
 			    stream.open_log ? "is an undo log that was not finished; it is read up "
 					      "to its last whole record"
 					    : "has no usable footer; its grains are found by their "
@@ -325,7 +349,10 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.grain_at = hosted_grain,
 		.packed = packed,
 		.unpack = packed ? hosted_unpack : NULL,
+		.arrived = packed ? hosted_arrived : NULL,
 		.free = hosted_free,
+		.floor = overhead * SECTOR,
+		.remember = o->remember,
 	};
 	shape.area[shape.areas++] =
 		(struct gtree_area){shape.dir, shape.dir + dir_bytes, "grain directory"};

@@ -28,7 +28,7 @@ static int sides_next(struct reader *reader, struct run *run, struct err *e)
 {
 	struct sides *s = container_of(reader, struct sides, reader);
 
-	for (; s->i < s->n; s->i++) {
+	while (s->i < s->n) {
 		const struct part *p = &s->part[s->i];
 		int got;
 
@@ -38,6 +38,8 @@ static int sides_next(struct reader *reader, struct run *run, struct err *e)
 
 		if (got < 0)
 			return got;
+		if (!got)
+			s->i++;
 		/* a header's capacity may be rounded up to a whole grain */
 		if (!got || run->off >= p->size)
 			continue;
@@ -86,6 +88,8 @@ static struct sides *sides_new(const char *name, size_t room)
 static void sides_add(struct sides *s, struct reader *r, uint64_t start, uint64_t size)
 {
 	s->part[s->n++] = (struct part){r, start, size};
+	if (r->passing)
+		s->reader.passing = r->passing;
 	s->reader.size = start + size;
 }
 
@@ -132,15 +136,17 @@ static const struct magic *find_magic(const uint8_t *head, size_t n)
 static int probe(struct source *src, opener **open, bool *text, struct err *e)
 {
 	uint8_t head[PROBE];
-	size_t n = (size_t)min_u64(sizeof(head), src->size);
 	const struct magic *k;
+	size_t n;
 	int r;
 
 	*open = NULL;
 	*text = false;
-	if (!n)
-		return fail(e, EBADMSG, "%s: is empty (0 bytes)", src->name);
-	r = source_read(src, 0, head, n, "first bytes", e);
+	r = source_some(src, sizeof(head), &n, e);
+	if (!r && !n)
+		r = fail(e, EBADMSG, "%s: is empty (0 bytes)", src->name);
+	if (!r)
+		r = source_read(src, 0, head, n, "first bytes", e);
 	if (r < 0)
 		return r;
 	k = find_magic(head, n);
@@ -411,7 +417,7 @@ static int image_new(struct image **out, const char *path, const struct source *
 	if (!m)
 		return fail(e, ENOMEM, "out of memory");
 	*out = m;
-	m->name = name_text(path);
+	m->name = source_is_stdin(path) ? strdup(src->name) : name_text(path);
 	m->path = strdup(path);
 	if (!m->name || !m->path)
 		return fail(e, ENOMEM, "out of memory");
@@ -443,6 +449,13 @@ int image_from(struct image **out, struct source *src, const char *path,
 	if (!r && text && o->placed)
 		r = fail(e, EINVAL, "%s: a descriptor says itself where its extents belong: --offset "
 				    "is for bare extents", m->name);
+	if (!r && text && src->piped)
+		r = fail(e, ENOTSUP,
+			 "%s: is a descriptor, and the files it names cannot come through a pipe; "
+			 "send the extent (-delta.vmdk, -sesparse.vmdk), or name the descriptor's file",
+			 m->name);
+	if (!r && src->piped)
+		m->piped = src;
 	if (!r && text)
 		r = open_descriptor(m, path, src, o, e);
 	else if (!r) {
@@ -456,7 +469,7 @@ int image_from(struct image **out, struct source *src, const char *path,
 int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e)
 {
 	struct source *src;
-	int r = source_open(&src, path, e);
+	int r = source_open_any(&src, path, &o->source, e);
 
 	return r < 0 ? r : image_from(out, src, path, o, e);
 }

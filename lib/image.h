@@ -22,6 +22,7 @@ struct image {
 	struct descriptor *descriptor; /* owned; NULL where there is none */
 	char *name;                    /* printable; owned */
 	char *path;                    /* as it was opened; owned */
+	struct source *piped;          /* what comes, or came, through a pipe; the reader's; or NULL */
 	struct image_file *file;       /* owned; the image itself first, then its extents */
 	size_t files;
 };
@@ -29,13 +30,14 @@ struct image {
 struct image_opts {
 	struct format_opts format;
 	struct lookup_opts lookup;
+	struct source_opts source; /* of image_open() */
 	bool placed;               /* an extent without descriptor belongs at `offset`, bytes */
 	uint64_t offset;
 	bool base_unread;          /* where files of a disk without parent are missing it has no reader,
 				    * which is no failure: nobody will read it */
 };
 
-/* -EBADMSG damaged, -ENOTSUP known and not read, or -errno. */
+/* "-" is standard input. -EBADMSG damaged, -ENOTSUP known and not read, or -errno. */
 int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e);
 /* Of what is open already; path says where. Takes src over, also when it fails. */
 int image_from(struct image **out, struct source *src, const char *path,

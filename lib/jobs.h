@@ -14,7 +14,7 @@ struct totals { /* of one walk over a reader; bytes */
 };
 
 /* Look before you leap: walks the whole metadata once, so that damage is found while the target is
- * untouched, and rewinds. 0, or -errno: -EINTR when o->stop said so. */
+ * untouched, and rewinds (but for what is passing). 0, or -errno: -EINTR when o->stop said so. */
 int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, struct err *e);
 /* Writes the runs and makes them durable. 0 or -errno; stats->begun tells whether the target may
  * have changed. When stopped by opts->stop what was written is durable. undo: NULL, or the log in

@@ -149,6 +149,7 @@ static void write_done(struct xfer *x, int err)
 	} else {
 		for (unsigned i = 0; i < s->b.pieces; i++)
 			*(s->b.piece[i].kind == RUN_ZERO ? &zero : &data) += s->b.piece[i].len;
+		p->stats->reached = max_u64(p->stats->reached, s->b.end);
 		p->stats->written += data;
 		p->stats->zeroed += zero;
 		moved(p, data + zero);
@@ -602,12 +603,29 @@ static void pump_free(struct pump *p)
 	free(p);
 }
 
+/* What has been taken is fetched now: its bytes are about to go. */
+static void on_turn(void *arg)
+{
+	struct pump *p = arg;
+	unsigned i = 0;
+
+	if (!p->failed)
+		launch(p);
+	while (i < SLOTS && !p->failed) {
+		if (p->slot[i].state == PREREAD)
+			wait_for(p, 1);
+		else
+			i++;
+	}
+	wait_for(p, 0); /* there may be long to wait for what comes next */
+}
+
 int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	     struct pump_stats *stats, struct err *e)
 {
 	struct pump *p = pump_new(t, o, stats, e);
 	struct run run;
-	int got;
+	int got, broken = 0;
 
 	*stats = (struct pump_stats){0};
 	if (!p)
@@ -620,9 +638,16 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 		return got;
 	}
 	stats->ring = ring_kind(p->ring);
+	if (r->passing) {
+		r->passing->turn = on_turn;
+		r->passing->turn_arg = p;
+	}
 	while (!stopping(p)) {
 		got = reader_next(r, &run, e);
-		if (got < 0)
+		/* what came before on a pipe that broke off is written */
+		if (got < 0 && r->passing)
+			broken = got;
+		else if (got < 0)
 			set_failed(p, got);
 		if (got <= 0)
 			break;
@@ -636,6 +661,12 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 		launch(p);
 	while (ring_busy(p->ring) || ring_busy(p->line) || p->held)
 		go_on(p);
+	if (r->passing)
+		r->passing->turn = NULL;
+	if (broken == -EINTR && o->stop && o->stop(o->arg))
+		stats->stopped = true;
+	else if (broken)
+		set_failed(p, broken);
 	got = p->failed;
 	pump_free(p);
 	return got;

@@ -23,9 +23,9 @@ struct run { /* guest bytes [off, off+len) */
 };
 
 struct reader_ops {
-	/* 1 got one, 0 end, -errno. Runs stay valid until free. */
+	/* 1 got one, 0 end, -errno. Runs stay valid until free, but for those of what is passing. */
 	int (*next)(struct reader *r, struct run *run, struct err *e);
-	int (*rewind)(struct reader *r, struct err *e);
+	int (*rewind)(struct reader *r, struct err *e); /* NULL where it is passing */
 	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. */
 	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
 	void (*free)(struct reader *r);
@@ -41,18 +41,30 @@ struct reader {
 			   * that one may have; 0 is 1 */
 	uint64_t at;      /* the gate: where the last run ended */
 	bool ended;
+	/* The leaf whose bytes pass once, as a pipe brings them; NULL: there is none. Then runs come in
+	 * any order, there is no rewind, and what is PACKED can be fetched only until the leaf has
+	 * called turn(), from within next(). */
+	struct reader *passing;
+	void (*turn)(void *arg); /* of the leaf, set by who fetches; NULL: nobody does */
+	void *turn_arg;
 };
 
 void reader_init(struct reader *r, const struct reader_ops *ops, const char *name, uint64_t size);
 /*
  * The gate. Asks for the next run and believes nothing of it: it is not empty, lies inside the disk
- * and behind the run before, RAW bytes lie inside their source, PACKED ones have someone who unpacks
- * them. 1, 0, or -errno; -EBADMSG for a run that breaks the rules.
+ * and, unless it is passing, behind the run before, RAW bytes lie inside their source, PACKED ones
+ * have someone who unpacks them. 1, 0, or -errno; -EBADMSG for a run that breaks the rules.
  */
 int reader_next(struct reader *r, struct run *run, struct err *e);
 /* Starts again at the first run. -errno. */
 int reader_rewind(struct reader *r, struct err *e);
 int reader_fetch(const struct run *run, void *buf, struct err *e);
+/* To be called by a leaf before bytes are let go that its runs stand for. */
+static inline void reader_turn(struct reader *r)
+{
+	if (r->turn)
+		r->turn(r->turn_arg);
+}
 /* NULL-safe; frees what it is made of, too. */
 void reader_free(struct reader *r);
 

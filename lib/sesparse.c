@@ -283,7 +283,6 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	struct sesparse *s;
 	int r;
 
-	(void)o;
 	r = source_read(src, 0, h, sizeof(h), "SEsparse header", e);
 	if (!r)
 		r = check_kind(src, h, e);
@@ -354,6 +353,8 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 				  "volatile header"},
 				 {gd.at * SECTOR, (gd.at + gd.size) * SECTOR, "grain directory"}},
 			.areas = 3,
+			.floor = grains.at * SECTOR,
+			.remember = o->remember,
 			.table = sesparse_table,
 			.grain_at = sesparse_grain,
 		};

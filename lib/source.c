@@ -1,5 +1,6 @@
 /* See source.h. */
 #include "source.h"
+#include "inflow.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -22,7 +23,7 @@ static int source_new(struct source **out, const char *name, struct err *e)
 		free(s);
 		return fail(e, ENOMEM, "out of memory");
 	}
-	s->fd = -1;
+	s->fd = s->spool = -1;
 	*out = s;
 	return 0;
 }
@@ -35,6 +36,8 @@ static const char *type_text(mode_t mode)
 	       : S_ISCHR(mode)	 ? "a character device"
 				 : "no regular file";
 }
+
+#define SPOOL_PART 4096u /* zeros of this size, and aligned to it, are not written to the spool */
 
 /* O_NONBLOCK: a FIFO without a writer must not hang us before we can refuse it */
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
@@ -183,28 +186,30 @@ void source_free(struct source *s)
 {
 	if (!s)
 		return;
-	if (s->fd >= 0)
+	inflow_free(s->flow);
+	if (s->spool >= 0)
+		close(s->spool);
+	if (s->fd >= 0 && s->fd != s->spool)
 		close(s->fd);
+	free(s->spool_dir);
 	free(s->name);
 	free(s);
 }
 
-int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char *what,
-		struct err *e)
+static int outside(const struct source *s, uint64_t off, size_t n, const char *what, struct err *e)
+{
+	return fail(e, EBADMSG, "%s: %s lies outside the file (bytes %llu to %llu of %llu)", s->name,
+		    what, (unsigned long long)off, (unsigned long long)(off + n),
+		    (unsigned long long)s->size);
+}
+
+static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size_t n,
+		   const char *what, struct err *e)
 {
 	size_t done = 0;
 
-	if (off > s->size || n > s->size - off)
-		return fail(e, EBADMSG,
-			    "%s: %s lies outside the file (bytes %llu to %llu of %llu)", s->name,
-			    what, (unsigned long long)off, (unsigned long long)(off + n),
-			    (unsigned long long)s->size);
-	if (s->mem) {
-		memcpy(buf, s->mem + off, n);
-		return 0;
-	}
 	while (done < n) {
-		ssize_t got = pread(s->fd, (char *)buf + done, n - done, (off_t)(off + done));
+		ssize_t got = pread(fd, (char *)buf + done, n - done, (off_t)(off + done));
 
 		if (got > 0)
 			done += (size_t)got;
@@ -217,6 +222,71 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 				    (unsigned long long)(off + done), strerror(errno));
 	}
 	return 0;
+}
+
+static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, const char *what,
+			struct err *e)
+{
+	uint64_t have;
+	int r;
+
+	if (s->spool >= 0 && off + n <= inflow_low(s->flow))
+		return read_fd(s, s->spool, off, buf, n, what, e);
+	if (off < inflow_low(s->flow))
+		return fail(e, EBADMSG, "%s: %s at byte %llu has passed already", s->name, what,
+			    (unsigned long long)off);
+	r = source_ahead(s, off + n, &have, e);
+	if (r < 0)
+		return r;
+	if (have < off + n)
+		return source_short(s, what, off + n, e);
+	while (n) {
+		size_t here;
+		const uint8_t *p = source_at(s, off, &here);
+
+		if (here > n)
+			here = n;
+		memcpy(buf, p, here);
+		buf += here;
+		off += here;
+		n -= here;
+	}
+	return 0;
+}
+
+int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char *what,
+		struct err *e)
+{
+	int r;
+
+	if (off > s->size || n > s->size - off)
+		return outside(s, off, n, what, e);
+	if (s->mem) {
+		memcpy(buf, s->mem + off, n);
+		return 0;
+	}
+	if (s->passing && off + n > inflow_low(s->flow) + inflow_room(s->flow)) {
+		uint64_t size;
+
+		r = source_spool_rest(s, e);
+		if (!r)
+			r = source_finish(s, &size, e);
+		if (r < 0)
+			return r;
+		if (off > s->size || n > s->size - off)
+			return outside(s, off, n, what, e);
+	}
+	return s->passing ? read_passing(s, off, buf, n, what, e)
+			  : read_fd(s, s->fd, off, buf, n, what, e);
+}
+
+int source_some(struct source *s, size_t most, size_t *n, struct err *e)
+{
+	uint64_t have = s->size;
+	int r = s->passing ? source_ahead(s, min_u64(most, inflow_room(s->flow)), &have, e) : 0;
+
+	*n = (size_t)min_u64(most, have);
+	return r;
 }
 
 bool source_is_hole(struct source *s, uint64_t off, uint64_t n)
@@ -257,4 +327,256 @@ void source_hint(struct source *s, uint64_t off, uint64_t n)
 {
 	if (s->fd >= 0)
 		posix_fadvise(s->fd, (off_t)off, (off_t)n, POSIX_FADV_WILLNEED);
+}
+
+/* --- what passes --------------------------------------------------------------------------------- */
+
+bool source_is_stdin(const char *path)
+{
+	static const char *const name[] = {"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"};
+
+	for (size_t i = 0; i < sizeof(name) / sizeof(*name); i++)
+		if (!strcmp(path, name[i]))
+			return true;
+	return false;
+}
+
+/* A regular file as standard input that stands at its beginning can be read like any other; gzip in
+ * it could not. */
+static bool like_a_file(int fd, const struct stat *st)
+{
+	uint8_t head[2];
+
+	return S_ISBLK(st->st_mode) ||
+	       (S_ISREG(st->st_mode) && lseek(fd, 0, SEEK_CUR) == 0 &&
+		!(pread(fd, head, 2, 0) == 2 && head[0] == 0x1f && head[1] == 0x8b));
+}
+
+int source_open_any(struct source **out, const char *path, const struct source_opts *o,
+		    struct err *e)
+{
+	const bool standard = source_is_stdin(path);
+	const struct inflow_opts flow = {.window = o->window, .stop = o->stop, .arg = o->arg};
+	const char *dir = o->spool ? o->spool : getenv("TMPDIR");
+	struct source *s = NULL;
+	struct stat st;
+	int fd, r;
+
+	/* a FIFO opened like this does not wait for its writer; who reads from it does */
+	fd = standard ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(path, OPEN_FLAGS);
+	if (fd < 0 || fstat(fd, &st) < 0 || (!standard && !S_ISFIFO(st.st_mode)) ||
+	    like_a_file(fd, &st) || S_ISDIR(st.st_mode)) {
+		r = source_fd(&s, standard ? "standard input" : path, fd < 0 ? -errno : fd, e);
+		if (!r && o->expect && s->size != o->expect)
+			r = fail(e, EBADMSG, "%s: has %llu bytes, but %llu are expected", s->name,
+				 (unsigned long long)s->size, (unsigned long long)o->expect);
+		goto out;
+	}
+	r = source_new(&s, standard ? "standard input" : path, e);
+	if (!r && isatty(fd))
+		r = fail(e, EINVAL, "%s: is a terminal; send the delta through a pipe", s->name);
+	if (r < 0) {
+		close(fd);
+		goto out;
+	}
+	s->st = st;
+	s->passing = s->piped = true;
+	s->expect = o->expect;
+	s->size = o->expect ? o->expect : POS_LIMIT;
+	s->spool_dir = strdup(dir && *dir ? dir : "/var/tmp");
+	if (!s->spool_dir) {
+		close(fd);
+		r = fail(e, ENOMEM, "out of memory");
+		goto out;
+	}
+	r = inflow_open(&s->flow, fd, s->name, &flow, e);
+	if (!r && o->spool_first) {
+		uint64_t size;
+
+		r = source_spool_rest(s, e);
+		if (!r)
+			r = source_finish(s, &size, e);
+	}
+out:
+	if (r < 0) {
+		source_free(s);
+		return r;
+	}
+	*out = s;
+	return 0;
+}
+
+bool source_is_gzip(const struct source *s)
+{
+	return s->flow && inflow_gzip(s->flow);
+}
+
+uint64_t source_limit(const struct source *s)
+{
+	return s->expect ? s->expect : POS_LIMIT;
+}
+
+size_t source_window(const struct source *s)
+{
+	return inflow_window(s->flow);
+}
+
+int source_ahead(struct source *s, uint64_t end, uint64_t *have, struct err *e)
+{
+	int r = inflow_wait(s->flow, end, have, e);
+
+	if (!r && *have < end) /* that was all */
+		s->size = *have;
+	return r;
+}
+
+const uint8_t *source_at(struct source *s, uint64_t off, size_t *n)
+{
+	return inflow_at(s->flow, off, n);
+}
+
+void source_release(struct source *s, uint64_t off)
+{
+	inflow_release(s->flow, off);
+}
+
+int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e)
+{
+	const uint64_t window = inflow_window(s->flow);
+	int r;
+
+	for (;;) {
+		uint64_t to = min_u64(end, inflow_low(s->flow) + window);
+
+		r = source_ahead(s, to, have, e);
+		if (r < 0 || *have < to || to == end)
+			return r;
+		source_release(s, to);
+	}
+}
+
+static int open_spool(struct source *s, struct err *e)
+{
+	char *path;
+
+	if (s->spool >= 0)
+		return 0;
+	s->spool = open(s->spool_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (s->spool >= 0)
+		return 0;
+	/* file systems that know no nameless files */
+	if (asprintf(&path, "%s/vmdksync-spool-XXXXXX", s->spool_dir) < 0)
+		return fail(e, ENOMEM, "out of memory");
+	s->spool = mkostemp(path, O_CLOEXEC);
+	if (s->spool >= 0)
+		unlink(path);
+	free(path);
+	return s->spool < 0 ? fail(e, errno, "%s: no spool can be made in %s: %s", s->name,
+				   s->spool_dir, strerror(errno))
+			    : 0;
+}
+
+int source_spool(struct source *s, uint64_t off, size_t n, struct err *e)
+{
+	int r = open_spool(s, e);
+
+	/* so that a hole at the end is there, too */
+	if (!r && off + n > s->spool_end) {
+		s->spool_end = off + n;
+		if (ftruncate(s->spool, (off_t)s->spool_end) < 0)
+			r = fail(e, errno, "%s: the spool in %s: %s", s->name, s->spool_dir,
+				 strerror(errno));
+	}
+	while (!r && n) {
+		size_t here, part;
+		const uint8_t *p = source_at(s, off, &here);
+		ssize_t put;
+
+		part = here < n ? here : n;
+		/* zeros need no room: a hole reads the same */
+		here = (size_t)min_u64(part, SPOOL_PART - off % SPOOL_PART);
+		if (all_zero(p, here)) {
+			off += here;
+			n -= here;
+			continue;
+		}
+		for (size_t next; here < part; here += next) {
+			next = part - here < SPOOL_PART ? part - here : SPOOL_PART;
+			if (all_zero(p + here, next))
+				break;
+		}
+		put = pwrite(s->spool, p, here, (off_t)off);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0)
+			return fail(e, put < 0 ? errno : ENOSPC,
+				    "%s: the spool in %s cannot take %zu more bytes after %llu: %s; "
+				    "--spool names another folder",
+				    s->name, s->spool_dir, here, (unsigned long long)s->spooled,
+				    strerror(put < 0 ? errno : ENOSPC));
+		s->spooled += (uint64_t)put;
+		off += (uint64_t)put;
+		n -= (size_t)put;
+	}
+	return r;
+}
+
+int source_spool_rest(struct source *s, struct err *e)
+{
+	const uint64_t window = inflow_window(s->flow);
+	uint64_t have = 0;
+	int r = open_spool(s, e);
+
+	while (!r) {
+		uint64_t low = inflow_low(s->flow), to = low + window;
+
+		r = source_ahead(s, to, &have, e);
+		if (r < 0)
+			return r;
+		r = source_spool(s, low, (size_t)(min_u64(have, to) - low), e);
+		if (have < to)
+			break;
+		source_release(s, to);
+	}
+	if (r < 0)
+		return r;
+	if (fstat(s->spool, &s->st) < 0)
+		return fail(e, errno, "%s: the spool: %s", s->name, strerror(errno));
+	s->size = have;
+	s->passing = false;
+	s->fd = s->spool;
+	return 0;
+}
+
+int source_finish(struct source *s, uint64_t *size, struct err *e)
+{
+	int r = 0;
+
+	*size = s->size;
+	if (!s->piped)
+		return 0;
+	if (s->passing)
+		r = source_skip(s, UINT64_MAX, size, e);
+	s->size = *size;
+	if (!r)
+		r = inflow_error(s->flow, e);
+	if (!r && s->expect && *size < s->expect)
+		r = source_short(s, "the file", s->expect, e);
+	if (!r && s->expect && *size > s->expect)
+		r = warning(e, "%s: %llu bytes came, but %llu were expected: did the file grow while "
+			       "it was sent?",
+			    s->name, (unsigned long long)*size, (unsigned long long)s->expect);
+	return r;
+}
+
+int source_short(struct source *s, const char *what, uint64_t need, struct err *e)
+{
+	int r = s->flow ? inflow_error(s->flow, e) : 0;
+
+	need = max_u64(need, s->expect);
+	return r < 0 ? r
+		     : fail(e, EBADMSG,
+			    "%s: ends after %llu bytes, in the middle of %s: at least %llu were to "
+			    "come",
+			    s->name, (unsigned long long)s->size, what, (unsigned long long)need);
 }

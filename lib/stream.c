@@ -42,7 +42,7 @@ static int check_record(const struct source *src, uint64_t pos, uint64_t off, ui
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": %" PRIu64
 			    " bytes of compressed data (1 to %" PRIu64 " are possible)",
 			    src->name, off / grain, pos / SECTOR, bytes, record_max(grain));
-	if (bytes > src->size - pos - RECORD_HEAD)
+	if (!src->passing && bytes > src->size - pos - RECORD_HEAD)
 		return fail(e, EBADMSG,
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": its %" PRIu64
 			    " bytes of compressed data end outside the file of %" PRIu64 " bytes",
@@ -67,6 +67,25 @@ int grain_marker(struct source *src, uint64_t pos, uint64_t off, uint64_t grain,
 			    src->name, off / grain, pos / SECTOR, lba, off / SECTOR);
 	*bytes = le32(m + AT_SIZE);
 	return check_record(src, pos, off, grain, *bytes, e);
+}
+
+int grain_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, struct err *e)
+{
+	uint64_t have = src->size, bytes, end = pos + RECORD_HEAD;
+	uint8_t m[RECORD_HEAD];
+	int r = src->passing ? source_ahead(src, end, &have, e) : 0;
+
+	if (r < 0 || have < end)
+		return r;
+	r = source_read(src, pos, m, sizeof(m), "grain marker", e);
+	if (r < 0)
+		return r;
+	bytes = le32(m + AT_SIZE);
+	if (le64(m + AT_VALUE) != off / SECTOR || !bytes || bytes > record_max(grain))
+		return grain_marker(src, pos, off, grain, &bytes, e); /* which says why not */
+	end += bytes;
+	r = src->passing ? source_ahead(src, end, &have, e) : 0;
+	return r < 0 ? r : have >= end;
 }
 
 /* --- unpacking --- */
@@ -213,6 +232,12 @@ enum pass { CHECK_ALL, GO_ON, LOWEST };
 
 #define MARKS_LEAST 1024u
 
+struct marker {
+	enum { MARKS_END, MARKS_GRAIN, MARKS_OTHER } kind;
+	uint64_t off;  /* MARKS_GRAIN: guest */
+	uint64_t next; /* position of the next one */
+};
+
 struct stream {
 	struct reader reader;
 	struct source *src; /* owned */
@@ -226,7 +251,15 @@ struct stream {
 	uint64_t last;      /* guest offset of the last grain met, or of the last of the batch before */
 	uint64_t resume;    /* position of the first marker behind the batch, if ascending */
 	uint64_t end;       /* an unfinished log ends at this position; else UINT64_MAX */
+	/* of what passes */
+	uint64_t pos;         /* of the marker to look at next */
+	struct marker marker; /* that one */
+	uint64_t window;      /* number of the one it lies in */
+	uint64_t *seen;       /* bitmap of grains; NULL: they are too many */
 };
+
+/* Grains of what passes of which a bitmap is kept: it takes 32 MiB. */
+#define SEEN_MAX (UINT64_C(32) << 23)
 
 /* Moves mark i of a heap, the highest on top, down to its place. */
 static void sift(struct mark *m, size_t n, size_t i)
@@ -365,12 +398,6 @@ static int check_tail(struct stream *s, uint64_t pos, struct err *e)
 	free(buf);
 	return r;
 }
-
-struct marker {
-	enum { MARKS_END, MARKS_GRAIN, MARKS_OTHER } kind;
-	uint64_t off;  /* MARKS_GRAIN: guest */
-	uint64_t next; /* position of the next one */
-};
 
 static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, struct err *e)
 {
@@ -623,6 +650,7 @@ static void stream_free(struct reader *reader)
 	unpacker_free(s->unpacker);
 	source_free(s->src);
 	free(s->mark);
+	free(s->seen);
 	free(s);
 }
 
@@ -632,6 +660,125 @@ static const struct reader_ops stream_ops = {
 	.fetch = stream_fetch,
 	.free = stream_free,
 };
+
+/* --- what passes --------------------------------------------------------------------------------- */
+
+/* Reads the marker at s->pos. */
+static int look(struct stream *s, struct err *e)
+{
+	const uint64_t end = s->pos + MARKER;
+	uint64_t have;
+	int r;
+
+	if (s->window != s->pos / source_window(s->src)) {
+		s->window = s->pos / source_window(s->src);
+		reader_turn(&s->reader);
+	}
+	r = source_skip(s->src, s->pos, &have, e);
+	if (!r) {
+		source_release(s->src, s->pos);
+		r = source_ahead(s->src, end, &have, e);
+	}
+	if (!r && have < end) {
+		reader_turn(&s->reader);
+		r = source_finish(s->src, &have, e);
+		return r < 0 ? r
+			     : fail(e, EBADMSG,
+				    "%s: ends after %" PRIu64
+				    " bytes without an end marker: it was cut short",
+				    s->reader.name, have);
+	}
+	return r < 0 ? r : read_marker(s, s->pos, &s->marker, e);
+}
+
+/* What stands behind the end marker is read, and dropped. */
+static int drop_tail(struct stream *s, struct err *e)
+{
+	uint64_t have, size, pos = s->marker.next;
+	bool zero = true;
+	int r;
+
+	reader_turn(&s->reader);
+	do {
+		r = source_skip(s->src, pos + 1, &have, e);
+		while (!r && pos < have) {
+			size_t n;
+
+			zero = all_zero(source_at(s->src, pos, &n), n) && zero;
+			pos += n;
+		}
+	} while (!r && have == pos && have < s->src->size);
+	if (!r)
+		r = source_finish(s->src, &size, e);
+	if (!r && !zero)
+		r = warning(e, "%s: there is data behind the end marker; it is ignored",
+			    s->reader.name);
+	return r;
+}
+
+static int passing_grain(struct stream *s, struct run *run, struct err *e)
+{
+	const uint64_t pos = s->pos, off = s->marker.off, n = off / s->shape.grain;
+	int r = grain_arrived(s->src, pos, off, s->shape.grain, e);
+
+	if (r < 0)
+		return r;
+	if (!r)
+		return source_short(s->src, "a grain", s->marker.next, e);
+	if (s->seen && s->seen[n / 64] >> n % 64 & 1)
+		return fail(e, EBADMSG,
+			    "%s: grain %" PRIu64 " is there twice, the second time at file sector "
+			    "%" PRIu64,
+			    s->reader.name, n, pos / SECTOR);
+	if (s->seen)
+		s->seen[n / 64] |= UINT64_C(1) << n % 64;
+	*run = (struct run){
+		.off = off,
+		.len = min_u64(s->shape.grain, s->shape.size - off),
+		.pos = pos,
+		.skip = off,
+		.kind = RUN_PACKED,
+		.leaf = &s->reader,
+	};
+	s->pos = s->marker.next;
+	return 1;
+}
+
+static int passing_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+
+	for (;;) {
+		int r = look(s, e);
+
+		if (r < 0)
+			return r;
+		if (s->marker.kind == MARKS_GRAIN)
+			return passing_grain(s, run, e);
+		if (s->marker.kind == MARKS_END)
+			return drop_tail(s, e);
+		s->pos = s->marker.next;
+	}
+}
+
+static const struct reader_ops passing_ops = {
+	.next = passing_next,
+	.fetch = stream_fetch,
+	.free = stream_free,
+};
+
+static int passing_init(struct stream *s, struct err *e)
+{
+	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
+
+	/* calloc of this size is fresh mappings: only what is marked costs memory */
+	if (grains <= SEEN_MAX)
+		s->seen = calloc((size_t)div_up(grains, 64), sizeof(*s->seen));
+	s->pos = s->shape.start;
+	reader_init(&s->reader, &passing_ops, s->src->name, s->shape.size);
+	s->reader.passing = &s->reader;
+	return grains <= SEEN_MAX && !s->seen ? fail(e, ENOMEM, "out of memory") : 0;
+}
 
 int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,
 		struct err *e)
@@ -650,6 +797,14 @@ int stream_open(struct reader **out, struct source *src, const struct stream_sha
 	s->shape = *shape;
 	s->end = UINT64_MAX;
 	reader_init(&s->reader, &stream_ops, src->name, shape->size);
+	if (src->passing) {
+		r = passing_init(s, e);
+		if (r < 0) {
+			unpacker_free(s->unpacker);
+			free(s);
+			return r;
+		}
+	}
 	*out = &s->reader;
 	return 0;
 }

@@ -25,6 +25,8 @@ struct stream_shape {
  */
 int grain_marker(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t *bytes,
 		 struct err *e);
+/* The same of a record that passes. 1 it has come whole, 0 it never will, -errno. */
+int grain_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, struct err *e);
 
 /* Unpacks grains of one file; keeps the last one of which it was asked for a part. */
 struct unpacker;

@@ -13,11 +13,13 @@ setup() {
 rooms() {
 	cat <<-'END'
 	base
-	source      source <zlib>
+	inflow      inflow <zlib>
+	source      source inflow
 	run         source run
 	descriptor  source run format descriptor
 	format      source run
 	gtree       source run format gtree
+	gstream     source run format gtree
 	cowd        source run format gtree
 	hosted      source run format gtree stream
 	sesparse    source run format gtree

@@ -1,0 +1,440 @@
+/* See inflow.h. */
+#include "inflow.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include <zlib.h>
+
+#define WINDOW (4u << 20)
+#define WINDOWS 8u
+/* what is not inflated yet */
+#define PACKED_WINDOW (256u << 10)
+#define PACKED_WINDOWS 8u
+#define PIPE_SIZE (1 << 20)
+#define ASK_STOP 100 /* milliseconds between questions whether to go on waiting */
+
+struct inflow {
+	const char *name;
+	uint8_t *memory;
+	size_t window;
+	unsigned windows;
+	bool (*stop)(void *arg);
+	void *arg;
+	pthread_t thread;
+	bool running;
+
+	pthread_mutex_t lock; /* of these: */
+	pthread_cond_t grown, freed;
+	uint64_t low, have;
+	uint64_t want; /* how much has to be there before anyone is woken */
+	bool end, quit;
+	struct err e; /* why it ended; the thread's own until `end` is set */
+	int failed;
+
+	/* 1 to n bytes into buf; 0: no more come; -errno, with f->e */
+	ssize_t (*fill)(struct inflow *f, uint8_t *buf, size_t n);
+	/* from a descriptor */
+	int fd, wake;
+	uint8_t head[2]; /* bytes read already */
+	size_t heads, head_at;
+	/* from gzip */
+	struct inflow *packed;
+	uint64_t packed_at;
+	z_stream z;
+	bool inflating; /* z is initialized */
+	bool between;   /* members */
+};
+
+/* --- a descriptor --- */
+
+/* As fill; -EINTR when woken. */
+static ssize_t read_some(int fd, int wake, int timeout, uint8_t *buf, size_t n)
+{
+	struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = wake, .events = POLLIN}};
+	ssize_t got;
+
+	for (;;) {
+		int r = poll(p, 2, timeout);
+
+		if (r == 0 || p[1].revents)
+			return -EINTR;
+		if (r < 0 && errno == EINTR)
+			continue;
+		got = read(fd, buf, n);
+		if (got >= 0)
+			return got;
+		if (errno != EINTR && errno != EAGAIN)
+			return -errno;
+	}
+}
+
+static ssize_t fill_read(struct inflow *f, uint8_t *buf, size_t n)
+{
+	ssize_t got;
+
+	if (f->head_at < f->heads) {
+		*buf = f->head[f->head_at++];
+		return 1;
+	}
+	got = read_some(f->fd, f->wake, -1, buf, n);
+	if (got < 0 && got != -EINTR)
+		return fail(&f->e, (int)-got, "%s: reading at byte %llu: %s", f->name,
+			    (unsigned long long)f->have, strerror((int)-got));
+	return got < 0 ? 0 : got;
+}
+
+/* --- gzip: RFC 1952, members one behind the other --- */
+
+static bool packed_quit(void *arg)
+{
+	struct inflow *f = arg;
+	bool quit;
+
+	pthread_mutex_lock(&f->lock);
+	quit = f->quit;
+	pthread_mutex_unlock(&f->lock);
+	return quit;
+}
+
+static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
+{
+	z_stream *z = &f->z;
+
+	z->next_out = buf;
+	z->avail_out = (uInt)n;
+	while (z->avail_out) {
+		uint64_t have;
+		size_t here;
+		int r;
+
+		inflow_release(f->packed, f->packed_at);
+		r = inflow_wait(f->packed, f->packed_at + 1, &have, &f->e);
+		if (r < 0)
+			return 0; /* told to quit */
+		if (have == f->packed_at)
+			break;
+		z->next_in = (z_const Bytef *)inflow_at(f->packed, f->packed_at, &here);
+		z->avail_in = (uInt)here;
+		if (f->between) {
+			/* what tapes and block devices put behind a file */
+			while (z->avail_in && !*z->next_in) {
+				z->next_in++;
+				z->avail_in--;
+			}
+			f->packed_at += here - z->avail_in;
+			if (!z->avail_in)
+				continue;
+			if (*z->next_in != 0x1f)
+				return fail(&f->e, EBADMSG,
+					    "%s: there is something else behind the gzip data, at byte "
+					    "%llu",
+					    f->name, (unsigned long long)f->packed_at);
+			here = z->avail_in;
+			f->between = false;
+			inflateReset(z);
+		}
+		r = inflate(z, Z_NO_FLUSH);
+		f->packed_at += here - z->avail_in;
+		if (r == Z_STREAM_END)
+			f->between = true;
+		else if (r == Z_MEM_ERROR)
+			return fail(&f->e, ENOMEM, "out of memory");
+		else if (r != Z_OK && r != Z_BUF_ERROR)
+			return fail(&f->e, EBADMSG,
+				    "%s: the gzip data is damaged near its byte %llu (%llu bytes "
+				    "unpacked): %s",
+				    f->name, (unsigned long long)f->packed_at,
+				    (unsigned long long)(f->have + n - z->avail_out),
+				    z->msg ? z->msg : "unknown compression");
+		/* what is there goes on its way at once */
+		if (!z->avail_in && z->avail_out < n)
+			break;
+	}
+	if (z->avail_out < n)
+		return (ssize_t)(n - z->avail_out);
+	/* nothing came, so nothing more will */
+	if (inflow_error(f->packed, &f->e) < 0)
+		return -EIO;
+	if (!f->between)
+		return fail(&f->e, EBADMSG,
+			    "%s: the gzip data ends in the middle, after %llu bytes (%llu unpacked): "
+			    "it was cut short",
+			    f->name, (unsigned long long)f->packed_at, (unsigned long long)f->have);
+	return 0;
+}
+
+/* --- the windows --- */
+
+static void *work(void *arg)
+{
+	struct inflow *f = arg;
+	const uint64_t room = inflow_room(f);
+
+	for (;;) {
+		uint64_t in_window, n;
+		ssize_t got;
+
+		pthread_mutex_lock(&f->lock);
+		while (f->have == f->low + room && !f->quit)
+			pthread_cond_wait(&f->freed, &f->lock);
+		in_window = f->have % f->window;
+		n = f->quit ? 0 : min_u64(f->window - in_window, f->low + room - f->have);
+		pthread_mutex_unlock(&f->lock);
+
+		got = n ? f->fill(f, f->memory + f->have % room, (size_t)n) : 0;
+
+		pthread_mutex_lock(&f->lock);
+		if (got > 0)
+			f->have += (uint64_t)got;
+		if (got < 0)
+			f->failed = (int)got;
+		f->end = got <= 0;
+		if (f->end || f->have >= f->want)
+			pthread_cond_signal(&f->grown);
+		pthread_mutex_unlock(&f->lock);
+		if (got <= 0)
+			return NULL;
+	}
+}
+
+bool inflow_gzip(const struct inflow *f)
+{
+	return f->packed != NULL;
+}
+
+size_t inflow_window(const struct inflow *f)
+{
+	return f->window;
+}
+
+uint64_t inflow_room(const struct inflow *f)
+{
+	return (uint64_t)f->window * f->windows;
+}
+
+uint64_t inflow_low(const struct inflow *f)
+{
+	return f->low; /* only who asks changes it */
+}
+
+int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&f->lock);
+	f->want = end;
+	while (f->have < end && !f->end && !r) {
+		struct timespec until;
+
+		pthread_mutex_unlock(&f->lock);
+		if (f->stop && f->stop(f->arg))
+			r = fail(e, EINTR, "%s: stopped", f->name);
+		pthread_mutex_lock(&f->lock);
+		if (r || f->have >= end || f->end)
+			break;
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += ASK_STOP * 1000000L;
+		until.tv_sec += until.tv_nsec / 1000000000L;
+		until.tv_nsec %= 1000000000L;
+		pthread_cond_timedwait(&f->grown, &f->lock, &until);
+	}
+	*have = f->have;
+	pthread_mutex_unlock(&f->lock);
+	return r;
+}
+
+const uint8_t *inflow_at(struct inflow *f, uint64_t off, size_t *n)
+{
+	const uint64_t room = inflow_room(f);
+	uint64_t have;
+
+	pthread_mutex_lock(&f->lock);
+	have = f->have;
+	pthread_mutex_unlock(&f->lock);
+	*n = (size_t)min_u64(have - off, f->window - off % f->window);
+	return f->memory + off % room;
+}
+
+void inflow_release(struct inflow *f, uint64_t off)
+{
+	off -= off % f->window;
+	if (off <= f->low)
+		return;
+	pthread_mutex_lock(&f->lock);
+	f->low = off;
+	pthread_cond_signal(&f->freed);
+	pthread_mutex_unlock(&f->lock);
+}
+
+int inflow_error(struct inflow *f, struct err *e)
+{
+	int failed;
+
+	pthread_mutex_lock(&f->lock);
+	failed = f->end ? f->failed : 0;
+	pthread_mutex_unlock(&f->lock);
+	return failed < 0 ? fail(e, -failed, "%s", f->e.msg) : 0;
+}
+
+static int start(struct inflow *f, struct err *e)
+{
+	pthread_condattr_t attr;
+	sigset_t all, old;
+	int r;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->grown, &attr);
+	pthread_cond_init(&f->freed, NULL);
+	pthread_condattr_destroy(&attr);
+	/* signals are the business of the thread that asks */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&f->thread, NULL, work, f);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	f->running = !r;
+	return r ? fail(e, r, "no thread can be made: %s", strerror(r)) : 0;
+}
+
+static struct inflow *inflow_new(const char *name, size_t window, unsigned windows)
+{
+	struct inflow *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->fd = f->wake = -1;
+	f->name = name;
+	f->window = window;
+	f->windows = windows;
+	/* pages that no byte ever reaches cost nothing */
+	f->memory = mmap(NULL, window * windows, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (f->memory == MAP_FAILED) {
+		free(f);
+		return NULL;
+	}
+	return f;
+}
+
+void inflow_free(struct inflow *f)
+{
+	const uint64_t one = 1;
+
+	if (!f)
+		return;
+	if (f->running) {
+		pthread_mutex_lock(&f->lock);
+		f->quit = true;
+		pthread_cond_signal(&f->freed);
+		pthread_mutex_unlock(&f->lock);
+		if (f->packed) { /* it may be waiting there */
+			pthread_mutex_lock(&f->packed->lock);
+			pthread_cond_signal(&f->packed->grown);
+			pthread_mutex_unlock(&f->packed->lock);
+		} else if (write(f->wake, &one, sizeof(one)) < 0) {
+			/* cannot be: a counter of 1 does not overflow */
+		}
+		pthread_join(f->thread, NULL);
+		pthread_mutex_destroy(&f->lock);
+		pthread_cond_destroy(&f->grown);
+		pthread_cond_destroy(&f->freed);
+	}
+	inflow_free(f->packed);
+	if (f->inflating)
+		inflateEnd(&f->z);
+	if (f->fd >= 0)
+		close(f->fd);
+	if (f->wake >= 0)
+		close(f->wake);
+	munmap(f->memory, f->window * f->windows);
+	free(f);
+}
+
+/* The first bytes, at most n, as far as there are as many. */
+static int sniff(uint8_t *buf, size_t n, size_t *got, int fd, const char *name,
+		 const struct inflow_opts *o, struct err *e)
+{
+	*got = 0;
+	while (*got < n) {
+		ssize_t r;
+
+		if (o->stop && o->stop(o->arg))
+			return fail(e, EINTR, "%s: stopped", name);
+		r = read_some(fd, -1, ASK_STOP, buf + *got, n - *got);
+		if (r == 0)
+			return 0;
+		if (r < 0 && r != -EINTR)
+			return fail(e, (int)-r, "%s: %s", name, strerror((int)-r));
+		if (r > 0)
+			*got += (size_t)r;
+	}
+	return 0;
+}
+
+int inflow_open(struct inflow **out, int fd, const char *name, const struct inflow_opts *o,
+		struct err *e)
+{
+	const size_t window = o->window ? o->window : WINDOW;
+	const unsigned windows = o->windows ? o->windows : WINDOWS;
+	struct inflow *f = NULL, *g;
+	uint8_t head[2];
+	size_t heads;
+	bool gzip;
+	int r;
+
+	fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE); /* fewer turns; where it cannot be had it is slower */
+	r = sniff(head, sizeof(head), &heads, fd, name, o, e);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	gzip = heads == 2 && head[0] == 0x1f && head[1] == 0x8b;
+	f = inflow_new(name, gzip ? PACKED_WINDOW : window, gzip ? PACKED_WINDOWS : windows);
+	if (!f) {
+		close(fd);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	f->fd = fd;
+	f->wake = eventfd(0, EFD_CLOEXEC);
+	f->fill = fill_read;
+	memcpy(f->head, head, heads);
+	f->heads = heads;
+	f->stop = o->stop;
+	f->arg = o->arg;
+	r = f->wake < 0 ? fail(e, errno, "eventfd: %s", strerror(errno)) : 0;
+	if (!r && gzip) {
+		g = inflow_new(name, window, windows);
+		if (!g || inflateInit2(&g->z, 15 + 16) != Z_OK) {
+			if (g)
+				inflow_free(g);
+			inflow_free(f);
+			return fail(e, ENOMEM, "out of memory");
+		}
+		g->inflating = true;
+		g->packed = f;
+		g->fill = fill_inflate;
+		g->stop = o->stop;
+		g->arg = o->arg;
+		f->stop = packed_quit;
+		f->arg = g;
+		f = g;
+		r = start(f->packed, e);
+	}
+	if (!r)
+		r = start(f, e);
+	if (r < 0) {
+		inflow_free(f);
+		return r;
+	}
+	*out = f;
+	return 0;
+}
