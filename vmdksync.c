@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #ifndef VERSION
@@ -752,6 +753,17 @@ static int run(struct work *w, struct err *e)
 	return r;
 }
 
+/* A split disk of a few TiB has more extents than the usual 1024. */
+static void raise_open_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit); /* it may fail: there are fewer then */
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
@@ -763,6 +775,7 @@ int main(int argc, char **argv)
 
 	parse(&o, argc, argv);
 	e.strict = o.strict;
+	raise_open_files();
 	/* a second signal kills; a write beyond the size limit is an error like others */
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);

@@ -22,7 +22,7 @@ struct parse {
 	struct err *e;
 	unsigned line;
 	bool embedded;
-	bool has_version, has_parent_cid, has_header_encoding, has_dummy;
+	bool has_version, has_parent_cid, has_header_encoding, has_dummy, warned_filter;
 	unsigned native_line; /* of isNativeSnapshot=yes */
 	unsigned hint_line;
 };
@@ -279,8 +279,9 @@ static int parse_filters(struct parse *p, struct piece value, const char *key)
 		    "%s: line %u: the disk is encrypted (%s names vmwarevmcrypt): decrypt it in "
 		    "vSphere first",
 		    p->name, p->line, key);
-	if (!value.n)
+	if (!value.n || p->warned_filter)
 		return 0;
+	p->warned_filter = true;
 	return warning(p->e,
 		       "%s: line %u: %s: an I/O filter is attached to the disk; it may keep data "
 		       "outside of it",

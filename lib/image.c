@@ -241,6 +241,11 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 			    "%s: its embedded descriptor lists %zu extents; name the descriptor of "
 			    "the whole disk",
 			    m->name, m->descriptor->extents);
+	if (m->descriptor && m->descriptor->extent[0].type != EXTENT_SPARSE)
+		return fail(e, ENOTSUP,
+			    "%s: line %u: its embedded descriptor lists an extent that is not the "
+			    "file itself",
+			    m->name, m->descriptor->extent[0].line);
 	if (!o->placed && !m->descriptor && later_piece(path))
 		return fail(e, ENOTSUP,
 			    "%s: is a piece of a split disk and does not say where it belongs; name "
@@ -366,9 +371,72 @@ static int open_listed(struct image *m, struct reader **r, const char *path,
 	return rc;
 }
 
+struct use { /* of a file by an extent: bytes [from, to) */
+	dev_t dev;
+	ino_t ino;
+	uint64_t from, to;
+	unsigned line;
+	const char *name;
+};
+
+static int by_place(const void *a, const void *b)
+{
+	const struct use *x = a, *y = b;
+
+	if (x->dev != y->dev)
+		return x->dev < y->dev ? -1 : 1;
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	if (x->from != y->from)
+		return x->from < y->from ? -1 : 1;
+	return (x->line > y->line) - (x->line < y->line);
+}
+
+/* Extents may share a file, but who writes the same bytes twice? file: of the extents, but for ZERO. */
+static int check_shared(const struct image *m, const struct image_file *file, struct err *e)
+{
+	const size_t n = m->descriptor->extents;
+	struct use *use = calloc(n, sizeof(*use));
+	size_t k = 0;
+	int r = 0;
+
+	if (!use)
+		return fail(e, ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++) {
+		const struct descriptor_extent *x = &m->descriptor->extent[i];
+		bool raw = x->type == EXTENT_FLAT || x->type == EXTENT_VMFS;
+
+		if (x->type == EXTENT_ZERO)
+			continue;
+		use[k++] = (struct use){
+			.dev = file->st.st_dev,
+			.ino = file->st.st_ino,
+			.from = x->offset * SECTOR,
+			.to = raw ? (x->offset + x->sectors) * SECTOR : UINT64_MAX,
+			.line = x->line,
+			.name = file->name,
+		};
+		file++;
+	}
+	qsort(use, k, sizeof(*use), by_place);
+	for (size_t i = 1; !r && i < k; i++) {
+		const struct use *a = &use[i - 1], *b = &use[i];
+
+		if (a->dev != b->dev || a->ino != b->ino || b->from >= a->to)
+			continue;
+		r = warning(e, "%s: line %u: %s: bytes of it are those of line %u, too", m->name,
+			    a->line > b->line ? a->line : b->line, b->name,
+			    a->line < b->line ? a->line : b->line);
+		break; /* once is enough to know */
+	}
+	free(use);
+	return r;
+}
+
 static int open_extents(struct image *m, const char *path, const struct image_opts *o,
 			struct err *e)
 {
+	const size_t first = m->files;
 	struct sides *s;
 	uint64_t at = 0;
 	int r;
@@ -389,7 +457,7 @@ static int open_extents(struct image *m, const char *path, const struct image_op
 	}
 	if (!m->facts.format)
 		m->facts = (struct format_facts){.format = "zeros", .grain = SECTOR};
-	return 0;
+	return check_shared(m, m->file + first, e);
 }
 
 static int open_descriptor(struct image *m, const char *path, struct source *src,

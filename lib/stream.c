@@ -381,17 +381,19 @@ static int check_tail(struct stream *s, uint64_t pos, struct err *e)
 	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
 
 	while (!r && pos < s->src->size) {
-		size_t n = (size_t)min_u64(TAIL, s->src->size - pos);
+		bool hole;
+		uint64_t end = source_stretch(s->src, pos, &hole);
+		size_t n = (size_t)min_u64(TAIL, end - pos);
 
-		if (!source_is_hole(s->src, pos, n)) {
-			r = source_read(s->src, pos, buf, n, "end of the file", e);
-			if (!r && !all_zero(buf, n)) {
-				r = warning(e,
-					    "%s: there is data behind the end marker; it is "
-					    "ignored",
-					    s->reader.name);
-				break;
-			}
+		if (hole) {
+			pos = end;
+			continue;
+		}
+		r = source_read(s->src, pos, buf, n, "end of the file", e);
+		if (!r && !all_zero(buf, n)) {
+			r = warning(e, "%s: there is data behind the end marker; it is ignored",
+				    s->reader.name);
+			break;
 		}
 		pos += n;
 	}

@@ -129,10 +129,10 @@ refused() {
 	{
 		head_lines
 		printf '%s\n' 'RW 60 FLAT "both.raw" 100' 'RW 40 VMFS "both.raw"' \
-			'RW 5 VMFS "both.raw" 0' 'RW 60 FLAT "both.raw" 40' \
-			'RW 100 FLAT "both.raw" 0 00000000-1111-2222-3333-444444444444 sda1'
+			'RW 5 VMFS "b.raw" 0' 'RW 60 FLAT "both.raw" 40' \
+			'RW 100 FLAT "a.raw" 0 00000000-1111-2222-3333-444444444444 sda1'
 	} >d.vmdk
-	{ cat b.raw; head -c 20480 a.raw; head -c 2560 a.raw; tail -c +20481 a.raw; cat a.raw; } >want
+	{ cat b.raw; head -c 20480 a.raw; head -c 2560 b.raw; tail -c +20481 a.raw; cat a.raw; } >want
 	reads
 }
 
@@ -227,17 +227,29 @@ refused() {
 	warns 'I/O filter'
 	sound 'ddb.sidecars = "x_1.vmfd"' >d.vmdk
 	warns 'I/O filter'
+	{ sound && yes 'ddb.iofilters = "x"' | head -n 1000; } >d.vmdk
+	warns 'I/O filter'
+	[ "$(grep -c 'I/O filter' <<<"$stderr")" = 1 ]
+	cat a.raw b.raw | tail -c +513 >both.raw
+	{ head_lines && printf '%s\n' 'RW 100 FLAT "a.raw" 0' 'RW 59 FLAT "b.raw" 1' \
+		'RW 1 FLAT "a.raw" 99'; } >d.vmdk
+	{ cat a.raw && tail -c +513 b.raw && tail -c 512 a.raw; } >want
+	warns 'line 7: a.raw: bytes of it are those of line 5, too'
+	"$MKVMDK" cowd c.vmdk capacity=10 alloc=all
+	{ head_lines && printf '%s\n' 'RW 10 VMFSSPARSE "c.vmdk"' 'RW 10 VMFSSPARSE "c.vmdk"'; } >d.vmdk
+	head -c 5120 a.raw >want
+	head -c 5120 a.raw >>want
+	warns 'line 6: c.vmdk: bytes of it are those of line 5, too'
+	cat a.raw b.raw >want
 }
 
 @test "at the limits: 4096 extents, a line of 4096 bytes, 1 MiB of text" {
+	"$MKVMDK" pattern want 4096 5
+	cp want many.raw
 	for ((i = 0; i < 4096; i++)); do
-		printf 'RW 1 FLAT "a.raw" %d\n' $((i % 100))
+		printf 'RW 1 FLAT "many.raw" %d\n' $i
 	done >lines
 	{ head_lines && cat lines; } >d.vmdk
-	for ((i = 0; i < 40; i++)); do
-		cat a.raw
-	done >want
-	head -c $((96 * 512)) a.raw >>want
 	reads
 	{ head_lines && cat lines && echo 'RW 1 FLAT "a.raw" 0'; } >d.vmdk
 	refused 'line 4101: more than 4096 extents'
@@ -441,6 +453,26 @@ refuse_lines() {
 	END
 }
 
+@test "more extents than files may be open" {
+	for i in {1..300}; do
+		cp a.raw "x$i.raw"
+		echo "RW 100 FLAT \"x$i.raw\" 0"
+	done >lines
+	{ head_lines && cat lines; } >d.vmdk
+	for i in {1..300}; do
+		cat a.raw
+	done >want
+	(
+		ulimit -Sn 200
+		reads
+	)
+	rm got
+	(
+		ulimit -n 200
+		refused 'Too many open files'
+	)
+}
+
 @test "an extent whose own size is not that of its line" {
 	"$MKVMDK" cowd c.vmdk capacity=1000 grain=16 alloc=all
 	"$MKVMDK" hosted h.vmdk capacity=1000 grain=16 alloc=all
@@ -483,6 +515,9 @@ refuse_lines() {
 	neither comment nor|RW 1000 SPARSE "h.vmdk"\nhello
 	encrypted|encryptionKeys=x\nRW 1000 SPARSE "h.vmdk"
 	is not known|RW 1000 FANCY "h.vmdk"
+	line 5: its embedded descriptor lists an extent that is not the file itself|RW 1000 FLAT "a.raw" 0
+	line 5: its embedded descriptor lists an extent that is not the file itself|RW 1000 ZERO
+	line 5: its embedded descriptor lists an extent that is not the file itself|RW 1000 VMFSSPARSE "h.vmdk"
 	END
 	# no size of its own, or none at all: the header counts; a name that exists nowhere is no matter
 	"$MKVMDK" pattern want 1000 1

@@ -150,6 +150,20 @@ right() {
 	same expected t.raw
 }
 
+# A file of 16 TiB less a block is the longest of ext4, and nearly all of it is a hole.
+@test "a hole behind the end marker is not gone through" {
+	made variant=A capacity=20480 alloc=random:60
+	truncate -s $(((16 << 40) - 4096)) s.vmdk || skip 'no files of 16 TiB here'
+	run -0 --separate-stderr vs -q --create s.vmdk t.raw
+	same expected t.raw
+	# the first data is the first look: not one for each stretch of the hole
+	printf X | dd of=s.vmdk bs=1 seek=$((15 << 40)) conv=notrunc status=none
+	rm t.raw
+	run -0 --separate-stderr vs --create s.vmdk t.raw
+	[[ $stderr == *'behind the end marker'* ]]
+	same expected t.raw
+}
+
 @test "bytes behind the data of a grain: a warning" {
 	made variant=C capacity=20480 alloc=0-9 left=4
 	run -0 --separate-stderr vs --create s.vmdk t.raw
