@@ -9,8 +9,10 @@
 /* Tables that are read ahead together; a window of them is asked of the kernel before it is read. */
 #define WINDOW 64
 #define DIR_CHUNK 8192u /* directory entries read at a time */
-/* Sectors claimed are marked in a bitmap of 32 MiB, which covers 128 GiB of file. Larger files are
- * walked again for each further stretch: time instead of memory. */
+/* Sectors claimed are marked in a bitmap of 32 MiB, which covers 128 GiB of file (1 TiB where a bit
+ * stands for 8 sectors). Larger files are walked again for each further stretch in use: time instead
+ * of memory, up to a limit that no sane file comes near. */
+#define STRETCHES_MAX 256u
 #ifndef CLAIM_SECTORS /* fuzzers cannot pay for that much each time */
 #define CLAIM_SECTORS (UINT64_C(1) << 28)
 #endif
@@ -39,8 +41,9 @@ struct gtree_walk {
 	/* first walk */
 	bool first;
 	uint64_t *claimed;     /* NULL: nothing is claimed in this walk */
-	uint64_t claim_from;   /* sector of the first bit */
-	uint64_t claim_next;   /* first sector behind the bitmap that wants to be claimed */
+	uint64_t claim_from;   /* unit of the first bit */
+	uint64_t claim_next;   /* first unit behind the bitmap that wants to be claimed */
+	unsigned stretches;    /* begun so far */
 	bool warned_beyond;
 	/* later walks */
 	struct kept *kept;
@@ -53,12 +56,14 @@ uint64_t gtree_entry(const struct gtree *g, const uint8_t *p)
 	return g->shape.width == 4 ? le32(p) : le64(p);
 }
 
-/* Marks the sectors of file bytes [at, end). -EBADMSG when one of them is marked already. */
+/* Marks the sectors of file bytes [at, end). -EBADMSG when one of them is marked already, unless
+ * `what` is NULL. */
 static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, uint64_t n,
 		 struct err *e)
 {
 	struct gtree_walk *w = g->walk;
-	uint64_t a = at / SECTOR, b = div_up(end, SECTOR);
+	const uint64_t unit = g->shape.unit * SECTOR;
+	uint64_t a = at / unit, b = div_up(end, unit);
 
 	if (!w->claimed)
 		return 0;
@@ -74,13 +79,13 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 
 		uint64_t taken = w->claimed[bit / 64] & mask;
 
-		if (taken) {
+		if (taken && what) {
 			uint64_t first = (w->claim_from + bit / 64 * 64 +
-					  (unsigned)__builtin_ctzll(taken)) * SECTOR;
+					  (unsigned)__builtin_ctzll(taken)) * unit;
 
 			for (size_t i = 0; i < g->shape.areas; i++)
 				if (first < g->shape.area[i].end &&
-				    first + SECTOR > g->shape.area[i].at)
+				    first + unit > g->shape.area[i].at)
 					return fail(e, EBADMSG,
 						    "%s: %s %" PRIu64 " at file sector %" PRIu64
 						    " lies inside the %s",
@@ -111,6 +116,12 @@ static int claim_stretch(struct gtree *g, uint64_t from, struct err *e)
 	struct gtree_walk *w = g->walk;
 	int r = 0;
 
+	if (w->stretches++ == STRETCHES_MAX)
+		return fail(e, EFBIG,
+			    "%s: its tables and grains are scattered over more than %u parts of the "
+			    "file, each of %" PRIu64 " GiB",
+			    g->reader.name, STRETCHES_MAX,
+			    (CLAIM_SECTORS * g->shape.unit * SECTOR) >> 30);
 	free(w->claimed);
 	/* calloc of this size is fresh mappings: only what is marked costs memory */
 	w->claimed = calloc(CLAIM_SECTORS / 64, sizeof(*w->claimed));
@@ -119,7 +130,7 @@ static int claim_stretch(struct gtree *g, uint64_t from, struct err *e)
 	w->claim_from = from;
 	w->claim_next = UINT64_MAX;
 	for (size_t i = 0; !r && i < g->shape.areas; i++)
-		r = claim(g, g->shape.area[i].at, g->shape.area[i].end, g->shape.area[i].what, 0, e);
+		r = claim(g, g->shape.area[i].at, g->shape.area[i].end, NULL, 0, e);
 	restart(w);
 	return r;
 }
@@ -481,6 +492,7 @@ static int gtree_rewind(struct reader *reader, struct err *e)
 	restart(w);
 	w->kept_at = 0;
 	if (w->first) { /* it did not reach its end: it does not count */
+		w->stretches = 0;
 		free(w->claimed);
 		w->claimed = NULL;
 		w->kept_n = 0;
@@ -561,6 +573,8 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 					    shape->area[j].what);
 	}
 	g->shape = *shape;
+	if (!g->shape.unit)
+		g->shape.unit = 1;
 	g->src = src;
 	if (src->passing) {
 		int r;

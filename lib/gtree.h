@@ -34,6 +34,8 @@ struct gtree_shape {
 	uint64_t tables;  /* entries of the directory in use: those that cover the disk */
 	uint32_t entries; /* of a table */
 	uint32_t width;   /* of an entry of either, 4 or 8 bytes */
+	uint32_t unit;    /* sectors; all tables and grains begin at multiples of it, and whatever lies
+			   * in one unit with an area is part of that; 0: 1 */
 	struct gtree_area area[GTREE_AREAS];
 	size_t areas;
 	/* of what is passing */

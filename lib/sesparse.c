@@ -348,6 +348,8 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 			.tables = tables,
 			.entries = ENTRIES,
 			.width = 8,
+			/* one bit for a grain, where the areas let it */
+			.unit = (gd.at | gd.size | gt.at | grains.at) % GRAIN ? 1 : GRAIN,
 			.area = {{0, HEADER, "header"},
 				 {vol.at * SECTOR, (vol.at + vol.size) * SECTOR,
 				  "volatile header"},
