@@ -550,7 +550,8 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 			    strerror(errno));
 	if (flock(u->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
 		return fail(e, EBUSY, "%s: another vmdksync writes this undo log", u->name);
-	r = o->append ? resume(u, path, e) : put_head(u, e);
+	/* one that is empty was made by a run that came no further */
+	r = o->append && lseek(u->fd, 0, SEEK_END) != 0 ? resume(u, path, e) : put_head(u, e);
 	if (!r)
 		r = sync_folder(u, path, e);
 	if (r < 0 && !o->append)
