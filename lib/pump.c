@@ -144,8 +144,8 @@ static void write_done(struct xfer *x, int err)
 	s->waiting--;
 	if (err) {
 		set_failed(p, fail(p->e, -err, "%s: writing %llu bytes at byte %llu: %s",
-				   p->t->name, (unsigned long long)x->len,
-				   (unsigned long long)x->off, strerror(-err)));
+				   p->t->name, (unsigned long long)(x->len - x->done_len),
+				   (unsigned long long)(x->off + x->done_len), strerror(-err)));
 	} else {
 		for (unsigned i = 0; i < s->b.pieces; i++)
 			*(s->b.piece[i].kind == RUN_ZERO ? &zero : &data) += s->b.piece[i].len;
@@ -281,7 +281,8 @@ static void read_failed(struct pump *p, const char *name, const struct xfer *x, 
 	set_failed(
 	    p,
 	    fail(p->e, err == -ENODATA ? EBADMSG : -err, "%s: reading %llu bytes at byte %llu: %s",
-		 name, (unsigned long long)x->len, (unsigned long long)x->off,
+		 name, (unsigned long long)(x->len - x->done_len),
+		 (unsigned long long)(x->off + x->done_len),
 		 err == -ENODATA ? "the file became shorter while it was read" : strerror(-err)));
 }
 

@@ -92,7 +92,7 @@ is() {
 
 prepare() {
 	make_disks
-	pipes= dev= traces=
+	pipes='' dev='' traces=''
 	cp orig.0 t
 	! vs -q --dry-run - t <d.0 >probe 2>&1 || pipes=1
 	rm t

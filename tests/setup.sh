@@ -11,6 +11,7 @@ build) ;;
 test)
 	packages="$packages bats parallel shellcheck clang strace jq util-linux time"
 	packages="$packages mandoc lintian dpkg-dev bash"
+	packages="$packages libclang-rt-dev nbdkit libnbd-bin fuse3 e2fsprogs valgrind"
 	;;
 *)
 	echo "usage: sh tests/setup.sh build|test" >&2

@@ -1,0 +1,379 @@
+# Disks that fail: the run ends with exit 3 and a line that says where, it never hangs or says that all
+# is well, and a second run, when the fault is gone, makes the target whole.
+
+load helpers
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+teardown() {
+	local pid
+
+	cd "$BATS_TEST_TMPDIR" || return
+	if [ -f pids ]; then
+		while read -r pid; do
+			kill -KILL "$pid" 2>/dev/null || :
+		done <pids
+	fi
+	for pid in fuse.*; do
+		# what has lost its server is no directory to anyone else
+		fusermount3 -u -z "$pid" 2>/dev/null || :
+	done
+	helpers_teardown
+}
+
+# made SECTORS KEY=VALUE...: d.vmdk (COWD), the disk t.orig beneath it, and want.
+made() {
+	"$MKVMDK" pattern t.orig "$1" 9
+	cp t.orig want
+	"$MKVMDK" cowd d.vmdk capacity="$1" "${@:2}" apply=want
+}
+
+# fails WORDS COMMAND...: exit 3 within a minute, the first line has the words and an offset in it, the
+# last one says how far.
+fails() {
+	local code=0
+
+	timeout 60 "${@:2}" >out 2>err </dev/null || code=$?
+	echo "$code: $(<err)"
+	[ "$code" = 3 ] || return 1
+	[[ $(head -n 1 err) == "vmdksync: "*" at byte "*"$1"* ]] || return 1
+	[[ $(tail -n 1 err) == *'gave up after '*' bytes; running again'* ]]
+}
+
+until_true() {
+	local i
+
+	for ((i = 0; i < 300; i++)); do
+		! "$@" || return 0
+		sleep 0.05
+	done
+	echo "never came true: $*"
+	return 1
+}
+
+# The program is stopped between its look at the metadata and its first write: by a pipe for its
+# messages that is full. held OPTION...; then let_go, which returns its exit status.
+held() {
+	mkfifo messages
+	exec 7<>messages
+	# what a pipe holds, and no more
+	dd if=/dev/zero bs=4096 count=16 status=none >&7
+	"$VMDKSYNC" -v "$@" >out 2>&7 </dev/null &
+	held_pid=$!
+	echo $held_pid >>pids
+	until_true waits_for_pipe $held_pid
+}
+
+waits_for_pipe() {
+	[[ $(cat "/proc/$1/wchan" 2>/dev/null) == *pipe_write* ]]
+}
+
+let_go() {
+	local code=0
+
+	timeout 60 tr -d '\0' <messages >err 7>&- &
+	exec 7>&-
+	wait $held_pid || code=$?
+	wait
+	echo "$code: $(<err)"
+	rm -f messages pids
+	return "$code"
+}
+
+# fuse NAME [FILTER...] -- ARGUMENT...: fuse.NAME/disk is what nbdkit shows of a file.
+fuse() {
+	local name=fuse.$1 filters=()
+
+	shift
+	mkdir -p "$name"
+	while [ "$1" != -- ]; do
+		filters+=("--filter=$1")
+		shift
+	done
+	shift
+	nbdfuse "$name/disk" --command nbdkit -s --exit-with-parent "${filters[@]}" file "$@" 3>&- 7>&- &
+	echo $! >>pids
+	until_true [ -f "$name/disk" ]
+}
+
+requires_fuse() {
+	requires nbdkit nbdfuse fusermount3
+	[ -w /dev/fuse ] || skip 'no FUSE here'
+	made 512 alloc=none
+	cp t.orig probe
+	mkdir fuse.probe
+	nbdfuse fuse.probe/disk --command nbdkit -s --exit-with-parent file probe 3>&- &
+	echo $! >>pids
+	(until_true [ -f fuse.probe/disk ]) >/dev/null || skip 'FUSE does not work here'
+	fusermount3 -u fuse.probe
+	wait $! || :
+	rm -r fuse.probe pids
+}
+
+@test "EFBIG: a limit on file sizes in the middle of a sparse target" {
+	made 16384 alloc=all
+	for mode in --no-uring -q; do
+		rm -f t
+		truncate -s 8M t
+		# shellcheck disable=SC2016 # for the bash inside
+		fails '4194304: File too large' bash -c 'ulimit -f 4096; exec "$@"' bash \
+			"$VMDKSYNC" $mode d.vmdk t
+		cmp -n 4194304 t want || cmp -n 1048576 t want
+		vs -q d.vmdk t
+		same t want
+	done
+}
+
+@test "ENOSPC: a full tmpfs, a sparse target" {
+	requires root unshare
+	made 16384 alloc=all
+	export -f fails
+	# shellcheck disable=SC2016
+	unshare -m bash -euc '
+		mkdir full
+		mount -t tmpfs -o size=3M tmpfs full
+		truncate -s 8M full/t
+		for mode in --no-uring -q; do
+			fails "No space left on device" "$VMDKSYNC" $mode d.vmdk full/t
+		done
+		mount -o remount,size=20M full
+		"$VMDKSYNC" -q d.vmdk full/t
+		cmp full/t want'
+}
+
+@test "ENOSPC: a full ext4, a sparse target, and the undo log beside it" {
+	requires root unshare mkfs.ext4 loop
+	made 16384 alloc=all
+	truncate -s 16M fs
+	mkfs.ext4 -q -m 0 fs
+	export -f fails
+	# shellcheck disable=SC2016
+	unshare -m bash -euc '
+		mkdir full
+		mount -o loop fs full
+		free() { stat -f -c "%a * %S" full; }
+		head -c $(($(free) - 3000000)) /dev/zero >full/ballast
+		for mode in --no-uring -q; do
+			truncate -s 8M full/t
+			fails "No space left on device" "$VMDKSYNC" $mode d.vmdk full/t
+			truncate -s 0 full/t
+		done
+		cp t.orig t
+		fails "full/undo.vmdk: writing the undo log" "$VMDKSYNC" --undo full/undo.vmdk d.vmdk t ||
+			[ ! -e full/undo.vmdk ]
+		cmp t t.orig
+		rm full/ballast
+		truncate -s 8M full/t
+		"$VMDKSYNC" -q d.vmdk full/t
+		cmp full/t want
+		umount full'
+}
+
+@test "ENOSPC: a thin device whose pool is full" {
+	requires root unshare loop
+	made 16384 alloc=all
+	export -f fails
+	# shellcheck disable=SC2016
+	unshare -m bash -euc '
+		mkdir full
+		mount -t tmpfs -o size=3M tmpfs full
+		truncate -s 8M full/backing
+		dev=$(losetup --find --show full/backing)
+		trap "losetup -d $dev" EXIT
+		for mode in --no-uring -q; do
+			code=0
+			timeout 60 "$VMDKSYNC" $mode d.vmdk "$dev" 2>err || code=$?
+			cat err
+			[ $code = 3 ]
+			grep -q "Input/output error\|No space left" err
+		done
+		mount -o remount,size=20M full
+		"$VMDKSYNC" -q d.vmdk "$dev"
+		cmp "$dev" want'
+}
+
+@test "EIO from fdatasync is no success" {
+	requires strace
+	made 4096 alloc=random:500
+	for errno in EIO ENOSPC EDQUOT; do
+		cp t.orig t
+		run -3 --separate-stderr timeout 60 strace -qqf -o /dev/null -e trace=fdatasync \
+			-e inject=fdatasync:error=$errno "$VMDKSYNC" d.vmdk t
+		echo "$stderr"
+		[[ ${stderr_lines[0]} == 'vmdksync: t: fdatasync: '* ]]
+		[[ $stderr != *'on stable storage'* ]]
+		# and of the undo log: nothing may have been overwritten
+		cp t.orig t
+		run -2 --separate-stderr timeout 60 strace -qqf -o /dev/null -e trace=fdatasync \
+			-e inject=fdatasync:error=$errno:when=2 "$VMDKSYNC" --undo u.vmdk d.vmdk t
+		echo "$stderr"
+		[[ ${stderr_lines[0]} == 'vmdksync: u.vmdk: fdatasync of the undo log: '* ]]
+		same t t.orig
+		[ ! -e u.vmdk ]
+	done
+	vs -q d.vmdk t
+	same t want
+}
+
+@test "errors of single calls, one after the other" {
+	requires strace
+	made 4096 alloc=random:300 zero=runs:5:1:100
+	for call in pread64:error=EIO pwrite64:error=EIO pwrite64:error=ENOSPC fallocate:error=EIO; do
+		for when in 1 3 9 33; do
+			code=0
+			cp t.orig t
+			timeout 60 strace -qqf -o /dev/null -P d.vmdk -P t -e "trace=${call%%:*}" -e "inject=$call:when=$when" \
+				"$VMDKSYNC" --no-uring d.vmdk t 2>err || code=$?
+			echo "--- $call $when: $code: $(<err)"
+			case $code in
+			0) same t want ;;
+			2) same t t.orig ;;
+			3) grep -q ' at byte [0-9]*: ' err ;;
+			*) false ;;
+			esac
+			[ $code = 0 ] || vs -q d.vmdk t
+			same t want
+		done
+	done
+}
+
+@test "an input that becomes shorter while it is read" {
+	made 16384 alloc=all
+	cp d.vmdk whole.vmdk
+	for mode in -v --no-uring; do
+		cp t.orig t
+		cp whole.vmdk d.vmdk
+		held $mode d.vmdk t
+		truncate -s 3000000 d.vmdk
+		code=0
+		let_go || code=$?
+		[ "$code" = 3 ]
+		grep -q '^vmdksync: d.vmdk: reading .* at byte [0-9]*: the file became shorter while it was read' err
+		vs -q whole.vmdk t
+		same t want
+	done
+}
+
+@test "an input on a device whose backing file was cut: read errors" {
+	requires loop
+	made 16384 alloc=all
+	cp d.vmdk whole.vmdk
+	truncate -s %512 d.vmdk
+	dev=$(loopdev d.vmdk)
+	truncate -s 8000000 d.vmdk
+	for mode in --no-uring -q; do
+		cp t.orig t
+		fails 'Input/output error' "$VMDKSYNC" $mode "$dev" t
+		vs -q whole.vmdk t
+		same t want
+	done
+}
+
+@test "a target on a device whose backing file was cut" {
+	requires loop
+	made 16384 alloc=all
+	cp t.orig t
+	dev=$(loopdev t 4096)
+	truncate -s 3000000 t
+	# the old bytes are gone: there is nothing that could be saved, so nothing is overwritten there
+	fails 'Input/output error' "$VMDKSYNC" --undo u.vmdk d.vmdk "$dev" || [ "$(head -c 9 err)" = vmdksync: ]
+	code=0
+	timeout 60 "$VMDKSYNC" -q d.vmdk "$dev" || code=$?
+	[ "$code" = 0 ] || [ "$code" = 3 ]
+	[ "$code" = 3 ] || cmp -n 8388608 "$dev" want
+}
+
+@test "nbdkit: every write to the target fails, then none" {
+	requires_fuse
+	made 16384 alloc=all
+	cp t.orig t
+	touch trigger
+	fuse t error -- t error=EIO error-pwrite-rate=100% error-zero-rate=100% error-trim-rate=100% \
+		error-file="$PWD/trigger"
+	for mode in --no-uring -q; do
+		fails 'Input/output error' "$VMDKSYNC" $mode d.vmdk fuse.t/disk
+	done
+	same t t.orig
+	rm trigger
+	vs -q d.vmdk fuse.t/disk
+	cmp fuse.t/disk want
+}
+
+@test "nbdkit: some reads of the delta and some writes fail" {
+	requires_fuse
+	made 16384 alloc=all zero=random:40
+	cp t.orig t
+	touch trigger
+	fuse t error -- t error=ENOSPC error-pwrite-rate=40% error-file="$PWD/trigger"
+	fuse d error -- d.vmdk error=EIO error-pread-rate=20% error-file="$PWD/trigger"
+	for i in 1 2 3 4; do
+		code=0
+		timeout 60 "$VMDKSYNC" fuse.d/disk fuse.t/disk 2>err || code=$?
+		echo "$code: $(<err)"
+		# what succeeded has to be right
+		[ "$code" != 0 ] || cmp fuse.t/disk want
+		[ "$code" = 0 ] || [ "$code" = 2 ] || [ "$code" = 3 ]
+		[ "$code" = 0 ] || grep -q 'Input/output error\|No space left\|fdatasync' err
+	done
+	rm trigger
+	vs -q fuse.d/disk fuse.t/disk
+	cmp fuse.t/disk want
+}
+
+@test "nbdkit: a slow target; a signal still ends the run in order" {
+	requires_fuse
+	made 16384 alloc=all
+	cp t.orig t
+	fuse t delay -- t delay-write=20ms
+	for sig in TERM INT HUP; do
+		"$VMDKSYNC" d.vmdk fuse.t/disk 2>err &
+		pid=$!
+		until_true differ fuse.t/disk t.orig
+		code=0
+		kill -$sig $pid
+		wait $pid || code=$?
+		echo "$sig: $code: $(<err)"
+		[ "$code" = 3 ] || [ "$code" = 0 ]
+		[ "$code" = 0 ] || grep -q 'stopped by a signal after [0-9]* of 8388608 bytes; running again' err
+		vs -q d.vmdk fuse.t/disk
+		cmp fuse.t/disk want
+		dd if=t.orig of=fuse.t/disk conv=notrunc bs=1M status=none
+	done
+}
+
+differ() {
+	! cmp -s "$1" "$2"
+}
+
+@test "nbdkit: a delta and a target that are cut short are refused before the first write" {
+	requires_fuse
+	made 16384 alloc=all
+	cp t.orig t
+	fuse d truncate -- d.vmdk truncate=3000320
+	run -2 timeout 60 "$VMDKSYNC" fuse.d/disk t
+	[[ $output == *'outside the file'* ]]
+	same t t.orig
+	fuse t truncate -- t truncate=3000320
+	run -2 timeout 60 "$VMDKSYNC" d.vmdk fuse.t/disk
+	[[ $output == *'has 3000320 bytes, the disk needs 8388608'* ]]
+	same t t.orig
+}
+
+@test "a target that vanishes" {
+	requires_fuse
+	made 16384 alloc=all
+	cp t.orig t
+	fuse t -- t
+	server=$(tail -n 1 pids)
+	held d.vmdk fuse.t/disk
+	kill -KILL "$server"
+	code=0
+	let_go || code=$?
+	[ "$code" = 3 ]
+	grep -q 'Transport endpoint is not connected\|Input/output error\|Connection aborted' err
+	fusermount3 -u -z fuse.t
+	vs -q d.vmdk t
+	same t want
+}
