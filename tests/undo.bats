@@ -196,7 +196,7 @@ refused() {
 
 @test "FILE is refused where it exists, is an input or the target, or cannot be made" {
 	made cowd 4096 alloc=random:500
-	touch exists
+	echo something >exists
 	ln -s nowhere link
 	refused 'exists already' --undo exists
 	refused 'exists already' --undo link
