@@ -500,8 +500,10 @@ static void gather(struct pump *p, struct run run, bool zeros)
 	}
 }
 
-/* Zeros that are sent, or looked at, piece by piece, but for what is a hole of the target. */
-static void gather_zeros(struct pump *p, uint64_t off, uint64_t end, bool ladder)
+/* Zeros of the run that are sent, or looked at, piece by piece, but for what is a hole of the
+ * target. */
+static void gather_zeros(struct pump *p, const struct run *run, uint64_t off, uint64_t end,
+			 bool ladder)
 {
 	while (off < end) {
 		bool hole;
@@ -511,7 +513,11 @@ static void gather_zeros(struct pump *p, uint64_t off, uint64_t end, bool ladder
 			p->stats->zeroed += stop - off;
 			moved(p, stop - off);
 		} else {
-			gather(p, (struct run){.off = off, .len = stop - off, .kind = RUN_ZERO},
+			gather(p,
+			       (struct run){.off = off,
+					    .len = stop - off,
+					    .kind = RUN_ZERO,
+					    .layer = run->layer},
 			       ladder);
 		}
 		if (stopping_at(p, off, stop))
@@ -527,12 +533,12 @@ static void zero(struct pump *p, const struct run *run)
 	int r;
 
 	if (p->o->compare || a == b || (p->t->thick && b - a < ZERO_WORTH)) {
-		gather_zeros(p, run->off, end, false);
+		gather_zeros(p, run, run->off, end, false);
 		return;
 	}
-	gather_zeros(p, run->off, a, false);
+	gather_zeros(p, run, run->off, a, false);
 	if (p->o->look) {
-		gather_zeros(p, a, b, true);
+		gather_zeros(p, run, a, b, true);
 	} else {
 		while (!p->failed && in_flight(p, a, b))
 			go_on(p);
@@ -546,10 +552,10 @@ static void zero(struct pump *p, const struct run *run)
 			p->stats->zeroed += b - a;
 			moved(p, b - a);
 		} else {
-			gather_zeros(p, a, b, false);
+			gather_zeros(p, run, a, b, false);
 		}
 	}
-	gather_zeros(p, b, end, false);
+	gather_zeros(p, run, b, end, false);
 }
 
 static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct pump_stats *stats,
