@@ -27,6 +27,7 @@
  *				flate: it is all zero bytes, compressed (the model does not know)
  *	fill=1			(cowd) header bytes 512-1023 are 'X'
  *	cutlast=1		a partial last grain is stored short, not padded with 0xEE
+ *	holes=1			(not stream) all grains are holes of the file; no apply=
  *	pad=BYTES		zero bytes at the end
  *	apply=RAW		do to the existing RAW what the delta means
  *	descriptor=PATH [base=FLATNAME]		text descriptors, also for qemu-img
@@ -95,7 +96,7 @@ struct disk {
 	const char *path, *alloc, *zero, *unmapped;
 	const char *apply, *descriptor, *base, *parent, *parentcid;
 	uint64_t capacity, grain, gtes, seed, version, flags, unclean, pad;
-	bool have_version, have_flags, all_tables, rgd, desc, fill, cutlast;
+	bool have_version, have_flags, all_tables, rgd, desc, fill, cutlast, holes;
 	const char *odd[ODDS];
 	uint64_t trailing;
 	char variant;
@@ -986,7 +987,7 @@ static void write_grains(struct disk *d)
 
 	for (size_t i = 0; i < d->nent; i++) {
 		const struct ent *e = &d->ent[d->order[i]];
-		uint64_t n = e->sec ? stored(d, e->g) : 0;
+		uint64_t n = e->sec && !d->holes ? stored(d, e->g) : 0;
 
 		for (uint64_t s = 0; s < n; s++) {
 			uint8_t *p = out_sector(&o, (e->sec + s) * SECTOR);
@@ -1541,7 +1542,7 @@ static bool switch_key(struct disk *d, const char *arg)
 		bool *to;
 	} keys[] = {
 		{"rgd", &d->rgd}, {"desc", &d->desc}, {"fill", &d->fill}, {"cutlast", &d->cutlast},
-		{"progress", &d->progress}, {"eos", &d->eos},
+		{"progress", &d->progress}, {"eos", &d->eos}, {"holes", &d->holes},
 	};
 
 	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
@@ -1617,6 +1618,8 @@ static void check(struct disk *d)
 		die(2, "progress= is not for variant C");
 	if (!d->have_eos)
 		d->eos = d->format == STREAM && d->variant != 'C';
+	if (d->holes && (d->apply || d->format == STREAM))
+		die(2, "holes= is not for apply= or stream");
 	if (d->base && !d->descriptor)
 		die(2, "base= needs descriptor=");
 	if (d->format != HOSTED && (d->format != STREAM || d->variant != 'C'))
