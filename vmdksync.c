@@ -395,6 +395,7 @@ struct work {
 	struct totals totals;
 	struct pump_stats stats;
 	struct verify_result differences;
+	struct sums *sums; /* of what passes, for a read-back */
 	uint64_t done;
 	bool whole; /* every byte of the disk is read */
 };
@@ -543,7 +544,8 @@ static int say_result(const struct work *w, struct err *e)
 
 static void say_equal(const struct work *w)
 {
-	uint64_t all = w->totals.data + w->totals.zero;
+	uint64_t all = w->o->read_back ? w->stats.written + w->stats.zeroed
+				       : w->totals.data + w->totals.zero;
 	char text[32];
 
 	fprintf(stderr,
@@ -562,9 +564,12 @@ static int verify(struct work *w, struct pump_opts opts, struct err *e)
 	if (w->o->read_back) {
 		target_forget(w->target);
 		opts.past_cache = true;
-		r = reader_rewind(w->chain->reader, e);
+		if (!w->sums)
+			r = reader_rewind(w->chain->reader, e);
 	}
-	if (!r)
+	if (w->sums)
+		r = job_verify_sums(w->sums, w->target, &opts, &w->differences, &stats, e);
+	else if (!r)
 		r = job_verify(w->chain->reader, w->target, &opts, &w->differences, &stats, e);
 	w->stats.stopped |= stats.stopped;
 	return r;
@@ -608,11 +613,10 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	/* what passes can be looked at only once, and in its own order */
 	for (size_t i = 0; i < c->links; i++)
 		if (c->link[i]->reader && c->link[i]->reader->passing &&
-		    (c->links > 1 || o->chain || o->full || o->verify || o->read_back))
+		    (c->links > 1 || o->chain || o->full || o->verify))
 			return fail(e, EINVAL,
 				    "%s: what comes through a pipe is written alone, and without "
-				    "--chain, --full, --verify and --read-back; --spool-first makes a "
-				    "file of it",
+				    "--chain, --full and --verify; --spool-first makes a file of it",
 				    c->link[i]->name);
 	/* where a whole disk was not asked for, what is there is compared, and the last line says so */
 	if (c->lacks && (o->chain || o->full || (c->lacks_code != ENODATA && c->lacks_code != ENOENT)))
@@ -739,7 +743,10 @@ static int run(struct work *w, struct err *e)
 		progress_clear(progress);
 		return r;
 	}
-	r = job_apply(w->chain->reader, w->target, &pump, w->undo, &w->stats, e);
+	if (o->read_back && w->chain->reader->passing)
+		r = sums_new(&w->sums, w->chain->reader, o->spool, e);
+	if (!r)
+		r = job_apply(w->chain->reader, w->target, &pump, w->undo, w->sums, &w->stats, e);
 	if (!r && o->read_back && !w->stats.stopped)
 		r = verify(w, pump, e);
 	progress_clear(progress);
@@ -818,6 +825,7 @@ int main(int argc, char **argv)
 	if (status == DONE && (o.verify || o.read_back) && !o.quiet)
 		say_equal(&w);
 	verify_free(&w.differences);
+	sums_free(w.sums);
 	progress_free(progress);
 	if (w.undo && !w.stats.begun && !o.undo_append && status != DONE)
 		unlink(o.undo); /* it holds nothing, and would stand in the way of the next run */

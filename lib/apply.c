@@ -21,6 +21,7 @@ int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, stru
 struct apply {
 	const struct pump_opts *opts;
 	struct undo *undo;
+	struct sums *sums;
 };
 
 static bool on_stop(void *arg)
@@ -39,9 +40,8 @@ static void on_moved(void *arg, uint64_t bytes)
 }
 
 /* Saves what the batch will overwrite, and what else is in the same grains of the log. */
-static int save_old(void *arg, const struct batch_view *b, struct err *e)
+static int save_old(struct apply *a, const struct batch_view *b, struct err *e)
 {
-	struct apply *a = arg;
 	const struct run *last = &b->piece[b->pieces - 1];
 	uint64_t off = b->off, end = last->off + last->len, from, to;
 	int r = 0;
@@ -52,6 +52,16 @@ static int save_old(void *arg, const struct batch_view *b, struct err *e)
 			break;
 		off = to;
 	}
+	return r;
+}
+
+static int on_ready(void *arg, const struct batch_view *b, struct err *e)
+{
+	struct apply *a = arg;
+	int r = a->undo ? save_old(a, b, e) : 0;
+
+	if (r >= 0 && a->sums)
+		r = sums_add(a->sums, b, e);
 	return r < 0 ? r : 1;
 }
 
@@ -63,21 +73,23 @@ static int on_barrier(void *arg, struct err *e)
 }
 
 int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,
-	      struct pump_stats *stats, struct err *e)
+	      struct sums *sums, struct pump_stats *stats, struct err *e)
 {
-	struct apply apply = {o, undo};
+	struct apply apply = {o, undo, sums};
 	struct pump_opts opts = *o;
 	int result, sync;
 
 	if (undo) {
-		opts.ready = save_old;
 		opts.barrier = on_barrier;
 		opts.look = undo_grain(undo);
+	}
+	if (undo || sums) {
+		opts.ready = on_ready;
 		opts.stop = on_stop;
 		opts.moved = on_moved;
 		opts.arg = &apply;
 	}
-	result = pump_run(r, t, &opts, stats, e);
+	result = pump_run(sums ? sums_tap(sums) : r, t, &opts, stats, e);
 	/* also after an error: what did arrive shall be on stable storage */
 	sync = stats->begun || t->created ? target_sync(t, e) : 0;
 	if (result < 0 || sync < 0)

@@ -18,9 +18,11 @@ struct totals { /* of one walk over a reader; bytes */
 int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, struct err *e);
 /* Writes the runs and makes them durable. 0 or -errno; stats->begun tells whether the target may
  * have changed. When stopped by opts->stop what was written is durable. undo: NULL, or the log in
- * which what is overwritten is on stable storage first; finished when all went well. */
+ * which what is overwritten is on stable storage first; finished when all went well. sums: NULL, or
+ * what keeps checksums of r, see below. */
+struct sums;
 int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,
-	      struct pump_stats *stats, struct err *e);
+	      struct sums *sums, struct pump_stats *stats, struct err *e);
 
 struct difference {
 	uint64_t off, len; /* bytes; from the first that differs to the last */
@@ -42,5 +44,18 @@ struct verify_result {
 int job_verify(struct reader *r, struct target *t, const struct pump_opts *o,
 	       struct verify_result *v, struct pump_stats *stats, struct err *e);
 void verify_free(struct verify_result *v);
+
+/*
+ * For input that cannot be read again: checksums of what is written, in bounded memory, the rest of
+ * them in the spool. Who writes takes the runs from sums_tap(), and shows every batch to sums_add().
+ */
+/* input and spool_dir (NULL: as for source_open_any()) have to outlive it. */
+int sums_new(struct sums **out, struct reader *input, const char *spool_dir, struct err *e);
+void sums_free(struct sums *s); /* NULL-safe; input stays */
+struct reader *sums_tap(struct sums *s);
+int sums_add(struct sums *s, const struct batch_view *b, struct err *e);
+/* job_verify() by checksums, 64 KiB each: differences are told as whole stretches of that. Once. */
+int job_verify_sums(struct sums *s, struct target *t, const struct pump_opts *o,
+		    struct verify_result *v, struct pump_stats *stats, struct err *e);
 
 #endif

@@ -352,12 +352,18 @@ static bool like_a_file(int fd, const struct stat *st)
 		!(pread(fd, head, 2, 0) == 2 && head[0] == 0x1f && head[1] == 0x8b));
 }
 
+static const char *spool_folder(const char *dir)
+{
+	if (!dir)
+		dir = getenv("TMPDIR");
+	return dir && *dir ? dir : "/var/tmp";
+}
+
 int source_open_any(struct source **out, const char *path, const struct source_opts *o,
 		    struct err *e)
 {
 	const bool standard = source_is_stdin(path);
 	const struct inflow_opts flow = {.window = o->window, .stop = o->stop, .arg = o->arg};
-	const char *dir = o->spool ? o->spool : getenv("TMPDIR");
 	struct source *s = NULL;
 	struct stat st;
 	int fd, r;
@@ -383,7 +389,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	s->passing = s->piped = true;
 	s->expect = o->expect;
 	s->size = o->expect ? o->expect : POS_LIMIT;
-	s->spool_dir = strdup(dir && *dir ? dir : "/var/tmp");
+	s->spool_dir = strdup(spool_folder(o->spool));
 	if (!s->spool_dir) {
 		close(fd);
 		r = fail(e, ENOMEM, "out of memory");
@@ -455,25 +461,34 @@ int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 	}
 }
 
-static int open_spool(struct source *s, struct err *e)
+int spool_open(const char *dir, const char *name, struct err *e)
 {
 	char *path;
+	int fd;
 
-	if (s->spool >= 0)
-		return 0;
-	s->spool = open(s->spool_dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (s->spool >= 0)
-		return 0;
+	dir = spool_folder(dir);
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		return fd;
 	/* file systems that know no nameless files */
-	if (asprintf(&path, "%s/vmdksync-spool-XXXXXX", s->spool_dir) < 0)
+	if (asprintf(&path, "%s/vmdksync-spool-XXXXXX", dir) < 0)
 		return fail(e, ENOMEM, "out of memory");
-	s->spool = mkostemp(path, O_CLOEXEC);
-	if (s->spool >= 0)
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd >= 0)
 		unlink(path);
 	free(path);
-	return s->spool < 0 ? fail(e, errno, "%s: no spool can be made in %s: %s", s->name,
-				   s->spool_dir, strerror(errno))
-			    : 0;
+	return fd < 0 ? fail(e, errno, "%s: no spool can be made in %s: %s", name, dir,
+			     strerror(errno))
+		      : fd;
+}
+
+static int open_spool(struct source *s, struct err *e)
+{
+	int r = s->spool < 0 ? spool_open(s->spool_dir, s->name, e) : s->spool;
+
+	if (r >= 0)
+		s->spool = r;
+	return r < 0 ? r : 0;
 }
 
 int source_spool(struct source *s, uint64_t off, size_t n, struct err *e)

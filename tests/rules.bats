@@ -34,7 +34,7 @@ rooms() {
 	pump        source run ring target pump
 	jobs        run undo image chain target pump jobs
 	apply       run undo image chain target pump jobs
-	verify      run undo image chain target pump jobs
+	verify      source run undo image chain target pump jobs <zlib>
 	info        run undo image chain target pump jobs info
 	progress    progress
 	json        json

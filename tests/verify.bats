@@ -228,4 +228,33 @@ one_byte() {
 	LD_PRELOAD=$PWD/liar.so run -1 --separate-stderr vs --read-back --no-uring delta target
 	[ "$output" = "target: bytes 1000000 to 1000000 differ (1 from sector 1953 on); expected: delta" ]
 	run -0 vs --read-back delta target
+	# of a pipe only checksums are kept, one for 64 KiB
+	LD_PRELOAD=$PWD/liar.so run -1 --separate-stderr vs --read-back --no-uring - target < <(cat delta)
+	[ "$output" = "target: bytes 983040 to 1048575 differ (65536 from sector 1920 on); expected: standard input" ]
+	run -0 vs --read-back - target < <(cat delta)
+}
+
+piped() {
+	for options in '' --no-uring "--undo=log"; do
+		"$MKVMDK" pattern target "$capacity" 7
+		# shellcheck disable=SC2086 # none or one option
+		run -0 vs --read-back $options - target < <(gzip -c delta)
+		[[ $output == *"equal to standard input: "* ]]
+		same target expected
+	done
+}
+
+@test "--read-back: from a pipe, by checksum, in all formats, with an undo log too" {
+	each piped
+}
+
+@test "--read-back: from a pipe, with more checksums than memory keeps" {
+	cd "$BATS_TEST_TMPDIR"
+	mkdir spool
+	"$MKVMDK" cowd delta capacity=1200000 alloc=every:2 zero=every:7
+	truncate -s $((1200000 * 512)) target
+	run -0 vs -v --read-back --spool=spool - target < <(cat delta)
+	[[ $output == *"equal to standard input: 335 MiB"* ]]
+	[ -z "$(ls -A spool)" ]
+	run -0 vs --verify delta target
 }
