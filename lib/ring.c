@@ -60,6 +60,8 @@ static int moved(struct xfer *x, ssize_t res)
 	x->done_len += (size_t)res;
 	if (x->done_len >= x->len)
 		return 0;
+	if (x->iov)
+		return -EIO;
 	if (!res)
 		return x->write ? -ENOSPC : -ENODATA;
 	return 1;
@@ -74,7 +76,9 @@ static int transfer_in_line(struct xfer *x)
 		char *buf = (char *)x->buf + x->done_len;
 		size_t len = x->len - x->done_len;
 		off_t off = (off_t)(x->off + x->done_len);
-		ssize_t res = x->write ? pwrite(x->fd, buf, len, off) : pread(x->fd, buf, len, off);
+		ssize_t res = x->iov     ? pwritev(x->fd, x->iov, (int)x->iovs, off)
+			      : x->write ? pwrite(x->fd, buf, len, off)
+					 : pread(x->fd, buf, len, off);
 
 		if (res < 0)
 			res = -errno;
@@ -94,7 +98,8 @@ static bool start_uring(struct ring *r)
 		return false;
 	probe = io_uring_get_probe_ring(&r->uring);
 	able = probe && io_uring_opcode_supported(probe, IORING_OP_READ) &&
-	       io_uring_opcode_supported(probe, IORING_OP_WRITE);
+	       io_uring_opcode_supported(probe, IORING_OP_WRITE) &&
+	       io_uring_opcode_supported(probe, IORING_OP_WRITEV);
 	if (probe)
 		io_uring_free_probe(probe);
 	if (!able)
@@ -148,7 +153,9 @@ static void prepare(struct io_uring_sqe *sqe, struct xfer *x)
 	unsigned len = (unsigned)(x->len - x->done_len);
 	uint64_t off = x->off + x->done_len;
 
-	if (x->write)
+	if (x->iov)
+		io_uring_prep_writev(sqe, x->fd, x->iov, x->iovs, off);
+	else if (x->write)
 		io_uring_prep_write(sqe, x->fd, buf, len, off);
 	else
 		io_uring_prep_read(sqe, x->fd, buf, len, off);

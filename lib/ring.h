@@ -11,12 +11,18 @@
 
 #include "base.h"
 
+#include <sys/uio.h>
+
 struct ring;
 
 struct xfer {
 	int fd;
 	bool write;
 	void *buf;
+	/* Not NULL: a gather write of these instead of buf; len is their sum. The ring does not
+	 * finish a short one: that is -EIO. */
+	const struct iovec *iov;
+	unsigned iovs;
 	size_t len;   /* bytes, at most 1 GiB */
 	uint64_t off; /* bytes */
 	void *owner;  /* the caller's */

@@ -186,6 +186,7 @@ void source_free(struct source *s)
 {
 	if (!s)
 		return;
+	source_lend_end(s);
 	inflow_free(s->flow);
 	if (s->spool >= 0)
 		close(s->spool);

@@ -15,6 +15,7 @@ rooms() {
 	base
 	inflow      inflow <zlib>
 	source      source inflow
+	lend        source
 	run         source run
 	descriptor  source run format descriptor
 	format      source run

@@ -1,0 +1,98 @@
+/*
+ * See source.h: bytes of a file lent to the kernel's own calls. A write out of the mapped file saves
+ * the copy into a buffer and the read that makes it, which for single sectors is most of the work.
+ *
+ * Nothing in this program ever touches the mapping: where the file has become shorter meanwhile, or
+ * its disk fails, the call that was given the address answers EFAULT, and there is no SIGBUS. What is
+ * not in the page cache is not lent: the kernel would fetch it while we wait, page by page.
+ */
+#include "source.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+#define CHUNK (UINT64_C(2) << 20) /* asked about at once */
+
+enum chunk_state { UNKNOWN, CACHED, NOT_CACHED };
+
+struct lend {
+	void *map; /* NULL: cannot be had */
+	uint64_t size;
+	uint8_t *chunk; /* enum chunk_state of each */
+};
+
+/* For others than the owner of the file the kernel says that all of it is cached. */
+static bool may_ask(const struct source *s)
+{
+	return geteuid() == 0 || geteuid() == s->st.st_uid;
+}
+
+static struct lend *lend_new(const struct source *s)
+{
+	struct lend *l = calloc(1, sizeof(*l));
+
+	if (!l || s->fd < 0 || s->piped || !may_ask(s) ||
+	    !(S_ISREG(s->st.st_mode) || S_ISBLK(s->st.st_mode)))
+		return l;
+	l->size = s->size;
+	l->chunk = calloc(div_up(l->size, CHUNK), 1);
+	if (!l->chunk || l->size > SIZE_MAX)
+		return l;
+	l->map = mmap(NULL, (size_t)l->size, PROT_READ, MAP_SHARED, s->fd, 0);
+	if (l->map == MAP_FAILED)
+		l->map = NULL;
+	return l;
+}
+
+static enum chunk_state ask(const struct lend *l, uint64_t chunk)
+{
+	uint64_t off = chunk * CHUNK;
+	uint64_t n = min_u64(CHUNK, l->size - off);
+	unsigned char page[CHUNK / PAGE];
+
+	if (mincore((uint8_t *)l->map + off, (size_t)n, page) < 0)
+		return NOT_CACHED;
+	for (uint64_t i = 0; i < div_up(n, PAGE); i++)
+		if (!(page[i] & 1))
+			return NOT_CACHED;
+	return CACHED;
+}
+
+const void *source_lend(struct source *s, uint64_t off, uint64_t n)
+{
+	struct lend *l = s->lend;
+
+	if (!l)
+		l = s->lend = lend_new(s);
+	if (!l || !l->map || off > l->size || n > l->size - off || !n)
+		return NULL;
+	for (uint64_t c = off / CHUNK; c <= (off + n - 1) / CHUNK; c++) {
+		if (l->chunk[c] == UNKNOWN)
+			l->chunk[c] = (uint8_t)ask(l, c);
+		if (l->chunk[c] != CACHED)
+			return NULL;
+	}
+	return (const uint8_t *)l->map + off;
+}
+
+void source_lend_drop(struct source *s)
+{
+	/* what a call holds stays alive until that is done with it */
+	if (s->lend && s->lend->map)
+		madvise(s->lend->map, (size_t)s->lend->size, MADV_DONTNEED);
+}
+
+void source_lend_end(struct source *s)
+{
+	struct lend *l = s->lend;
+
+	if (!l)
+		return;
+	if (l->map)
+		munmap(l->map, (size_t)l->size);
+	free(l->chunk);
+	free(l);
+	s->lend = NULL;
+}
