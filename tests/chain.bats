@@ -424,3 +424,47 @@ confined() {
 	run -2 --separate-stderr vs --full --create host-000001.vmdk got.raw
 	refused host.vmdk 'no VMDK'
 }
+
+@test "forty extents of odd sizes on forty others" {
+	local i n=0 total=0 at=0 lines=()
+
+	: >want.raw
+	for i in {1..40}; do
+		n=$((i * 37 % 211 + 1))
+		"$MKVMDK" pattern one.raw $n "$i"
+		case $((i % 3)) in
+		0)
+			rm one.raw
+			truncate -s $((n * 512)) one.raw
+			lines+=("RW $n ZERO")
+			;;
+		1)
+			cp one.raw "f$i.raw"
+			lines+=("RW $n FLAT \"f$i.raw\" 0")
+			;;
+		2)
+			"$MKVMDK" hosted "s$i.vmdk" capacity=$n alloc=all desc=0 seed="$i"
+			lines+=("RW $n SPARSE \"s$i.vmdk\"")
+			;;
+		esac
+		cat one.raw >>want.raw
+		total=$((total + n))
+	done
+	descriptor base.vmdk 1 ffffffff custom '' "${lines[@]}"
+	whole base.vmdk want.raw
+
+	# the same total in forty extents of other sizes, each with a hole in its middle
+	lines=()
+	for ((i = 1; at < total; i++)); do
+		n=$((i < 40 && total - at > i * 13 % 190 + 3 ? i * 13 % 190 + 3 : total - at))
+		tail -c +$((at * 512 + 1)) want.raw | head -c $((n * 512)) >one.raw
+		"$MKVMDK" hosted "t$i.vmdk" capacity=$n grain=1 alloc=0,last zero=$((n / 2)) version=2 flags=5 \
+			desc=0 seed=$((i + 50)) apply=one.raw
+		dd if=one.raw of=want.raw bs=512 seek=$at conv=notrunc status=none
+		lines+=("RW $n SPARSE \"t$i.vmdk\"")
+		at=$((at + n))
+	done
+	descriptor top.vmdk 2 1 twoGbMaxExtentSparse base.vmdk "${lines[@]}"
+	[ "${#lines[@]}" -ge 35 ]
+	whole top.vmdk want.raw
+}
