@@ -747,6 +747,9 @@ static int run(struct work *w, struct err *e)
 		r = sums_new(&w->sums, w->chain->reader, o->spool, e);
 	if (!r)
 		r = job_apply(w->chain->reader, w->target, &pump, w->undo, w->sums, &w->stats, e);
+	if (w->chain->reader->passing) /* nobody knew before */
+		w->totals = (struct totals){
+		    .runs = w->stats.runs, .data = w->stats.written, .zero = w->stats.zeroed};
 	if (!r && o->read_back && !w->stats.stopped)
 		r = verify(w, pump, e);
 	progress_clear(progress);

@@ -278,7 +278,10 @@ static int push(struct chain *c, struct image *m, const struct chain_opts *o, st
 {
 	int r = 0;
 
-	if (c->links) {
+	if (c->links && !lowest(c)->reader) {
+		r = fail(e, ENOENT, "%s: some of its extents are not there, and it is to be read",
+			 lowest(c)->name);
+	} else if (c->links) {
 		r = check_cid(lowest(c), m, !c->named, o, e);
 		if (!r)
 			r = check_size(lowest(c), m, o, e);

@@ -33,6 +33,7 @@ static int look(struct info *i, const char *path, struct chain_opts o, const str
 	int r;
 
 	o.parents = true;
+	o.image.base_unread = false;
 	r = chain_open(&i->chain, &path, 1, &o, e);
 	if (r < 0)
 		return r;

@@ -16,7 +16,8 @@ struct info {
 	size_t warnings;
 };
 
-/* path and everything beneath it, all metadata walked. o->parents is taken as set. -errno; what is
+/* path and everything beneath it, all metadata walked. o->parents is taken as
+ * set, image.base_unread as not. -errno; what is
  * only wrong with the parents is in info->chain->lacks. */
 int info_open(struct info **out, const char *path, const struct chain_opts *o,
 	      const struct pump_opts *pump, struct err *e);

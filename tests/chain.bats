@@ -75,6 +75,12 @@ whole() {
 	rm got.raw
 	run -2 --separate-stderr vs --full --create host-000002.vmdk got.raw
 	refused host.vmdk host-flat.vmdk
+	# nor can it be read where it lies between others
+	run -2 --separate-stderr vs -q --chain --create host-000001-delta.vmdk host.vmdk host-000001.vmdk \
+		got.raw
+	refused 'host.vmdk: some of its extents are not there'
+	run -0 vs --info --chain host-000002.vmdk
+	[[ $output == *'incomplete: '*host-flat.vmdk* ]]
 }
 
 @test "--full onto a disk that holds something: gaps become zeros" {

@@ -144,6 +144,11 @@ as_qemu() {
 	jq -e '.equal == false and .different == 1 and .ranges == 1 and
 		.differences == [{"start": 5000000, "length": 1, "zero": false, "layer": "host.vmdk"}]' verify
 	vs -q --json --read-back --chain host-000002.vmdk got.raw | jq -e .equal
+	cp host-0.raw piped.raw
+	# shellcheck disable=SC2002 # a pipe is meant
+	cat host-000001-delta.vmdk | vs -q --json - piped.raw | jq -e '.job == "apply" and .written > 0 and
+		.data == .written and .zero == .zeroed and .unallocated + .data + .zero == .size'
+	same host-1.raw piped.raw
 	run -2 --separate-stderr vs --json --chain host-000002.vmdk missing.raw
 	[ -z "$output" ]
 	status=0
