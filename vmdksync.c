@@ -557,7 +557,7 @@ static void say_equal(const struct work *w)
 /* Compares; for a read-back, past the page cache. */
 static int verify(struct work *w, struct pump_opts opts, struct err *e)
 {
-	struct pump_stats stats;
+	struct pump_stats stats = {.stopped = false};
 	int r = 0;
 
 	w->done = 0;

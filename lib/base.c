@@ -6,17 +6,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-int fail(struct err *e, int code, const char *fmt, ...)
+void fail_text(struct err *e, const char *fmt, ...)
 {
 	va_list ap;
 
-	if (!e->set) {
-		va_start(ap, fmt);
-		vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
-		va_end(ap);
-		e->set = true;
-	}
-	return -code;
+	if (e->set)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
+	va_end(ap);
+	e->set = true;
 }
 
 int warning(struct err *e, const char *fmt, ...)

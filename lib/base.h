@@ -27,9 +27,18 @@ struct err {
 	void *arg;
 };
 
-/* Keeps the first message and returns -code. */
-int fail(struct err *e, int code, const char *fmt, ...)
-	__attribute__((format(printf, 3, 4), cold));
+/*
+ * Keeps the first message and returns -code: always negative, whatever errno was. A macro, so that
+ * who only sees the caller (-fanalyzer) knows that, too.
+ */
+#define fail(e, code, ...)                                                                         \
+	({                                                                                         \
+		int fail_code = (code);                                                            \
+                                                                                                   \
+		fail_text(e, __VA_ARGS__);                                                         \
+		fail_code > 0 ? -fail_code : -EIO;                                                 \
+	})
+void fail_text(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
 /* Hands a warning on and returns 0; with e->strict it is a failure, -EBADMSG. */
 int warning(struct err *e, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3), cold, warn_unused_result));

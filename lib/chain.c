@@ -1,6 +1,7 @@
 /* See chain.h. */
 #include "chain.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -425,6 +426,7 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
 			return fail(e, ENOMEM, "out of memory");
 		}
 	}
+	assert(c->links && c->link);
 	for (size_t i = 0; i < c->links; i++)
 		if (c->link[i]->reader)
 			c->link[i]->reader->share = (unsigned)c->links;

@@ -1,6 +1,7 @@
 /* See image.h. Magic numbers: "Virtual Disk Format 5.0", and the formats' own public descriptions. */
 #include "image.h"
 
+#include <assert.h>
 #include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -179,6 +180,7 @@ static int note_file(struct image *m, const struct source *src, struct err *e)
 		return fail(e, ENOMEM, "out of memory");
 	}
 	m->file[m->files++] = (struct image_file){name, src->st};
+	/* cppcheck-suppress memleak ; it is in the array */
 	return 0;
 }
 
@@ -499,6 +501,7 @@ static int image_done(struct image **out, struct image *m, struct source *src, i
 		image_free(m);
 		return r;
 	}
+	assert(m->reader || m->descriptor);
 	m->size = m->reader ? m->reader->size : m->descriptor->sectors * SECTOR;
 	*out = m;
 	return 0;
@@ -508,8 +511,8 @@ int image_from(struct image **out, struct source *src, const char *path,
 	       const struct image_opts *o, struct err *e)
 {
 	struct image *m = NULL;
-	opener *open;
-	bool text;
+	opener *open = NULL;
+	bool text = false;
 	int r = image_new(&m, path, src, e);
 
 	if (!r)

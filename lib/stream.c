@@ -705,8 +705,9 @@ static int drop_tail(struct stream *s, struct err *e)
 		r = source_skip(s->src, pos + 1, &have, e);
 		while (!r && pos < have) {
 			size_t n;
+			const void *p = source_at(s->src, pos, &n);
 
-			zero = all_zero(source_at(s->src, pos, &n), n) && zero;
+			zero = all_zero(p, n) && zero;
 			pos += n;
 		}
 	} while (!r && have == pos && have < s->src->size);

@@ -121,7 +121,7 @@ static int reserve(struct undo *u, uint64_t sectors, uint8_t **p, uint64_t *sect
 
 	if (!r && n > BUFFER - u->used)
 		r = flush(u, e);
-	if (r)
+	if (r < 0)
 		return r;
 	*sector = (u->end + u->used) / SECTOR;
 	if (*sector + sectors > SECTORS_MAX)
