@@ -77,6 +77,14 @@ const void *source_lend(struct source *s, uint64_t off, uint64_t n)
 	return (const uint8_t *)l->map + off;
 }
 
+bool source_is_whole(const struct source *s)
+{
+	struct stat st;
+
+	return fstat(s->fd, &st) == 0 &&
+	       (!S_ISREG(st.st_mode) || (uint64_t)st.st_size >= s->size);
+}
+
 void source_lend_drop(struct source *s)
 {
 	/* what a call holds stays alive until that is done with it */

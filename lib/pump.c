@@ -262,11 +262,28 @@ static void copy_and_write(struct slot *s)
 		    s->from, write_done);
 }
 
+/* Whether what was lent was still what it had been when it was written. */
+static bool was_whole(const struct batch *b)
+{
+	const struct source *seen = NULL;
+
+	for (unsigned i = 0; i < b->pieces; i++) {
+		const struct run *run = &b->piece[i];
+
+		if (run->kind != RUN_RAW || run->src == seen)
+			continue;
+		seen = run->src;
+		if (!source_is_whole(seen))
+			return false;
+	}
+	return true;
+}
+
 static void lent_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
-	if (!err) {
+	if (!err && was_whole(&s->b)) {
 		write_done(x, 0);
 		return;
 	}

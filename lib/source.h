@@ -74,6 +74,9 @@ void source_hint(struct source *s, uint64_t off, uint64_t n);
  * not all in the page cache or cannot be lent. Lent until source_free(). One thread at a time.
  */
 const void *source_lend(struct source *s, uint64_t off, uint64_t n);
+/* Whether the file still is as long as it was. Where it is not, the page that its end lies in now was
+ * lent with zeros behind that. */
+bool source_is_whole(const struct source *s);
 /* Unmaps what was lent so far, which counts as memory of this process; addresses stay good. */
 void source_lend_drop(struct source *s);
 /* For source_free(): takes back what was lent. */

@@ -1458,6 +1458,29 @@ static void test_pump_source_shrinks(void)
 }
 
 /* In a child, for the limit cannot be raised again by everyone. */
+/* A page that the end of the file now lies in reads as zeros behind that, and nobody objects. */
+static void test_pump_source_shrinks_a_little(void)
+{
+	static struct bench b;
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct err e = {.set = false};
+		struct pump_stats s;
+
+		seed(650 + i);
+		bench_init(&b, false);
+		CHECK(source_lend(b.file, 0, SOURCE_SIZE));
+		b.n = 1;
+		b.run[0] = (struct run){.off = MIB, .len = SOURCE_SIZE, .src = b.file};
+		if (ftruncate(b.src_fd, SOURCE_SIZE - (i & 1 ? 1 : 1000)))
+			die("ftruncate");
+		CHECK(bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), i & 2, NULL, &s, &e) ==
+		      -EBADMSG);
+		CHECK(strstr(e.msg, "shorter") && strstr(e.msg, b.src_path));
+		bench_free(&b);
+	}
+}
+
 static void test_pump_write_error(void)
 {
 	static struct bench b;
@@ -1991,6 +2014,7 @@ static const struct {
 	{"pump-stop", test_pump_stop},
 	{"pump-consumer", test_pump_consumer},
 	{"pump-source-shrinks", test_pump_source_shrinks},
+	{"pump-source-shrinks-a-little", test_pump_source_shrinks_a_little},
 	{"pump-write-error", test_pump_write_error},
 	{"undo-log", test_undo_log},
 	{"undo-tables", test_undo_tables},
