@@ -1,5 +1,6 @@
 /* See pump.h. The numbers below were measured; the commit that changes one says against what. */
 #include "pump.h"
+#include "workers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,16 @@ struct batch {
 
 enum slot_state { FREE, PREREAD, FILL, HELD, WRITE };
 
+/* A packed run that another thread unpacks. */
+struct fetch {
+	struct job job;
+	struct slot *slot;
+	const struct run *run;
+	uint8_t *buf;
+	int result;
+	char *text; /* of the failure, or a warning */
+};
+
 struct slot {
 	struct pump *pump;
 	enum slot_state state;
@@ -54,6 +65,7 @@ struct slot {
 	void *spare; /* the buffer it got when that did not work */
 	struct batch b;
 	struct xfer xfer[PIECES + 2];
+	struct fetch fetch[PIECES];
 };
 
 struct pump {
@@ -61,6 +73,8 @@ struct pump {
 	struct ring *ring; /* reads, and direct writes */
 	struct ring *line; /* buffered writes: the kernel would hand them to one worker, which is
 			    * slower than to make them here */
+	struct workers *workers; /* NULL: nothing packed was seen yet, or there are none */
+	bool no_workers;
 	struct err *e;
 	const struct pump_opts *o;
 	struct pump_stats *stats;
@@ -136,6 +150,11 @@ static void wait_for(struct pump *p, unsigned min)
 {
 	int ran = ring_wait(p->line, 0), r;
 
+	/* who unpacks is never long about it, and always slower than what is written meanwhile */
+	if (workers_busy(p->workers)) {
+		workers_wait(p->workers, min && !ran);
+		min = 0;
+	}
 	p->queued = 0;
 	p->queued_bytes = 0;
 	r = ring_wait(p->ring, ran < (int)min ? min - (unsigned)ran : 0);
@@ -380,10 +399,15 @@ static void write_held(struct pump *p)
 			write_batch(&p->slot[i]);
 }
 
+static bool busy(const struct pump *p)
+{
+	return ring_busy(p->ring) || ring_busy(p->line) || workers_busy(p->workers);
+}
+
 /* Waits until about so many transfers are done with. */
 static void go_on(struct pump *p, unsigned min)
 {
-	if (ring_busy(p->ring) || ring_busy(p->line))
+	if (busy(p))
 		wait_for(p, min);
 	else if (p->held)
 		write_held(p);
@@ -482,6 +506,61 @@ static void look(struct slot *s)
 	    look_done);
 }
 
+static void keep_text(void *arg, const char *text)
+{
+	struct fetch *f = arg;
+
+	if (!f->text)
+		f->text = strdup(text);
+}
+
+static void fetch_run(struct job *j)
+{
+	struct fetch *f = container_of(j, struct fetch, job);
+	struct err e = {.strict = f->slot->pump->e->strict, .warn = keep_text, .arg = f};
+
+	f->result = reader_fetch(f->run, f->buf, &e);
+	if (f->result < 0) {
+		free(f->text);
+		f->text = strdup(e.msg);
+	}
+}
+
+static void fetch_done(struct job *j)
+{
+	struct fetch *f = container_of(j, struct fetch, job);
+	struct slot *s = f->slot;
+	struct err *e = s->pump->e;
+
+	if (f->result < 0)
+		set_failed(s->pump, fail(e, -f->result, "%s", f->text ? f->text : "out of memory"));
+	else if (f->text && e->warn)
+		e->warn(e->arg, f->text);
+	free(f->text);
+	if (--s->waiting == 0)
+		arrived(s);
+}
+
+/* Has a packed piece unpacked, here where nobody else can. */
+static int fetch(struct slot *s, unsigned i, uint8_t *buf)
+{
+	struct pump *p = s->pump;
+
+	if (!p->workers && !p->no_workers && workers_new(&p->workers) < 0)
+		p->no_workers = true;
+	if (p->no_workers)
+		return reader_fetch(&s->b.piece[i], buf, p->e);
+	s->fetch[i] = (struct fetch){
+	    .job = {.run = fetch_run, .done = fetch_done},
+	    .slot = s,
+	    .run = &s->b.piece[i],
+	    .buf = buf,
+	};
+	s->waiting++;
+	workers_put(p->workers, &s->fetch[i].job);
+	return 0;
+}
+
 /* Brings the pieces to their places in the buffer. */
 static void fill_batch(struct slot *s)
 {
@@ -499,7 +578,7 @@ static void fill_batch(struct slot *s)
 			if (!p->o->compare && !s->b.zeros)
 				memset(buf, 0, run->len);
 		} else if (run->kind == RUN_PACKED)
-			r = reader_fetch(run, buf, p->e);
+			r = fetch(s, i, buf);
 		else if (run->src->fd < 0)
 			r = source_read(run->src, run->pos, buf, run->len, "data", p->e);
 		else
@@ -785,6 +864,7 @@ static void pump_free(struct pump *p)
 	munmap(p->memory, p->memory_size);
 	ring_free(p->ring);
 	ring_free(p->line);
+	workers_free(p->workers);
 	free(p->iovs);
 	free(p);
 }
@@ -825,6 +905,7 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	}
 	stats->ring = ring_kind(p->ring);
 	if (r->passing) {
+		p->no_workers = true; /* it can be asked by one only */
 		r->passing->turn = on_turn;
 		r->passing->turn_arg = p;
 	}
@@ -845,7 +926,7 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	}
 	if (!p->failed)
 		launch(p);
-	while (ring_busy(p->ring) || ring_busy(p->line) || p->held)
+	while (busy(p) || p->held)
 		go_on(p, 1);
 	if (r->passing)
 		r->passing->turn = NULL;

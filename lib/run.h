@@ -26,7 +26,8 @@ struct reader_ops {
 	/* 1 got one, 0 end, -errno. Runs stay valid until free, but for those of what is passing. */
 	int (*next)(struct reader *r, struct run *run, struct err *e);
 	int (*rewind)(struct reader *r, struct err *e); /* NULL where it is passing */
-	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. */
+	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. Unless it is passing, on any
+	 * number of threads at once, and while next() is called on another. */
 	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
 	void (*free)(struct reader *r);
 };

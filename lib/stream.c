@@ -5,6 +5,7 @@
 #include "stream.h"
 
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
@@ -90,15 +91,73 @@ int grain_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t grain
 
 /* --- unpacking --- */
 
-struct unpacker {
-	struct source *src;
-	uint64_t size, grain;
+/* What one thread needs to unpack a grain. */
+struct lane {
+	struct lane *next;
 	z_stream z;
 	uint8_t *packed;
 	uint8_t *grain_buf;
-	uint64_t held;    /* position of the marker of what is in grain_buf; UINT64_MAX: nothing */
-	bool warned_left; /* about bytes behind the data */
+	uint64_t held; /* position of the marker of what is in grain_buf; UINT64_MAX: nothing */
 };
+
+struct unpacker {
+	struct source *src;
+	uint64_t size, grain;
+	pthread_mutex_t lock; /* of what follows */
+	struct lane *free;    /* last used on top */
+	bool warned_left;     /* about bytes behind the data */
+};
+
+static void lane_free(struct lane *l)
+{
+	inflateEnd(&l->z);
+	free(l->packed);
+	free(l->grain_buf);
+	free(l);
+}
+
+static struct lane *lane_new(const struct unpacker *u)
+{
+	struct lane *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	if (inflateInit(&l->z) != Z_OK) {
+		free(l);
+		return NULL;
+	}
+	l->held = UINT64_MAX;
+	l->packed = malloc(record_max(u->grain));
+	l->grain_buf = malloc(u->grain);
+	if (!l->packed || !l->grain_buf) {
+		lane_free(l);
+		return NULL;
+	}
+	return l;
+}
+
+static int lane_take(struct unpacker *u, struct lane **out, struct err *e)
+{
+	struct lane *l;
+
+	pthread_mutex_lock(&u->lock);
+	l = u->free;
+	if (l)
+		u->free = l->next;
+	pthread_mutex_unlock(&u->lock);
+	if (!l)
+		l = lane_new(u);
+	*out = l;
+	return l ? 0 : fail(e, ENOMEM, "out of memory");
+}
+
+static void lane_give(struct unpacker *u, struct lane *l)
+{
+	pthread_mutex_lock(&u->lock);
+	l->next = u->free;
+	u->free = l;
+	pthread_mutex_unlock(&u->lock);
+}
 
 int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint64_t grain,
 		 struct err *e)
@@ -107,17 +166,12 @@ int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint6
 
 	if (!u)
 		return fail(e, ENOMEM, "out of memory");
-	if (inflateInit(&u->z) != Z_OK) {
-		free(u);
-		return fail(e, ENOMEM, "out of memory");
-	}
 	u->src = src;
 	u->size = size;
 	u->grain = grain;
-	u->held = UINT64_MAX;
-	u->packed = malloc(record_max(grain));
-	u->grain_buf = malloc(grain);
-	if (!u->packed || !u->grain_buf) {
+	pthread_mutex_init(&u->lock, NULL);
+	u->free = lane_new(u);
+	if (!u->free) {
 		unpacker_free(u);
 		return fail(e, ENOMEM, "out of memory");
 	}
@@ -127,32 +181,37 @@ int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint6
 
 void unpacker_free(struct unpacker *u)
 {
+	struct lane *l;
+
 	if (!u)
 		return;
-	inflateEnd(&u->z);
-	free(u->packed);
-	free(u->grain_buf);
+	while ((l = u->free)) {
+		u->free = l->next;
+		lane_free(l);
+	}
+	pthread_mutex_destroy(&u->lock);
 	free(u);
 }
 
 /* The record at pos into buf of a whole grain, of which `need` bytes have to come. */
-static int inflate_grain(struct unpacker *u, uint64_t pos, uint64_t off, uint64_t need, void *buf,
-			 struct err *e)
+static int inflate_grain(struct unpacker *u, struct lane *l, uint64_t pos, uint64_t off,
+			 uint64_t need, void *buf, struct err *e)
 {
 	const char *name = u->src->name;
 	const uint64_t n = off / u->grain, sector = pos / SECTOR;
-	z_stream *z = &u->z;
+	z_stream *z = &l->z;
 	uint64_t bytes;
 	uint8_t more;
+	bool warned;
 	int r, end;
 
 	r = grain_marker(u->src, pos, off, u->grain, &bytes, e);
 	if (!r)
-		r = source_read(u->src, pos + RECORD_HEAD, u->packed, bytes, "compressed grain", e);
+		r = source_read(u->src, pos + RECORD_HEAD, l->packed, bytes, "compressed grain", e);
 	if (r < 0)
 		return r;
 	inflateReset(z);
-	z->next_in = u->packed;
+	z->next_in = l->packed;
 	z->avail_in = (uInt)bytes;
 	z->next_out = buf;
 	z->avail_out = (uInt)u->grain;
@@ -183,9 +242,14 @@ static int inflate_grain(struct unpacker *u, uint64_t pos, uint64_t off, uint64_
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64
 			    " unpacks to %lu bytes, not %" PRIu64,
 			    name, n, sector, z->total_out, need);
-	if (!z->avail_in || u->warned_left)
+	if (!z->avail_in)
 		return 0;
+	pthread_mutex_lock(&u->lock);
+	warned = u->warned_left;
 	u->warned_left = true;
+	pthread_mutex_unlock(&u->lock);
+	if (warned)
+		return 0;
 	return warning(e,
 		       "%s: grain %" PRIu64 " at file sector %" PRIu64
 		       " has %u bytes behind its compressed data",
@@ -198,22 +262,29 @@ int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct e
 	const uint64_t off = run->skip / u->grain * u->grain;
 	const uint64_t inner = run->skip - off;
 	const uint64_t need = min_u64(u->grain, u->size - off);
+	struct lane *l;
 	int r;
 
 	if (run->skip >= u->size || inner + run->len > need)
 		return fail(e, EBADMSG, "%s: %" PRIu64 " bytes at %" PRIu64 " are not of one grain",
 			    u->src->name, run->len, run->skip);
-	if (run->len == u->grain) /* a whole grain; the last one may unpack to more than the disk */
-		return inflate_grain(u, run->pos, off, need, buf, e);
-	if (u->held != run->pos) {
-		u->held = UINT64_MAX;
-		r = inflate_grain(u, run->pos, off, need, u->grain_buf, e);
-		if (r < 0)
-			return r;
-		u->held = run->pos;
+	r = lane_take(u, &l, e);
+	if (r < 0)
+		return r;
+	if (run->len == u->grain) { /* a whole grain; the last may unpack to more than the disk */
+		r = inflate_grain(u, l, run->pos, off, need, buf, e);
+	} else {
+		if (l->held != run->pos) {
+			l->held = UINT64_MAX;
+			r = inflate_grain(u, l, run->pos, off, need, l->grain_buf, e);
+			if (!r)
+				l->held = run->pos;
+		}
+		if (!r)
+			memcpy(buf, l->grain_buf + inner, run->len);
 	}
-	memcpy(buf, u->grain_buf + inner, run->len);
-	return 0;
+	lane_give(u, l);
+	return r;
 }
 
 /* --- the scanner --- */
@@ -511,18 +582,22 @@ static int check_records(struct stream *s, uint64_t *pos, uint64_t end, struct e
 {
 	struct unpacker *u = s->unpacker;
 	struct marker m;
-	int r = 0;
+	struct lane *l;
+	int r = lane_take(u, &l, e);
 
-	u->held = UINT64_MAX;
+	if (r < 0)
+		return r;
+	l->held = UINT64_MAX;
 	while (!r && *pos < end) {
 		r = read_marker(s, *pos, &m, e);
 		if (!r && m.kind == MARKS_GRAIN)
-			r = inflate_grain(u, *pos, m.off,
+			r = inflate_grain(u, l, *pos, m.off,
 					  min_u64(s->shape.grain, s->shape.size - m.off),
-					  u->grain_buf, e);
+					  l->grain_buf, e);
 		if (!r)
 			*pos = m.next;
 	}
+	lane_give(u, l);
 	return r;
 }
 

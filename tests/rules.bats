@@ -32,7 +32,8 @@ rooms() {
 	chain       source run descriptor format lookup image chain
 	ring        ring <liburing>
 	target      target
-	pump        source run ring target pump
+	workers     workers
+	pump        source run ring workers target pump
 	jobs        run undo image chain target pump jobs
 	apply       run undo image chain target pump jobs
 	verify      source run undo image chain target pump jobs <zlib>
