@@ -310,6 +310,19 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    "%s: hosted sparse header: descriptor of %" PRIu64
 			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
 			    src->name, desc_size, desc, src->size);
+	if (grain < 8 || grain > 128)
+		r = warning(e, "%s: hosted sparse grain size is %" PRIu64 " sectors (128 is usual)",
+			    src->name, grain);
+	if (!r && entries != 512)
+		r = warning(e, "%s: %" PRIu64 " entries a grain table (512 is usual)", src->name,
+			    entries);
+	if (!r && h[AT_UNCLEAN])
+		r = warning(e,
+			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
+			    "copied, or its host crashed",
+			    src->name);
+	if (r < 0)
+		return r;
 	if (scan) {
 		const struct stream_shape stream = {
 			.size = capacity * SECTOR,
@@ -367,19 +380,6 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		shape.area[shape.areas++] = (struct gtree_area){
 			shape.mirror, shape.mirror + dir_bytes, "redundant grain directory"};
 	}
-	if (grain < 8 || grain > 128)
-		r = warning(e, "%s: hosted sparse grain size is %" PRIu64 " sectors (128 is usual)",
-			    src->name, grain);
-	if (!r && entries != 512)
-		r = warning(e, "%s: %" PRIu64 " entries a grain table (512 is usual)", src->name,
-			    entries);
-	if (!r && h[AT_UNCLEAN])
-		r = warning(e,
-			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
-			    "copied, or its host crashed",
-			    src->name);
-	if (r < 0)
-		return r;
 	hosted = calloc(1, sizeof(*hosted));
 	if (!hosted)
 		return fail(e, ENOMEM, "out of memory");

@@ -128,6 +128,18 @@ right() {
 	done
 }
 
+@test "a header that is odd brings its warnings where the markers lead, too" {
+	made variant=A capacity=20480 alloc=random:60 unclean=1 poke=footer:4:0
+	run -0 --separate-stderr vs --create s.vmdk t.raw
+	[[ $stderr == *'unclean-shutdown flag'* ]]
+	same expected t.raw
+	made variant=A capacity=20480 grain=256 gtes=256 alloc=random:40 poke=footer:4:0
+	run -0 --separate-stderr vs --create s.vmdk t2.raw
+	[[ $stderr == *'grain size is 256 sectors'* ]]
+	[[ $stderr == *'256 entries a grain table'* ]]
+	same expected t2.raw
+}
+
 @test "zeros behind the end marker: 64 KiB of them keep the footer" {
 	made variant=A capacity=20480 alloc=random:60 trailing=128
 	run -0 --separate-stderr vs --create s.vmdk t.raw
