@@ -51,11 +51,6 @@ struct gtree_walk {
 	bool kept_whole, replay;
 };
 
-uint64_t gtree_entry(const struct gtree *g, const uint8_t *p)
-{
-	return g->shape.width == 4 ? le32(p) : le64(p);
-}
-
 /* Marks the sectors of file bytes [at, end). -EBADMSG when one of them is marked already, unless
  * `what` is NULL. */
 static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, uint64_t n,
@@ -148,7 +143,8 @@ static int load_entries(struct gtree *g, uint64_t dir, uint8_t *buf, const char 
 	return source_read(g->src, at, buf, n, what, e);
 }
 
-/* Makes directory entries from next_table on stand in w->dir. */
+/* Makes directory entries from next_table on stand in w->dir. 1, 0 when none of them is used, -errno.
+ * Of a large disk most are not. */
 static int load_dir(struct gtree *g, struct err *e)
 {
 	struct gtree_walk *w = g->walk;
@@ -156,10 +152,13 @@ static int load_dir(struct gtree *g, struct err *e)
 
 	w->dir_first = w->next_table;
 	w->dir_count = min_u64(DIR_CHUNK, g->shape.tables - w->next_table);
+	if (!w->mirror_dir && source_is_hole(g->src, g->shape.dir + w->dir_first * g->shape.width,
+					     w->dir_count * g->shape.width))
+		return 0;
 	r = load_entries(g, g->shape.dir, w->dir, "grain directory", e);
 	if (!r && w->mirror_dir && w->first)
 		r = load_entries(g, g->shape.mirror, w->mirror_dir, "redundant grain directory", e);
-	return r;
+	return r < 0 ? r : w->mirror_dir || !all_zero(w->dir, w->dir_count * g->shape.width);
 }
 
 /* Checks where a table lies and claims its place. */
@@ -239,6 +238,10 @@ static int load_window(struct gtree *g, struct err *e)
 			r = load_dir(g, e);
 			if (r < 0)
 				return r;
+			if (!r) {
+				w->next_table += w->dir_count;
+				continue;
+			}
 		}
 		raw = gtree_entry(g, w->dir + (w->next_table - w->dir_first) * g->shape.width);
 		pos = mirror = 0;

@@ -82,7 +82,11 @@ int gstream_init(struct gtree *g, struct err *e);
 int gstream_next(struct reader *reader, struct run *run, struct err *e);
 int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e);
 void gstream_free(struct gtree_queue *q); /* NULL-safe */
-uint64_t gtree_entry(const struct gtree *g, const uint8_t *p);
+static inline uint64_t gtree_entry(const struct gtree *g, const uint8_t *p)
+{
+	return g->shape.width == 4 ? le32(p) : le64(p);
+}
+
 /* Bytes of grain n that belong to the disk. */
 uint64_t gtree_grain_len(const struct gtree *g, uint64_t n);
 /* Decodes the entry of grain n, and checks that it leads to bytes before `limit`. */
