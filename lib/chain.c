@@ -300,6 +300,7 @@ static int try_parent(struct chain *c, struct source *src, const char *path,
 		      const struct chain_opts *o, struct err *e)
 {
 	const struct image *child = lowest(c), *known = link_of(c, &src->st);
+	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
 	struct image *m;
 	int r;
 
@@ -310,8 +311,10 @@ static int try_parent(struct chain *c, struct source *src, const char *path,
 		source_free(src);
 		return r;
 	}
-	r = image_from(&m, src, path, &o->image, e);
-	return r < 0 ? r : push(c, m, o, e);
+	r = image_from(&m, src, path, &o->image, &mine);
+	if (r < 0)
+		return fail(e, -r, "%s: its parent cannot be read: %s", child->name, mine.msg);
+	return push(c, m, o, e);
 }
 
 /* The parent that the lowest link names is the first file, of those where it may be, that fits. */

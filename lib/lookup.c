@@ -111,7 +111,9 @@ static int open_place(const struct lookup *l, const struct place *p, struct sour
 		return 1;
 	free(*path);
 	*path = NULL;
-	return r == -ENOENT || r == -ENOTDIR ? 0 : fail(e, -r, "%s", mine.msg);
+	if (r == -ENOENT || r == -ENOTDIR)
+		return 0;
+	return fail(e, -r, "%s: names a file that cannot be read: %s", l->name, mine.msg);
 }
 
 /* A name that leads outside was found nearer by, but leads to something as well: which of the two is
