@@ -10,6 +10,7 @@
 #include "report.h"
 #include "target.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -43,7 +44,8 @@ struct options {
 	bool chain, full; /* the parents, too: those above the base, or all */
 	const char *base;
 	uint64_t max_ranges; /* differences that are listed */
-	int progress;	     /* -1: where stderr is a terminal */
+	int progress;	     /* an enum progress_form; -1: a line where stderr is a terminal */
+	int progress_fd;
 	int verbose;
 	unsigned force;
 	const char *undo; /* file of the old bytes; NULL: none */
@@ -60,11 +62,16 @@ struct options {
 	const char *target;
 };
 
-static volatile sig_atomic_t stop_signal;
+static volatile sig_atomic_t stop_signal, asked;
 
 static void on_signal(int sig)
 {
 	stop_signal = sig;
+}
+
+static void on_asked(int sig)
+{
+	asked = sig;
 }
 
 static const char usage[] =
@@ -105,7 +112,7 @@ static const char usage[] =
     "      --expect-size=N a pipe has to bring N bytes (unpacked)\n"
     "      --memory=N      for what a pipe has announced and not brought (64M)\n"
     "      --no-uring      plain reads and writes instead of io_uring\n"
-    "  -p, --progress      show progress even if stderr is no terminal\n"
+    "  -p, --progress      a progress line anywhere; =json[:FD]: objects, a line each\n"
     "  -q, --quiet         no progress, no summary, no warnings\n"
     "  -v, --verbose       say what is done, and how\n"
     "  -h, --help          this text\n"
@@ -207,6 +214,24 @@ static void check_names(const struct options *o, int names)
 		bad_usage("--offset is for one extent");
 }
 
+/* --progress, --progress=json, --progress=json:FD */
+static void progress_option(struct options *o, const char *word)
+{
+	char *end;
+	long fd;
+
+	o->progress = word ? PROGRESS_JSON : PROGRESS_LINE;
+	if (!word || !strcmp(word, "json"))
+		return;
+	if (strncmp(word, "json:", 5) || word[5] < '0' || word[5] > '9')
+		bad_usage("--progress=%s: json or json:FD is known", shown(word));
+	errno = 0;
+	fd = strtol(word + 5, &end, 10);
+	if (*end || errno || fd < 1 || fd > INT32_MAX || fcntl((int)fd, F_GETFD) < 0)
+		bad_usage("--progress=%s: there is no such open descriptor", shown(word));
+	o->progress_fd = (int)fd;
+}
+
 static void parse(struct options *o, int argc, char **argv)
 {
 	enum {
@@ -258,7 +283,7 @@ static void parse(struct options *o, int argc, char **argv)
 		{"spool-first", no_argument, NULL, SPOOL_FIRST},
 		{"expect-size", required_argument, NULL, EXPECT_SIZE},
 		{"memory", required_argument, NULL, MEMORY},
-		{"progress", no_argument, NULL, 'p'},
+		{"progress", optional_argument, NULL, 'p'},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
@@ -267,7 +292,7 @@ static void parse(struct options *o, int argc, char **argv)
 	};
 	int c;
 
-	*o = (struct options){.progress = -1, .max_ranges = 20};
+	*o = (struct options){.progress = -1, .progress_fd = STDERR_FILENO, .max_ranges = 20};
 	o->search = calloc((size_t)argc, sizeof(*o->search)); /* until we exit */
 	if (!o->search)
 		bad_usage("out of memory");
@@ -350,7 +375,7 @@ static void parse(struct options *o, int argc, char **argv)
 			o->in_line = true;
 			break;
 		case 'p':
-			o->progress = 1;
+			progress_option(o, optarg);
 			break;
 		case 'q':
 			o->quiet = true;
@@ -412,6 +437,10 @@ static void on_moved(void *arg, uint64_t bytes)
 
 	w->done += bytes;
 	progress_show(progress, w->done);
+	if (asked) {
+		asked = 0;
+		progress_say(progress, STDERR_FILENO, w->done);
+	}
 }
 
 static void say_image(const struct image *m)
@@ -710,7 +739,9 @@ static int run(struct work *w, struct err *e)
 	const struct options *o = w->o;
 	const struct pump_opts pump = {
 	    .in_line = o->in_line, .stop = on_stop, .moved = on_moved, .arg = w};
-	bool bar = o->progress == 1 || (o->progress < 0 && isatty(STDERR_FILENO));
+	enum progress_form form = o->progress >= 0	  ? (enum progress_form)o->progress
+				  : isatty(STDERR_FILENO) ? PROGRESS_LINE
+							  : PROGRESS_NONE;
 	int r;
 
 	if (o->info)
@@ -736,11 +767,12 @@ static int run(struct work *w, struct err *e)
 		fprintf(stderr, "vmdksync: %s: dry run, nothing was written\n", w->target->name);
 		return 0;
 	}
-	progress = progress_new(bar && !quiet ? STDERR_FILENO : -1, "vmdksync",
-				w->totals.data + w->totals.zero);
+	if (quiet && form == PROGRESS_LINE)
+		form = PROGRESS_NONE;
+	progress = progress_new(form, o->progress_fd, "vmdksync", w->totals.data + w->totals.zero);
 	if (o->verify) {
 		r = verify(w, pump, e);
-		progress_clear(progress);
+		progress_end(progress, w->done);
 		return r;
 	}
 	if (o->read_back && w->chain->reader->passing)
@@ -752,7 +784,7 @@ static int run(struct work *w, struct err *e)
 		    .runs = w->stats.runs, .data = w->stats.written, .zero = w->stats.zeroed};
 	if (!r && o->read_back && !w->stats.stopped)
 		r = verify(w, pump, e);
-	progress_clear(progress);
+	progress_end(progress, w->done);
 	if (o->verbose)
 		say_piped(w);
 	if (o->verbose)
@@ -780,6 +812,7 @@ int main(int argc, char **argv)
 	struct work w = {.o = &o};
 	struct err e = {.warn = on_warning};
 	struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+	struct sigaction ask = {.sa_handler = on_asked, .sa_flags = SA_RESTART};
 	enum exit_status status;
 	int r;
 
@@ -790,6 +823,7 @@ int main(int argc, char **argv)
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGHUP, &act, NULL);
+	sigaction(SIGUSR1, &ask, NULL);
 	act.sa_flags = 0; /* and what we say about it may bring the next */
 	sigaction(SIGPIPE, &act, NULL);
 	signal(SIGXFSZ, SIG_IGN);

@@ -1,6 +1,7 @@
 /* See progress.h. */
 #include "progress.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #define ERASE "\x1b[K"
 
 struct progress {
+	enum progress_form form;
 	int fd;
 	char *label;
 	uint64_t total;
@@ -32,7 +34,7 @@ static double clock_now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-struct progress *progress_new(int fd, const char *label, uint64_t total)
+struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total)
 {
 	struct progress *p = calloc(1, sizeof(*p));
 
@@ -43,6 +45,7 @@ struct progress *progress_new(int fd, const char *label, uint64_t total)
 		free(p);
 		return NULL;
 	}
+	p->form = form;
 	p->fd = fd;
 	p->total = total;
 	p->start = clock_now();
@@ -97,7 +100,7 @@ static const char *time_text(char buf[32], double seconds)
 
 static void smooth_rate(struct progress *p, uint64_t done, double now)
 {
-	double dt = now - p->time;
+	double dt = now - p->time > 1e-6 ? now - p->time : 1e-6;
 	double latest = done > p->done ? (double)(done - p->done) / dt : 0;
 
 	if (p->time > 0)
@@ -108,9 +111,70 @@ static void smooth_rate(struct progress *p, uint64_t done, double now)
 	p->time = now;
 }
 
+/* Seconds to go, or a negative number when that cannot be said. */
+static double seconds_left(const struct progress *p, uint64_t done)
+{
+	if (!p->total || p->rate < 1)
+		return -1;
+	return done < p->total ? (double)(p->total - done) / p->rate : 0;
+}
+
+/* The widest text that fits. */
+static size_t line_text(const struct progress *p, char *line, size_t size, uint64_t done, double now,
+			unsigned columns)
+{
+	char a[32], b[32], r[32], t[32], percent[8];
+	double left = seconds_left(p, done);
+	uint64_t share = p->total ? (uint64_t)((double)min_u64(done, p->total) * 100 / (double)p->total)
+				  : 0;
+
+	if (done < p->total && share > 99)
+		share = 99; /* rounded up */
+	size_text(a, done);
+	size_text(b, p->total);
+	size_text(r, p->rate < 1e18 ? (uint64_t)p->rate : 0);
+	snprintf(percent, sizeof(percent), "%3u%%", (unsigned)share);
+	if (left < 0)
+		snprintf(t, sizeof(t), "-:--");
+	else
+		time_text(t, left);
+	for (int form = 0;; form++) {
+		if (!p->total && form == 0)
+			snprintf(line, size, "%.256s  %s  %s/s  %s", p->label, a, r, time_text(t, now));
+		else if (!p->total)
+			snprintf(line, size, "%s  %s/s  %s", a, r, time_text(t, now));
+		else if (form == 0)
+			snprintf(line, size, "%.256s %s  %s / %s  %s/s  %s left", p->label, percent, a,
+				 b, r, t);
+		else if (form == 1)
+			snprintf(line, size, "%s  %s / %s  %s/s  %s left", percent, a, b, r, t);
+		else if (form == 2)
+			snprintf(line, size, "%s  %s  %s/s  %s left", percent, a, r, t);
+		else
+			snprintf(line, size, "%s  %s left", percent, t);
+		if (form == 3 || fit(line, columns) == strlen(line))
+			return fit(line, columns);
+	}
+}
+
+static size_t json_text(const struct progress *p, char *line, size_t size, uint64_t done, double now)
+{
+	double left = seconds_left(p, done);
+	char total[32] = "null", to_go[32] = "null";
+
+	if (p->total)
+		snprintf(total, sizeof(total), "%" PRIu64, p->total);
+	if (left >= 0 && left < 1e12)
+		snprintf(to_go, sizeof(to_go), "%.1f", left);
+	return (size_t)snprintf(line, size,
+				"{\"bytes\":%" PRIu64 ",\"total\":%s,\"rate\":%.0f,\"seconds\":%.3f,"
+				"\"left\":%s}\n",
+				done, total, p->rate < 1e18 ? p->rate : 0, now, to_go);
+}
+
 void progress_show(struct progress *p, uint64_t done)
 {
-	char line[512], a[32], b[32], r[32], t[32];
+	char line[512];
 	double now;
 	size_t n;
 
@@ -121,28 +185,48 @@ void progress_show(struct progress *p, uint64_t done)
 		return;
 	p->due = now + INTERVAL;
 	smooth_rate(p, done, now);
-	size_text(a, done);
-	size_text(r, p->rate < 1e18 ? (uint64_t)p->rate : 0);
-	if (p->total) {
-		unsigned percent =
-		    (unsigned)((double)min_u64(done, p->total) * 100 / (double)p->total);
-		double left = done < p->total ? (double)(p->total - done) : 0;
-
-		if (done < p->total && percent > 99)
-			percent = 99; /* rounded up */
-		snprintf(line, sizeof(line), "\r%.256s %3u%%  %s / %s  %s/s  %s left", p->label,
-			 percent, a, size_text(b, p->total), r,
-			 p->rate >= 1 ? time_text(t, left / p->rate) : "-:--");
-	} else {
-		snprintf(line, sizeof(line), "\r%.256s  %s  %s/s  %s", p->label, a, r,
-			 time_text(t, now));
+	if (p->form == PROGRESS_JSON) {
+		put(p->fd, line, json_text(p, line, sizeof(line), done, now));
+	} else if (p->form == PROGRESS_LINE) {
+		/* the last column stays free: a terminal may wrap as soon as it is filled */
+		line[0] = '\r';
+		n = 1 + line_text(p, line + 1, sizeof(line) - sizeof(ERASE) - 1, done, now,
+				  columns_of(p->fd) - 1);
+		memcpy(line + n, ERASE, sizeof(ERASE));
+		put(p->fd, line, n + strlen(ERASE));
+		p->shown = true;
 	}
-	/* the last column stays free: a terminal may wrap as soon as it is filled */
-	n = 1 + fit(line + 1, columns_of(p->fd) - 1);
-	n = min_u64(n, sizeof(line) - sizeof(ERASE));
-	memcpy(line + n, ERASE, sizeof(ERASE));
-	put(p->fd, line, n + strlen(ERASE));
-	p->shown = true;
+}
+
+void progress_say(struct progress *p, int fd, uint64_t done)
+{
+	char line[512];
+	double now;
+	size_t n;
+
+	if (!p)
+		return;
+	progress_clear(p);
+	now = clock_now() - p->start;
+	smooth_rate(p, done, now);
+	n = line_text(p, line, sizeof(line) - 1, done, now, sizeof(line));
+	line[n] = '\n';
+	put(fd, line, n + 1);
+}
+
+void progress_end(struct progress *p, uint64_t done)
+{
+	char line[512];
+	double now;
+
+	if (!p)
+		return;
+	progress_clear(p);
+	if (p->form != PROGRESS_JSON)
+		return;
+	now = clock_now() - p->start;
+	smooth_rate(p, done, now);
+	put(p->fd, line, json_text(p, line, sizeof(line), done, now));
 }
 
 void progress_clear(struct progress *p)

@@ -8,13 +8,23 @@
 
 struct progress;
 
-/* fd: where the line goes. total: bytes, 0 when unknown. NULL when memory is short (all calls below
- * take NULL and do nothing). */
-struct progress *progress_new(int fd, const char *label, uint64_t total);
-/* At most six lines a second; never wider than the terminal (asked anew at every line). done: bytes
- * completed so far. */
+enum progress_form {
+	PROGRESS_NONE, /* only the clock, and progress_say() */
+	PROGRESS_LINE, /* one line, written over again and again */
+	PROGRESS_JSON, /* an object a line: bytes, total, rate, seconds, left */
+};
+
+/* fd: where it goes. total: bytes, 0 when unknown. NULL when memory is short (all calls below take
+ * NULL and do nothing). */
+struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total);
+/* At most six times a second. A line is never wider than the terminal, asked anew each time: what
+ * does not fit is left out, the label first. done: bytes completed so far. */
 void progress_show(struct progress *p, uint64_t done);
-/* Erases the line, so that a message or the summary can follow. */
+/* One line to fd, at once, with a line end. */
+void progress_say(struct progress *p, int fd, uint64_t done);
+/* The last object for machines; erases the line for people, so that a message can follow. */
+void progress_end(struct progress *p, uint64_t done);
+/* Erases the line. */
 void progress_clear(struct progress *p);
 void progress_free(struct progress *p);
 /* Seconds since progress_new(). */

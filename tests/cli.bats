@@ -427,3 +427,74 @@ injected() {
 		same want.raw t.raw
 	done
 }
+
+# slowed COMMAND...: every write to t.raw takes 20 ms
+slowed() {
+	strace -f -qq -o /dev/null -P "$PWD/t.raw" -e trace=pwrite64 \
+		-e inject=pwrite64:delay_enter=20000 "$@"
+}
+
+@test "--progress=json: an object a line, on stderr or a descriptor; the last one tells all" {
+	requires strace jq
+	make_case 20480
+	run --separate-stderr slowed "$VMDKSYNC" --no-uring -q --progress=json delta.vmdk t.raw
+	[ "$status" = 0 ]
+	same want.raw t.raw
+	jq -es 'length > 2 and all(.bytes <= .total and .rate >= 0 and .seconds > 0 and has("left"))
+		and .[-1].bytes == .[-1].total and .[-1].left == 0
+		and ([.[].bytes] | . == sort)' <<<"$stderr"
+	cp base.raw t.raw
+	run --separate-stderr slowed "$VMDKSYNC" --no-uring --progress=json:5 delta.vmdk t.raw 5>fd5
+	[ "$status" = 0 ]
+	[[ $stderr != *'{'* ]]
+	jq -es 'length > 2' fd5
+	# the size of a stream is not known
+	cp base.raw t.raw
+	"$VMDKSYNC" -q --progress=json:5 - t.raw 5>fd5 < <(cat delta.vmdk)
+	jq -es '.[-1] | .total == null and .left == null and .bytes > 0' fd5
+	for bad in xml json:x json:77 json: json:0 json:5x; do
+		run --separate-stderr vs --progress=$bad delta.vmdk t.raw
+		refused --progress
+	done
+}
+
+@test "SIGUSR1 asks for one line of progress" {
+	requires strace
+	make_case 20480
+	for o in -q -v; do
+		cp base.raw t.raw
+		run --separate-stderr strace -f -qq -o /dev/null -P "$PWD/t.raw" -e trace=pwrite64 \
+			-e inject=pwrite64:signal=SIGUSR1:when=4+100 \
+			"$VMDKSYNC" --no-uring $o delta.vmdk t.raw
+		[ "$status" = 0 ]
+		same want.raw t.raw
+		[[ $stderr =~ vmdksync\ +[0-9]+%\ \ [0-9.]+\ [KM]iB\ /\ [0-9.]+\ [KM]iB\ \ .*/s\ .*left ]]
+	done
+}
+
+@test "the line of progress in a real terminal of 80, 40 and 20 columns" {
+	requires plain strace tmux
+	make_case 20480
+	export TMUX_TMPDIR=$PWD
+	for columns in 80 40 20; do
+		cp base.raw t$columns.raw
+		tmux -L $columns -f /dev/null new-session -d -x $columns -y 10 \
+			"PS1= strace -f -qq -o /dev/null -P '$PWD/t$columns.raw' -e trace=pwrite64 \
+			-e inject=pwrite64:delay_enter=50000 '$VMDKSYNC' --no-uring delta.vmdk t$columns.raw"
+		line=
+		for _ in {1..100}; do
+			line=$(tmux -L $columns capture-pane -p 2>/dev/null) || :
+			[[ $line != *left* ]] || break
+			sleep 0.05
+		done
+		tmux -L $columns kill-server 2>/dev/null || :
+		echo "$line"
+		[ "$(grep -c . <<<"$line")" = 1 ]
+		[[ $line =~ [0-9]+%\ .*[0-9-]+:[0-9-]+\ left ]]
+		case $columns in
+		80) [[ $line =~ ^vmdksync\ +[0-9]+%\ \ [0-9.]+\ .iB\ /\ [0-9.]+\ MiB\ \ [0-9.]+\ .iB/s\ \ [0-9:-]+\ left$ ]] ;;
+		40) [[ $line =~ ^\ *[0-9]+%\ \ [0-9.]+\ .iB\ \ [0-9.]+\ .iB/s\ \ [0-9:-]+\ left$ ]] ;;
+		20) [[ $line =~ ^\ *[0-9]+%\ \ [0-9:-]+\ left$ ]] ;;
+		esac
+	done
+}
