@@ -30,6 +30,7 @@
  *	holes=1			(not stream) all grains are holes of the file; no apply=
  *	pad=BYTES		zero bytes at the end
  *	apply=RAW		do to the existing RAW what the delta means
+ *	from=RAW		(not stream) the data of the grains are taken from RAW
  *	descriptor=PATH [base=FLATNAME]		text descriptors, also for qemu-img
  *
  * Then in the order given, any number of times:
@@ -94,7 +95,7 @@ struct disk {
 	enum format format;
 	enum layout layout;
 	const char *path, *alloc, *zero, *unmapped;
-	const char *apply, *descriptor, *base, *parent, *parentcid;
+	const char *apply, *from, *descriptor, *base, *parent, *parentcid;
 	uint64_t capacity, grain, gtes, seed, version, flags, unclean, pad;
 	bool have_version, have_flags, all_tables, rgd, desc, fill, cutlast, holes;
 	const char *odd[ODDS];
@@ -984,7 +985,10 @@ static void write_grains(struct disk *d)
 {
 	struct out o = out_open(d->fd, d->path);
 	uint64_t key = mix(d->seed);
+	int from = d->from ? open(d->from, O_RDONLY | O_CLOEXEC) : -1;
 
+	if (d->from && from < 0)
+		die(1, "%s: %s", d->from, strerror(errno));
 	for (size_t i = 0; i < d->nent; i++) {
 		const struct ent *e = &d->ent[d->order[i]];
 		uint64_t n = e->sec && !d->holes ? stored(d, e->g) : 0;
@@ -993,13 +997,17 @@ static void write_grains(struct disk *d)
 			uint8_t *p = out_sector(&o, (e->sec + s) * SECTOR);
 			uint64_t lba = e->g * d->grain + s;
 
-			if (lba < d->capacity)
-				fill_sector(p, lba, key);
-			else
+			if (lba >= d->capacity)
 				memset(p, 0xee, SECTOR);
+			else if (from < 0)
+				fill_sector(p, lba, key);
+			else if (pread(from, p, SECTOR, (off_t)(lba * SECTOR)) != SECTOR)
+				die(1, "%s: short read", d->from);
 		}
 	}
 	out_close(&o);
+	if (from >= 0)
+		close(from);
 }
 
 static void write_marker(struct disk *d, uint64_t sector, uint64_t value, uint32_t type)
@@ -1518,7 +1526,7 @@ static bool text_key(struct disk *d, const char *arg)
 		const char **to;
 	} keys[] = {
 		{"alloc", &d->alloc}, {"zero", &d->zero}, {"unmapped", &d->unmapped},
-		{"apply", &d->apply}, {"descriptor", &d->descriptor}, {"base", &d->base},
+		{"apply", &d->apply}, {"from", &d->from}, {"descriptor", &d->descriptor}, {"base", &d->base},
 		{"parent", &d->parent}, {"parentcid", &d->parentcid},
 		{"bomb", &d->odd[BOMB]}, {"over", &d->odd[OVER]}, {"short", &d->odd[SHORT]},
 		{"noend", &d->odd[NOEND]}, {"left", &d->odd[LEFT]}, {"flate", &d->odd[FLATE]},

@@ -10,7 +10,8 @@ case ${1-} in
 build) ;;
 test)
 	packages="$packages bats parallel shellcheck clang strace jq util-linux time"
-	packages="$packages mandoc lintian dpkg-dev bash"
+	packages="$packages mandoc lintian dpkg-dev bash git openssh-server"
+	packages="$packages busybox iproute2 netcat-openbsd"
 	packages="$packages libclang-rt-dev nbdkit libnbd-bin fuse3 e2fsprogs valgrind"
 	;;
 *)
@@ -41,9 +42,13 @@ if [ "$(id -u)" != 0 ]; then
 fi
 
 echo "setup.sh: installing$missing" >&2
+# RUNLEVEL=1: nothing of this shall serve anybody; the tests run what they need by themselves.
 # shellcheck disable=SC2086 # words are meant
 {
 	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 update
-	$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=120 \
+	$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get -q -o DPkg::Lock::Timeout=120 \
 		install -y --no-install-recommends $missing
+	case $missing in
+	*openssh-server*) $sudo systemctl disable --now ssh 2>/dev/null || : ;;
+	esac
 } >&2

@@ -1,0 +1,26 @@
+#!/bin/sh
+# cat-fault.sh FAULT FILE: cat, going wrong. The second line of /ctl/fault/FAULT is a number.
+# shellcheck source=tests/esxi/vm.sh
+. /ctl/vm.sh
+
+n=$(sed -n 2p "/ctl/fault/$1")
+case $1 in
+slow)
+	sleep "$n"
+	cat "$2"
+	;;
+cut) # the end is missing, and nothing tells
+	head -c "$n" "$2"
+	;;
+drop) # the connection breaks
+	head -c "$n" "$2"
+	sleep 0.3
+	for p in $(pidof sshd); do
+		[ "$p" = "$(cat /ctl/sshd.pid)" ] || kill -9 "$p"
+	done
+	;;
+restart) # something starts the machine again while its disk is being read
+	cat "$2"
+	[ "$(cat /ctl/power)" = on ] || vim-cmd vmsvc/power.on "$(cat /ctl/vmid)" >/dev/null
+	;;
+esac

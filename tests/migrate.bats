@@ -1,0 +1,205 @@
+# examples/migrate.sh, from a stand-in ESXi host to loop devices, with the guest writing all the time;
+# and what it does when something goes wrong.
+
+load helpers
+load esxi
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+	export VMDKSYNC TMPDIR=$BATS_TEST_TMPDIR
+}
+
+teardown() {
+	esxi_stop
+	helpers_teardown
+}
+
+# targets [SECTOR_SIZE]: $a and $b, loop devices of the disks' sizes, full of old bytes
+targets() {
+	"$MKVMDK" pattern a.raw 64M 77
+	"$MKVMDK" pattern b.raw 128M 78
+	a=$(loopdev a.raw "${1:-512}")
+	b=$(loopdev b.raw "${1:-512}")
+}
+
+# migrate OPTION...: to both targets
+# shellcheck disable=SC2120 # bats passes them on
+migrate() {
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" here timeout 120 sh "$TOP/examples/migrate.sh" \
+		--state=state "$@" esxi 'web server' "scsi0:0=$a" "scsi0:1=$b"
+}
+
+# arrived: the targets are what the guest saw last
+arrived() {
+	same "$a" "$(truth 0)"
+	same "$b" "$(truth 1)"
+}
+
+guest_runs() {
+	[ "$(cat "$ESXI/ctl/power")" = on ]
+}
+
+@test "two disks, COWD and SEsparse, under writes: rounds, cutover, verified, accepted" {
+	esxi_requires
+	requires loop
+	targets
+	esxi_start
+	# the first two rounds take longer than the budget
+	fault slow -00000[31]- 2
+	run -0 migrate --budget=1 --start='cp /dev/null started'
+	[[ $output == *'rounds: '[2-9]* ]]
+	[[ $output == *'downtime in all: '*' s'* ]]
+	[[ $output == *'snapshot.remove 12 1'* ]]
+	[ -e started ]
+	[ "$(cat "$ESXI/ctl/power")" = off ]
+	arrived
+	run -0 migrate --accept
+	[ ! -s "$ESXI/ctl/snapshots" ]
+	[[ $output != *'To remove them'* ]]
+	grep -q 'autostartentry 12 none' "$ESXI/ctl/commands"
+	arrived
+}
+
+# stopped STATUS TEXT [OPTION...]: ends so, says so, tells of every snapshot there is, and the guest runs
+stopped() {
+	local status_wanted=$1 text=$2 id
+
+	shift 2
+	run "-$status_wanted" migrate "$@"
+	[[ $output == *"$text"* ]]
+	while read -r id _; do
+		[[ $output == *"snapshot.remove 12 $id"* ]]
+	done <"$ESXI/ctl/snapshots"
+	guest_runs
+}
+
+count() {
+	grep -c "$1" "$ESXI/ctl/commands" || :
+}
+
+@test "refused before anything is done; failures while the guest runs; each next run goes on" {
+	esxi_requires
+	requires loop mkfs.ext4
+	targets
+	esxi_start
+	good_a=$a good_b=$b
+
+	# the target
+	a=/dev/vg0/typo stopped 2 'no device of that name'
+	[ ! -e /dev/vg0 ]
+	rm -r state
+	a=$good_b b=$good_a stopped 2 'the wrong one?'
+	rm -r state
+	truncate -s 8M small.raw
+	b=small.raw stopped 2 'small.raw'
+	rm -r state
+	mkdir mnt
+	mkfs.ext4 -q "$a"
+	mount "$a" mnt
+	stopped 2 'mounted'
+	umount mnt
+	rm -r state
+	# the machine
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -2 here sh "$TOP/examples/migrate.sh" \
+		--state=s2 esxi 'web server' "scsi0:0=$a"
+	[[ $output == *'has a disk scsi0:1'* ]]
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -2 here sh "$TOP/examples/migrate.sh" \
+		--state=s3 esxi 'web  server' "scsi0:0=$a"
+	[[ $output == *"has 0 machines named 'web  server'"* ]]
+	sed -i '1i scsi0:1.mode = "independent-persistent"' "$ESXI/ctl/vmx.head"
+	chroot "$ESXI" /bin/sh -c '. /ctl/vm.sh; write_vmx'
+	stopped 2 'independent'
+	sed -i 1d "$ESXI/ctl/vmx.head"
+	chroot "$ESXI" /bin/sh -c '. /ctl/vm.sh; write_vmx'
+	# only a look
+	run -0 migrate --dry-run
+	[[ $output == *'would run: '*snapshot.create* ]]
+	[ "$(count snapshot.create)" = 0 ]
+
+	# no snapshot: not tried again by itself
+	fault snapshot-fails
+	stopped 1 'no snapshot: Snapshot not taken'
+	[ "$(count snapshot.create)" = 1 ]
+	fault -snapshot-fails
+	# the base is cut short
+	fault cut web?server-flat 1000000
+	stopped 1 '67108864 bytes, but 1000000 came'
+	fault -cut
+	# the base cannot be read: a clone is; then the connection breaks in a round
+	fault drop -000003- 70000
+	stopped 1 'round 1 failed'
+	fault -drop
+	# cut short in a round
+	fault cut -000003- 90000
+	stopped 1 'round 1 failed'
+	fault -cut
+	# two at once
+	fault slow -000003- 3
+	migrate --budget=60 >first.log 2>&1 3>&- &
+	first=$!
+	until grep -q 'notes in' first.log; do sleep 0.1; done
+	run -2 migrate
+	[[ $output == *'another migration runs'* ]]
+	wait "$first"
+	fault -slow
+	arrived
+}
+
+@test "failures of the cutover: the source runs again, and the next run arrives" {
+	esxi_requires
+	requires loop
+	targets 4096
+	esxi_start
+	fault shutdown-ignored
+	fault base-unreadable
+	stopped 1 'did not shut down' --now --shutdown-wait=1
+	grep -q 'vmkfstools -i' "$ESXI/ctl/commands"
+	grep -q 'vmkfstools -U' "$ESXI/ctl/commands"
+	fault -shutdown-ignored
+	# somebody else's snapshot
+	echo '77 backup' >>"$ESXI/ctl/snapshots"
+	run -2 migrate --now
+	[[ $output == *"'backup' was not made by this migration"* ]]
+	sed -i '/backup/d' "$ESXI/ctl/snapshots"
+	# the last copy is cut, both times
+	fault cut -000002- 90000
+	stopped 1 'runs on esxi again' --now
+	fault -cut
+	# switched on again while its disks are read
+	fault restart -000005-
+	stopped 1 'was started while' --now
+	fault -restart
+	# left dirty
+	fault dirty-journal
+	stopped 1 'journal' --now
+	fault -dirty-journal
+	# the new machine does not come up; it wrote to its disk
+	stopped 1 'the start hook failed' --now --start="dd if=/dev/urandom of=$a bs=4096 count=1; false"
+	fault shutdown-ignored
+	run -0 migrate --now --shutdown-wait=1 --hard-off --start=true
+	arrived
+	# the operator is not content after all
+	stopped 1 'rolled back by hand' --rollback
+}
+
+@test "over netcat; frozen links that cannot be read: one round" {
+	esxi_requires
+	requires loop nc
+	targets
+	esxi_start
+	fault links-unreadable
+	stopped 1 'cannot be read while' --via=nc --listen=192.0.2.2:31310
+	run -0 migrate --now --via=nc --listen=192.0.2.2:31310
+	arrived
+}
+
+@test "wrong words on the command line" {
+	for words in '' '--budget=x h v scsi0:0=t' '--via=pigeon h v scsi0:0=t' 'h v' 'h v t' \
+		'--via=nc h v scsi0:0=t' '--nonsense' 'h v scsi0:0=a scsi0:0=b' '-oProxyCommand=x v scsi0:0=a'; do
+		# shellcheck disable=SC2086 # words
+		run -2 sh "$TOP/examples/migrate.sh" $words
+		[[ $output == *"Try 'migrate.sh --help'"* ]]
+	done
+	run -0 sh "$TOP/examples/migrate.sh" --help
+	[ "$(wc -L <<<"$output")" -le 80 ]
+}
