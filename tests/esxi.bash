@@ -47,7 +47,7 @@ esxi_disk() {
 }
 
 # esxi_start [SECTORS SECTORS]: the host in $ESXI, with a running machine of two disks; afterwards
-# `esxi_ssh`, and `here COMMAND` for what runs at the destination.
+# `esxi_ssh`, and `here COMMAND` for what runs at the destination. $ESXI_NET is a process in its network.
 esxi_start() {
 	local f pid
 
@@ -137,6 +137,7 @@ esxi_start() {
 		[ "$(readlink "/proc/$ESXI_HERE/ns/net")" = "$(readlink /proc/self/ns/net)" ] || break
 		sleep 0.05
 	done
+	ESXI_NET=$pid
 	nsenter -t "$ESXI_HERE" --net ip link add cable type veth peer name vmnic0 netns "$pid"
 	nsenter -t "$ESXI_HERE" --net ip addr add "$ESXI_DEST/24" dev cable
 	nsenter -t "$ESXI_HERE" --net ip link set cable up
