@@ -105,6 +105,9 @@ struct unpacker {
 	uint64_t size, grain;
 	pthread_mutex_t lock; /* of what follows */
 	struct lane *free;    /* last used on top */
+	unsigned taken;       /* lanes that are at work */
+	uint64_t grain_at;    /* position of the grain that was asked for last */
+	bool ended;           /* its last bytes were */
 	bool warned_left;     /* about bytes behind the data */
 };
 
@@ -136,7 +139,8 @@ static struct lane *lane_new(const struct unpacker *u)
 	return l;
 }
 
-static int lane_take(struct unpacker *u, struct lane **out, struct err *e)
+/* last: for the last bytes of the grain at pos. */
+static int lane_take(struct unpacker *u, uint64_t pos, bool last, struct lane **out, struct err *e)
 {
 	struct lane *l;
 
@@ -144,19 +148,48 @@ static int lane_take(struct unpacker *u, struct lane **out, struct err *e)
 	l = u->free;
 	if (l)
 		u->free = l->next;
+	u->taken++;
+	u->ended = last || (u->ended && u->grain_at == pos);
+	u->grain_at = pos;
 	pthread_mutex_unlock(&u->lock);
 	if (!l)
 		l = lane_new(u);
 	*out = l;
-	return l ? 0 : fail(e, ENOMEM, "out of memory");
+	if (l)
+		return 0;
+	pthread_mutex_lock(&u->lock);
+	u->taken--;
+	pthread_mutex_unlock(&u->lock);
+	return fail(e, ENOMEM, "out of memory");
 }
 
+static void lanes_free(struct lane *l)
+{
+	while (l) {
+		struct lane *next = l->next;
+
+		lane_free(l);
+		l = next;
+	}
+}
+
+/*
+ * Where no lane is at work, and no more of a grain is to be expected, none is kept: a disk may have
+ * thousands of extents, each with grains of 16 MiB, and each of them is idle but once.
+ */
 static void lane_give(struct unpacker *u, struct lane *l)
 {
+	struct lane *idle = NULL;
+
 	pthread_mutex_lock(&u->lock);
 	l->next = u->free;
 	u->free = l;
+	if (--u->taken == 0 && u->ended) {
+		idle = u->free;
+		u->free = NULL;
+	}
 	pthread_mutex_unlock(&u->lock);
+	lanes_free(idle);
 }
 
 int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint64_t grain,
@@ -170,25 +203,15 @@ int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint6
 	u->size = size;
 	u->grain = grain;
 	pthread_mutex_init(&u->lock, NULL);
-	u->free = lane_new(u);
-	if (!u->free) {
-		unpacker_free(u);
-		return fail(e, ENOMEM, "out of memory");
-	}
 	*out = u;
 	return 0;
 }
 
 void unpacker_free(struct unpacker *u)
 {
-	struct lane *l;
-
 	if (!u)
 		return;
-	while ((l = u->free)) {
-		u->free = l->next;
-		lane_free(l);
-	}
+	lanes_free(u->free);
 	pthread_mutex_destroy(&u->lock);
 	free(u);
 }
@@ -268,7 +291,7 @@ int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct e
 	if (run->skip >= u->size || inner + run->len > need)
 		return fail(e, EBADMSG, "%s: %" PRIu64 " bytes at %" PRIu64 " are not of one grain",
 			    u->src->name, run->len, run->skip);
-	r = lane_take(u, &l, e);
+	r = lane_take(u, run->pos, inner + run->len == need, &l, e);
 	if (r < 0)
 		return r;
 	if (run->len == u->grain) { /* a whole grain; the last may unpack to more than the disk */
@@ -583,7 +606,7 @@ static int check_records(struct stream *s, uint64_t *pos, uint64_t end, struct e
 	struct unpacker *u = s->unpacker;
 	struct marker m;
 	struct lane *l;
-	int r = lane_take(u, &l, e);
+	int r = lane_take(u, *pos, true, &l, e);
 
 	if (r < 0)
 		return r;

@@ -163,3 +163,18 @@ has_ring() {
 		cmp <(tail -c +2048000000001 target | head -c 512) <(tail -c 512 delta)
 	done
 }
+
+@test "memory: many extents of large packed grains" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" stream s.vmdk grain=32768 capacity=32768 alloc=all variant=C desc=0
+	{
+		printf '%s\n' '# Disk DescriptorFile' version=1 CID=1 parentCID=ffffffff
+		for _ in {1..12}; do
+			echo 'RW 32768 SPARSE "s.vmdk"'
+		done
+	} >d.vmdk
+	# two such grains, packed and not, for each processor; not for each extent
+	in_memory $((64 + 48 * $(nproc) + 32)) -q --create d.vmdk target
+	rm target
+}
