@@ -181,6 +181,33 @@ chain_of_depth() {
 	done
 }
 
+@test "chains that qemu-img wrote" {
+	requires qemu-io
+	"$MKVMDK" pattern base.raw 20483
+	for base in monolithicSparse monolithicFlat twoGbMaxExtentSparse twoGbMaxExtentFlat streamOptimized; do
+		rm -f [bd]*.vmdk got.raw
+		qemu-img convert -f raw -O vmdk -o subformat=$base base.raw b.vmdk
+		qemu-img create -q -f vmdk -b b.vmdk -F vmdk -o subformat=monolithicSparse d1.vmdk
+		qemu-io -c 'write -P 1 0 100k' -c 'write -P 2 10420224 65536' d1.vmdk >/dev/null
+		qemu-img create -q -f vmdk -b d1.vmdk -F vmdk -o subformat=twoGbMaxExtentSparse d2.vmdk
+		qemu-io -c 'write -P 3 50k 100k' d2.vmdk >/dev/null
+		qemu-img create -q -f vmdk -b d2.vmdk -F vmdk -o zeroed_grain=on d3.vmdk
+		qemu-io -c 'write -z 64k 64k' -c 'write -P 4 4M 1k' d3.vmdk >/dev/null
+		qemu-img convert -f vmdk -O raw d3.vmdk want.raw
+		run -0 vs --full --create d3.vmdk got.raw
+		same want.raw got.raw
+		run -0 vs --verify d3.vmdk got.raw
+		cp base.raw got.raw
+		run -0 vs --chain d3.vmdk got.raw
+		same want.raw got.raw
+		# written to after it had a child
+		qemu-io -c 'write -P 5 1M 1k' d1.vmdk >/dev/null
+		run -2 --separate-stderr vs --verify d3.vmdk got.raw
+		[[ $stderr == *'d2.vmdk: its parent has CID '*', but d1.vmdk has CID '* ]]
+		run -0 vs -q --force=cid --full d3.vmdk got.raw
+	done
+}
+
 # onto TOP OPTION...: a copy of the base, $base, becomes what TOP is by --chain; a new disk by --full;
 # both are verified, and are what qemu-img reads from $same.
 onto() {
