@@ -129,7 +129,7 @@ lint: lint-shell
 SCRIPTS = $(shell find . -name .git -prune -o -path ./build -prune -o -name '*.sh' -print) .ci/run
 # SC2154, SC2030, SC2031, SC2317: bats sets variables and calls functions behind shellcheck's back.
 lint-shell:
-	shellcheck $(SCRIPTS)
+	shellcheck -x $(SCRIPTS)
 	shellcheck -s bash -e SC2154,SC2317 $(wildcard tests/*.bash examples/*.bash)
 	shellcheck -s bats -e SC2154,SC2030,SC2031,SC2317 $(wildcard tests/*.bats)
 

@@ -561,7 +561,7 @@ precopy() {
 	fi
 	# it stopped after all, when the last run had given up waiting: only the last copy is left
 	[ "$(power)" = on ] || return 0
-	last=''
+	last='' stuck=0
 	while :; do
 		round=$(cat "$state/rounds" 2>/dev/null || echo 0)
 		take_snapshot
@@ -587,8 +587,13 @@ precopy() {
 			return 0
 		fi
 		if [ -n "$last" ] && [ "$bytes" -ge "$last" ]; then
-			die 1 "not converging: round $round brought $bytes bytes, the one before $last." \
-				"The rest takes about $((t / 1000)) s: --budget=$((t / 1000 + 1)) or --now accepts that"
+			stuck=$((stuck + 1))
+		else
+			stuck=0
+		fi
+		if [ $stuck -ge 2 ]; then
+			die 1 "not converging: round $round brought $bytes bytes, the one before $last, and that" \
+				"was not less, either. The rest takes about $((t / 1000)) s: --budget=$((t / 1000 + 1)) or --now accepts that"
 		fi
 		last=$bytes
 		[ $round -lt "$rounds" ] || die 1 "$round rounds, and the rest still takes about" \

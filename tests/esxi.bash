@@ -137,6 +137,7 @@ esxi_start() {
 		[ "$(readlink "/proc/$ESXI_HERE/ns/net")" = "$(readlink /proc/self/ns/net)" ] || break
 		sleep 0.05
 	done
+	# shellcheck disable=SC2034 # for the benchmark
 	ESXI_NET=$pid
 	nsenter -t "$ESXI_HERE" --net ip link add cable type veth peer name vmnic0 netns "$pid"
 	nsenter -t "$ESXI_HERE" --net ip addr add "$ESXI_DEST/24" dev cable

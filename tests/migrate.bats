@@ -46,6 +46,7 @@ guest_runs() {
 	esxi_start
 	# the first two rounds take longer than the budget
 	fault slow -00000[31]- 2
+	printf '%s\n' 20000 10000 >"$ESXI/ctl/bursts"
 	run -0 migrate --budget=1 --start='cp /dev/null started'
 	[[ $output == *'rounds: '[2-9]* ]]
 	[[ $output == *'downtime in all: '*' s'* ]]

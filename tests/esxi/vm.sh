@@ -166,6 +166,11 @@ snapshot() {
 		held "$(extent $n "$(cat "$d/active")")"
 		: >"$d/dirty"
 	done
+	# how much more the guest writes until the next one, for tests
+	if [ -s /ctl/bursts ]; then
+		echo "0-$(sed -n 1p /ctl/bursts)" >/ctl/disk/0/dirty
+		sed -i 1d /ctl/bursts
+	fi
 	write_vmx
 	echo "$id $1" >>/ctl/snapshots
 }
