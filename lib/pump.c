@@ -8,7 +8,7 @@
 
 #define BIG (1024u * 1024) /* largest single write */
 #define SMALL (64u * 1024)
-#define BIG_SLOTS 20u
+#define BIG_SLOTS 16u
 #define SMALL_SLOTS 192u
 #define LENT_SLOTS 128u /* writes out of the source's own pages: these have no buffers */
 #define SLOTS (BIG_SLOTS + SMALL_SLOTS + LENT_SLOTS)
@@ -21,7 +21,10 @@
 	(64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is              \
 		      * thin: a system call each costs more */
 #define LEND_WORTH (64u * 1024) /* mean of the pieces: less is copied faster than it is mapped */
-#define LENT_MAX (20u * BIG) /* lent and mapped at a time: it counts as memory of ours */
+/* What is lent is mapped, and counts as memory of ours, from when it is written out of (which may be
+ * late: the kernel queues what the device does not take) to when all is unmapped. */
+#define LENT_MAX (12u * BIG)
+#define LENT_FLYING (12u * BIG)
 #define LENT_AROUND (64u * 1024) /* the kernel maps so much around a page that it needs */
 #define LENDERS 16u
 #define PAGE 4096u
@@ -87,6 +90,7 @@ struct pump {
 	bool no_lend;
 	struct source *lender[LENDERS]; /* who lent something since all was given back */
 	unsigned lenders;
+	uint64_t lent_flying;	  /* bytes of writes out of it */
 	uint64_t lent_bytes;	  /* and how much of them is mapped, at most */
 	struct iovec iov[PIECES]; /* of the batch that is launched */
 	struct iovec *iovs;	  /* of all slots */
@@ -302,6 +306,7 @@ static void lent_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
+	s->pump->lent_flying -= x->len;
 	if (!err && was_whole(&s->b)) {
 		write_done(x, 0);
 		return;
@@ -382,6 +387,7 @@ static void write_lent(struct slot *s)
 			   .owner = s,
 			   .done = lent_done};
 	ring_put(s->b.direct ? p->ring : p->line, x);
+	p->lent_flying += x->len;
 	p->queued++;
 	p->queued_bytes += x->len;
 }
@@ -653,7 +659,8 @@ static void launch(struct pump *p)
 	to = b->direct ? up(b->end, p->t->block) : b->end;
 	big = to - from > SMALL;
 	lent = lend(p, b);
-	while (!p->failed && (!(lent ? p->n_lent : big ? p->n_big : p->n_small) ||
+	while (!p->failed && (!(lent ? p->n_lent && p->lent_flying < LENT_FLYING
+				 : big ? p->n_big : p->n_small) ||
 			      in_flight(p, from, to)))
 		go_on(p, to - from > SMALL ? 1 : SMALL_AT_ONCE);
 	if (p->failed)
