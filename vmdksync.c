@@ -417,6 +417,7 @@ struct work {
 	struct chain *chain;
 	struct target *target;
 	struct undo *undo;
+	char *undo_name; /* printable */
 	struct totals totals;
 	struct pump_stats stats;
 	struct verify_result differences;
@@ -668,7 +669,7 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 /* The log must be none of the files we work on; a name that is new is. */
 static int check_undo(struct work *w, struct err *e)
 {
-	const char *name = shown(w->o->undo);
+	const char *name = w->undo_name;
 	struct stat st, target;
 
 	if (lstat(w->o->undo, &st) < 0)
@@ -698,8 +699,10 @@ static int check_undo(struct work *w, struct err *e)
 static int open_undo(struct work *w, struct err *e)
 {
 	const struct undo_opts opts = {.append = w->o->undo_append, .mode = 0600};
-	int r = check_undo(w, e);
+	int r;
 
+	w->undo_name = name_text(w->o->undo);
+	r = w->undo_name ? check_undo(w, e) : fail(e, ENOMEM, "out of memory");
 	if (r < 0 || w->o->dry_run)
 		return r;
 	return undo_open(&w->undo, w->o->undo, w->chain->reader->size, &opts, e);
@@ -712,7 +715,7 @@ static void say_next_step(const struct work *w)
 		fprintf(stderr,
 			"; running again with --undo-append is safe, and 'vmdksync %s %s' brings "
 			"back what was there\n",
-			shown(w->o->undo), w->target->name);
+			w->undo_name, w->target->name);
 	else
 		fprintf(stderr, "; running again is safe\n");
 }
@@ -867,6 +870,7 @@ int main(int argc, char **argv)
 	if (w.undo && !w.stats.begun && !o.undo_append && status != DONE)
 		unlink(o.undo); /* it holds nothing, and would stand in the way of the next run */
 	undo_free(w.undo);
+	free(w.undo_name);
 	target_free(w.target);
 	chain_free(w.chain);
 	free(o.search);

@@ -34,4 +34,4 @@ for f in "$out"/*.c.gcov; do
 			text = $0; sub(/^[^:]*:[^:]*:/, "", text); print name ":" $2 ":" text }' "$f"
 done >"$out/missed"
 echo "missed lines: $out/missed"
-exit $code
+exit "$code"

@@ -1,0 +1,137 @@
+# How the program is built, and what it leaves open or untidy.
+
+load helpers
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+}
+
+@test "position independent, full RELRO, no executable stack, stack protector, fortified" {
+	requires plain readelf
+	elf() {
+		readelf -W "$@" "$VMDKSYNC"
+	}
+	elf -h | grep -q 'Type: *DYN'
+	elf -d | grep -q 'FLAGS_1.*PIE'
+	elf -d | grep -q 'BIND_NOW'
+	elf -l | grep -q 'GNU_RELRO'
+	elf -l | grep 'GNU_STACK' | grep -q 'RW '
+	elf --dyn-syms | grep -q '__stack_chk_fail'
+	elf --dyn-syms | grep -q '_chk@'
+}
+
+memcheck() {
+	local code=0
+
+	valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=all \
+		--show-leak-kinds=all --track-fds=yes --log-file=valgrind.log "$VMDKSYNC" "$@" ||
+		code=$?
+	cat valgrind.log
+	# what bats has open is inherited
+	[ "$(grep -c 'Open file descriptor' valgrind.log)" = "$(grep -c 'inherited from parent' valgrind.log)" ] ||
+		return 98
+	return $code
+}
+
+@test "valgrind: no errors, no leaks, no open descriptors on the main paths" {
+	requires plain valgrind
+	"$MKVMDK" pattern t 5000 3
+	cp t t.orig
+	cp t want
+	"$MKVMDK" hosted d.vmdk capacity=5000 grain=8 alloc=random:60 zero=random:20 apply=want \
+		descriptor=d-desc.vmdk
+	# valgrind knows io_uring's system calls, but not what the kernel writes through it
+	memcheck -q --no-uring --undo undo.vmdk d.vmdk t
+	same t want
+	memcheck -q --no-uring undo.vmdk t
+	same t t.orig
+	"$MKVMDK" stream s.vmdk capacity=5000 grain=8 alloc=random:60 layout=random
+	memcheck -q --no-uring s.vmdk t
+	"$MKVMDK" cowd c.vmdk capacity=5000 alloc=random:60
+	memcheck -q --no-uring --dry-run c.vmdk t
+	memcheck -q --no-uring --read-back c.vmdk t
+	memcheck -q --no-uring --verify c.vmdk t
+	"$MKVMDK" sesparse e.vmdk capacity=5000 alloc=random:60
+	memcheck -q --no-uring c.vmdk e.vmdk t
+	# and where it ends early
+	"$MKVMDK" cowd bad.vmdk capacity=5000 alloc=random:60 gde=0:1
+	code=0
+	memcheck -q --no-uring bad.vmdk t || code=$?
+	[ "$code" = 2 ]
+	code=0
+	memcheck -q --no-uring --undo c.vmdk c.vmdk t || code=$?
+	[ "$code" = 2 ]
+}
+
+@test "no descriptor is left open" {
+	requires strace
+	"$MKVMDK" pattern t 5000 3
+	"$MKVMDK" hosted d.vmdk capacity=5000 grain=8 alloc=random:60 zero=random:20
+	strace -f -o trace -e trace=openat,open,close,io_uring_setup,dup,dup2,memfd_create,exit_group \
+		"$VMDKSYNC" -q --undo undo.vmdk d.vmdk t
+	opened=$(grep -cE '(openat2?|open|io_uring_setup|dup|dup2|memfd_create)\(.* = [0-9]+$' trace)
+	closed=$(grep -cE 'close\([0-9]+\) += 0' trace)
+	echo "$opened opened, $closed closed"
+	[ "$opened" -gt 0 ]
+	[ "$opened" = "$closed" ]
+}
+
+@test "nothing is opened for writing but the target and the undo log" {
+	requires strace
+	"$MKVMDK" pattern t 5000 3
+	"$MKVMDK" hosted d.vmdk capacity=5000 grain=8 alloc=random:60 zero=random:20
+	strace -f -o trace -e trace=openat,open,execve "$VMDKSYNC" -q --undo undo.vmdk d.vmdk t
+	grep -E 'O_RDWR|O_WRONLY|O_CREAT' trace >writes
+	cat writes
+	[ "$(grep -c '"t"' writes)" = 1 ]
+	[ "$(grep -c '"undo.vmdk"' writes)" = 1 ]
+	# the target once more, by its own descriptor, for direct writes
+	run -1 grep -vE '"t"|"undo.vmdk"|"/proc/self/fd/[0-9]+"' writes
+	[ "$(grep -c execve trace)" = 1 ]
+}
+
+@test "two runs on one target: the second refuses, the first is not disturbed" {
+	requires strace
+	"$MKVMDK" pattern t 20000 3
+	cp t want
+	"$MKVMDK" cowd d.vmdk capacity=20000 alloc=all apply=want
+	strace -qqf -o /dev/null -e trace=fdatasync -e inject=fdatasync:delay_enter=2000000 \
+		"$VMDKSYNC" -q d.vmdk t &
+	first=$!
+	for ((i = 0; i < 100; i++)); do
+		! flock -n t true || { sleep 0.02 && continue; }
+		break
+	done
+	run -2 --separate-stderr vs d.vmdk t
+	[[ $stderr == *'another vmdksync works on it'* ]]
+	wait $first
+	same t want
+}
+
+@test "signals end the run in order: drained, synced, a line that says how far" {
+	requires strace
+	"$MKVMDK" pattern t.orig 61440 3
+	cp t.orig want
+	"$MKVMDK" cowd d.vmdk capacity=61440 alloc=all apply=want
+	for sig in INT TERM PIPE HUP; do
+		cp t.orig t
+		# in line, each MiB is one write; the signal comes with the fifth
+		run -3 --separate-stderr strace -f -o trace -e trace=pwrite64,fdatasync,io_uring_enter \
+			-e inject=pwrite64:signal=$sig:when=5 "$VMDKSYNC" --no-uring d.vmdk t
+		echo "$sig: $stderr"
+		[[ $stderr =~ 'stopped by a signal after '([0-9]+)' of 31457280 bytes; running again is safe' ]]
+		[ "${BASH_REMATCH[1]}" -ge 4194304 ]
+		[ "${BASH_REMATCH[1]}" -lt 31457280 ]
+		cmp -n "${BASH_REMATCH[1]}" t want
+		# the last call is the sync, behind all writes
+		tail -n 3 trace | grep -q 'fdatasync(.*) *= 0'
+		vs -q d.vmdk t
+		same t want
+	done
+	# before anything was written: exit 2
+	cp t.orig t
+	run -2 strace -qqf -o /dev/null -P d.vmdk -e trace=pread64 -e inject=pread64:signal=TERM:when=2 \
+		"$VMDKSYNC" d.vmdk t
+	[[ $output == *'stopped by a signal before anything was written'* ]]
+	same t t.orig
+}
