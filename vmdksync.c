@@ -6,15 +6,13 @@
  */
 #include "chain.h"
 #include "jobs.h"
+#include "options.h"
 #include "progress.h"
 #include "report.h"
 #include "target.h"
 
-#include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,41 +25,6 @@
 
 enum exit_status { DONE = 0, DIFFERENT = 1, UNTOUCHED = 2, BEGUN = 3 };
 
-enum force { FORCE_BUSY = 1, FORCE_GD = 2, FORCE_RGD = 4, FORCE_CID = 8, FORCE_SIZE = 16 };
-
-static const struct {
-	const char *word;
-	enum force bit;
-} force_words[] = {{"busy", FORCE_BUSY},
-		   {"gd", FORCE_GD},
-		   {"rgd", FORCE_RGD},
-		   {"cid", FORCE_CID},
-		   {"size", FORCE_SIZE}};
-
-struct options {
-	bool dry_run, create, quiet, in_line, strict, read_back, confine, json;
-	bool verify, info, map; /* what to do instead of writing */
-	bool chain, full; /* the parents, too: those above the base, or all */
-	const char *base;
-	uint64_t max_ranges; /* differences that are listed */
-	int progress;	     /* an enum progress_form; -1: a line where stderr is a terminal */
-	int progress_fd;
-	int verbose;
-	unsigned force;
-	const char *undo; /* file of the old bytes; NULL: none */
-	bool undo_append;
-	const char **search;
-	size_t searches;
-	bool placed;
-	uint64_t offset;
-	const char *spool;
-	bool spool_first;
-	uint64_t expect, memory;
-	const char *const *inputs;
-	size_t n_inputs;
-	const char *target;
-};
-
 static volatile sig_atomic_t stop_signal, asked;
 
 static void on_signal(int sig)
@@ -73,53 +36,6 @@ static void on_asked(int sig)
 {
 	asked = sig;
 }
-
-static const char usage[] =
-    "Usage: vmdksync [OPTIONS] DELTA... TARGET\n"
-    "       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
-    "       vmdksync --info | --map [OPTIONS] IMAGE...\n"
-    "Writes the allocated grains of VMware snapshot deltas, oldest first, onto\n"
-    "TARGET, a raw file or a block device that holds the disk beneath them; the\n"
-    "newest wins. DELTA is an extent (COWD, SEsparse, hosted sparse, streamOptimized)\n"
-    "or a text descriptor, or '-', a pipe that brings an extent, plain or gzip.\n"
-    "\n"
-    "      --chain         the parents of DELTA as well, but for the base\n"
-    "      --full          ... and the base: TARGET becomes the whole disk\n"
-    "      --base=FILE     what lies beneath the first image: a raw disk, or a VMDK\n"
-    "      --verify        compare TARGET with the disk of IMAGE; write nothing\n"
-    "      --max-ranges=N  list at most N differences (20)\n"
-    "      --info          say what IMAGE and its parents are, and what they hold\n"
-    "      --map           list where each stretch of the disk of IMAGE comes from\n"
-    "      --json          results as one JSON object on standard output\n"
-    "      --read-back     after writing: read from the disk again, and compare\n"
-    "      --undo=FILE     save in FILE, a new VMDK, what is overwritten, first;\n"
-    "                      'vmdksync FILE TARGET' brings it back, also after a crash\n"
-    "      --undo-append   go on with such a FILE after a crash\n"
-    "      --dry-run       check everything, say what would be written, write nothing\n"
-    "      --create        make TARGET, a new sparse file of the disk's size\n"
-    "      --strict        refuse what is only odd (warnings become errors)\n"
-    "      --force=WORD    override one refusal:\n"
-    "                        busy  TARGET is mounted, locked or in use\n"
-    "                        gd    the copies of a directory differ: use the first\n"
-    "                        rgd   ... or are damaged: use the redundant one\n"
-    "                        cid   a parent is not the one its child was made from\n"
-    "                        size  a child is smaller than its parent\n"
-    "      --search=DIR    look for parents and extents in DIR, too\n"
-    "      --confine       refuse files outside the folder of who names them\n"
-    "      --offset=N      a bare extent belongs at byte N (Ns, NK, NM ...) of disk\n"
-    "      --spool=DIR     where a pipe's bytes wait that come too early (/var/tmp)\n"
-    "      --spool-first   from a pipe: take in everything, check it, then write\n"
-    "      --expect-size=N a pipe has to bring N bytes (unpacked)\n"
-    "      --memory=N      for what a pipe has announced and not brought (64M)\n"
-    "      --no-uring      plain reads and writes instead of io_uring\n"
-    "  -p, --progress      a progress line anywhere; =json[:FD]: objects, a line each\n"
-    "  -q, --quiet         no progress, no summary, no warnings\n"
-    "  -v, --verbose       say what is done, and how\n"
-    "  -h, --help          this text\n"
-    "  -V, --version       the version\n"
-    "\n"
-    "Exit status: 0 done and durable; 1 a comparison found differences; 2 trouble,\n"
-    "TARGET is untouched; 3 trouble after writing began (running again is safe).\n";
 
 static struct progress *progress;
 static bool quiet;
@@ -145,263 +61,6 @@ static const char *shown(const char *word)
 	const char *text = name_text(word);
 
 	return text ? text : "?";
-}
-
-static void __attribute__((noreturn, format(printf, 1, 2))) bad_usage(const char *fmt, ...)
-{
-	char text[512];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	complain(text);
-	fputs("Try 'vmdksync --help'.\n", stderr);
-	exit(UNTOUCHED);
-}
-
-static unsigned force_word(const char *word)
-{
-	for (size_t i = 0; i < sizeof(force_words) / sizeof(*force_words); i++)
-		if (!strcmp(word, force_words[i].word))
-			return force_words[i].bit;
-	bad_usage("--force=%s: there is no such word (busy, gd, rgd, cid, size)", shown(word));
-}
-
-/* Bytes, with a suffix s (sectors), K, M, G or T. */
-static uint64_t byte_number(const char *option, const char *word)
-{
-	static const char suffixes[] = "sKMGT";
-	static const unsigned shift[] = {9, 10, 20, 30, 40};
-	const char *s;
-	char *end;
-	uint64_t v;
-
-	errno = 0;
-	v = strtoull(word, &end, 10);
-	if (end == word || *word == '-' || errno)
-		bad_usage("%s: %s is no number of bytes", option, shown(word));
-	s = *end ? strchr(suffixes, *end) : NULL;
-	if ((*end && !s) || (s && end[1]) || (s && v > POS_LIMIT >> shift[s - suffixes]) ||
-	    v > POS_LIMIT)
-		bad_usage("%s: %s is no number of bytes in range", option, shown(word));
-	return s ? v << shift[s - suffixes] : v;
-}
-
-/* What goes together, and how many names. */
-static void check_names(const struct options *o, int names)
-{
-	bool writes = !o->verify && !o->info && !o->map;
-
-	if (o->verify + o->info + o->map > 1)
-		bad_usage("--verify, --info and --map exclude each other");
-	if (!writes && (o->dry_run || o->create || o->read_back))
-		bad_usage("--verify, --info and --map write nothing: --dry-run, --create and "
-			  "--read-back have no place beside them");
-	if (o->undo_append && !o->undo)
-		bad_usage("--undo-append goes on with the log that --undo=FILE names");
-	if (o->undo && (!writes || o->create))
-		bad_usage("--undo is for a target that is overwritten: %s has no place beside it",
-			  o->create ? "--create" : o->verify ? "--verify" : o->info ? "--info" : "--map");
-	if (o->info || o->map ? names < 1 : names < 2)
-		bad_usage(o->info || o->map ? "an IMAGE is needed"
-					    : "a DELTA and a TARGET are needed");
-	if (o->chain && o->full)
-		bad_usage("--chain and --full exclude each other");
-	if (o->base && writes && !o->full)
-		bad_usage("--base is of use with --full, --verify, --info and --map only");
-	if (o->placed && names - !(o->info || o->map) > 1)
-		bad_usage("--offset is for one extent");
-}
-
-/* --progress, --progress=json, --progress=json:FD */
-static void progress_option(struct options *o, const char *word)
-{
-	char *end;
-	long fd;
-
-	o->progress = word ? PROGRESS_JSON : PROGRESS_LINE;
-	if (!word || !strcmp(word, "json"))
-		return;
-	if (strncmp(word, "json:", 5) || word[5] < '0' || word[5] > '9')
-		bad_usage("--progress=%s: json or json:FD is known", shown(word));
-	errno = 0;
-	fd = strtol(word + 5, &end, 10);
-	if (*end || errno || fd < 1 || fd > INT32_MAX || fcntl((int)fd, F_GETFD) < 0)
-		bad_usage("--progress=%s: there is no such open descriptor", shown(word));
-	o->progress_fd = (int)fd;
-}
-
-static void parse(struct options *o, int argc, char **argv)
-{
-	enum {
-		DRY_RUN = 256,
-		CREATE,
-		STRICT,
-		FORCE,
-		NO_URING,
-		SEARCH,
-		OFFSET,
-		VERIFY,
-		READ_BACK,
-		MAX_RANGES,
-		CHAIN,
-		FULL,
-		BASE,
-		CONFINE,
-		UNDO,
-		UNDO_APPEND,
-		INFO,
-		MAP,
-		JSON,
-		SPOOL,
-		SPOOL_FIRST,
-		EXPECT_SIZE,
-		MEMORY,
-	};
-	static const struct option longs[] = {
-		{"verify", no_argument, NULL, VERIFY},
-		{"max-ranges", required_argument, NULL, MAX_RANGES},
-		{"read-back", no_argument, NULL, READ_BACK},
-		{"undo", required_argument, NULL, UNDO},
-		{"undo-append", no_argument, NULL, UNDO_APPEND},
-		{"dry-run", no_argument, NULL, DRY_RUN},
-		{"create", no_argument, NULL, CREATE},
-		{"strict", no_argument, NULL, STRICT},
-		{"force", required_argument, NULL, FORCE},
-		{"no-uring", no_argument, NULL, NO_URING},
-		{"search", required_argument, NULL, SEARCH},
-		{"offset", required_argument, NULL, OFFSET},
-		{"chain", no_argument, NULL, CHAIN},
-		{"full", no_argument, NULL, FULL},
-		{"base", required_argument, NULL, BASE},
-		{"confine", no_argument, NULL, CONFINE},
-		{"info", no_argument, NULL, INFO},
-		{"map", no_argument, NULL, MAP},
-		{"json", no_argument, NULL, JSON},
-		{"spool", required_argument, NULL, SPOOL},
-		{"spool-first", no_argument, NULL, SPOOL_FIRST},
-		{"expect-size", required_argument, NULL, EXPECT_SIZE},
-		{"memory", required_argument, NULL, MEMORY},
-		{"progress", optional_argument, NULL, 'p'},
-		{"quiet", no_argument, NULL, 'q'},
-		{"verbose", no_argument, NULL, 'v'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
-	};
-	int c;
-
-	*o = (struct options){.progress = -1, .progress_fd = STDERR_FILENO, .max_ranges = 20};
-	o->search = calloc((size_t)argc, sizeof(*o->search)); /* until we exit */
-	if (!o->search)
-		bad_usage("out of memory");
-	while ((c = getopt_long(argc, argv, "pqvhV", longs, NULL)) != -1) {
-		switch (c) {
-		case VERIFY:
-			o->verify = true;
-			break;
-		case MAX_RANGES:
-			o->max_ranges = byte_number("--max-ranges", optarg);
-			break;
-		case READ_BACK:
-			o->read_back = true;
-			break;
-		case UNDO:
-			o->undo = optarg;
-			break;
-		case UNDO_APPEND:
-			o->undo_append = true;
-			break;
-		case DRY_RUN:
-			o->dry_run = true;
-			break;
-		case CREATE:
-			o->create = true;
-			break;
-		case STRICT:
-			o->strict = true;
-			break;
-		case FORCE:
-			o->force |= force_word(optarg);
-			break;
-		case INFO:
-			o->info = true;
-			break;
-		case MAP:
-			o->map = true;
-			break;
-		case JSON:
-			o->json = true;
-			break;
-		case CHAIN:
-			o->chain = true;
-			break;
-		case FULL:
-			o->full = true;
-			break;
-		case BASE:
-			o->base = optarg;
-			break;
-		case CONFINE:
-			o->confine = true;
-			break;
-		case SEARCH:
-			if (!*optarg)
-				bad_usage("--search: no folder is named");
-			o->search[o->searches++] = optarg;
-			break;
-		case OFFSET:
-			o->offset = byte_number("--offset", optarg);
-			o->placed = true;
-			break;
-		case SPOOL:
-			o->spool = optarg;
-			break;
-		case SPOOL_FIRST:
-			o->spool_first = true;
-			break;
-		case EXPECT_SIZE:
-			o->expect = byte_number("--expect-size", optarg);
-			if (!o->expect)
-				bad_usage("--expect-size: no delta has 0 bytes");
-			break;
-		case MEMORY:
-			o->memory = byte_number("--memory", optarg);
-			if (!o->memory)
-				bad_usage("--memory: 0 bytes are too few");
-			break;
-		case NO_URING:
-			o->in_line = true;
-			break;
-		case 'p':
-			progress_option(o, optarg);
-			break;
-		case 'q':
-			o->quiet = true;
-			break;
-		case 'v':
-			o->verbose++;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			exit(fflush(stdout) ? UNTOUCHED : DONE);
-		case 'V':
-			puts("vmdksync " VERSION);
-			exit(fflush(stdout) ? UNTOUCHED : DONE);
-		default: /* getopt has said what */
-			fputs("Try 'vmdksync --help'.\n", stderr);
-			exit(UNTOUCHED);
-		}
-	}
-	if ((o->force & FORCE_GD) && (o->force & FORCE_RGD))
-		bad_usage("--force=gd and --force=rgd exclude each other");
-	check_names(o, argc - optind);
-	o->inputs = (const char *const *)argv + optind;
-	o->n_inputs = (size_t)(argc - optind);
-	if (!o->info && !o->map)
-		o->target = o->inputs[--o->n_inputs];
-	quiet = o->quiet;
 }
 
 static struct identity identify(const struct stat *st)
@@ -819,7 +478,19 @@ int main(int argc, char **argv)
 	enum exit_status status;
 	int r;
 
-	parse(&o, argc, argv);
+	r = options_parse(&o, argc, argv, &e);
+	if (r < 0) {
+		complain(e.msg);
+		fputs("Try 'vmdksync --help'.\n", stderr);
+	} else if (o.help || o.version) {
+		fputs(o.help ? usage : "vmdksync " VERSION "\n", stdout);
+		r = fflush(stdout);
+	}
+	if (r || o.help || o.version) {
+		free(o.search);
+		return r ? UNTOUCHED : DONE;
+	}
+	quiet = o.quiet;
 	e.strict = o.strict;
 	raise_open_files();
 	/* a second signal kills; a write beyond the size limit is an error like others */

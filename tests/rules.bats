@@ -40,8 +40,9 @@ rooms() {
 	info        run undo image chain target pump jobs info
 	progress    progress
 	json        json
+	options     progress options
 	report      run image chain jobs info json report
-	vmdksync    source run image chain target jobs progress report
+	vmdksync    source run image chain target jobs progress options report
 	END
 }
 
