@@ -55,14 +55,6 @@ static void on_warning(void *arg, const char *text)
 	fprintf(stderr, "vmdksync: warning: %s\n", text);
 }
 
-/* What a user typed, safe to print. */
-static const char *shown(const char *word)
-{
-	const char *text = name_text(word);
-
-	return text ? text : "?";
-}
-
 static struct identity identify(const struct stat *st)
 {
 	return (struct identity){.dev = st->st_dev,
