@@ -51,6 +51,7 @@ struct inflow {
 	z_stream z;
 	bool inflating; /* z is initialized */
 	bool between;   /* members */
+	bool bad;       /* damaged, which is still to be said */
 };
 
 /* --- a descriptor --- */
@@ -132,6 +133,8 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 			f->packed_at += here - z->avail_in;
 			if (!z->avail_in)
 				continue;
+			if (*z->next_in != 0x1f && z->avail_out < n)
+				break; /* first what came before */
 			if (*z->next_in != 0x1f)
 				return fail(&f->e, EBADMSG,
 					    "%s: there is something else behind the gzip data, at byte "
@@ -141,13 +144,19 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 			f->between = false;
 			inflateReset(z);
 		}
-		r = inflate(z, Z_NO_FLUSH);
+		r = f->bad ? Z_DATA_ERROR : inflate(z, Z_NO_FLUSH);
+		if (f->bad)
+			z->avail_in = (uInt)here;
 		f->packed_at += here - z->avail_in;
 		if (r == Z_STREAM_END)
 			f->between = true;
 		else if (r == Z_MEM_ERROR)
 			return fail(&f->e, ENOMEM, "out of memory");
-		else if (r != Z_OK && r != Z_BUF_ERROR)
+		else if (r != Z_OK && r != Z_BUF_ERROR && z->avail_out < n && !f->bad) {
+			f->bad = true; /* first what came before */
+			f->packed_at -= here > z->avail_in;
+			break;
+		} else if (r != Z_OK && r != Z_BUF_ERROR)
 			return fail(&f->e, EBADMSG,
 				    "%s: the gzip data is damaged near its byte %llu (%llu bytes "
 				    "unpacked): %s",

@@ -3,6 +3,9 @@
  *
  *	mkvmdk pattern FILE SIZE [SEED]		raw file, every sector holds pattern data
  *	mkvmdk cowd|hosted|sesparse|stream FILE key=value...
+ *	mkvmdk dribble FILE CHUNK		FILE to standard output, CHUNK bytes a write
+ *	mkvmdk socket FILE COMMAND...		COMMAND with a socket as its standard input, which brings
+ *						FILE; its exit status
  *
  * Made from the format description alone; shares no code with the program under test.
  * SIZE and capacity=: sectors, or bytes with a suffix K M G T (2T of COWD means its limit, 2^32-1).
@@ -51,13 +54,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define SECTOR		512u
@@ -1709,12 +1715,70 @@ static int pattern(int argc, char **argv)
 	return 0;
 }
 
+/* --- ways for a file to arrive --- */
+
+static void send_file(const char *path, int to, size_t chunk)
+{
+	int fd = open(path, O_RDONLY);
+	char *buf = grab(chunk, 1);
+	ssize_t n = 0;
+
+	if (fd < 0)
+		die(1, "%s: %s", path, strerror(errno));
+	while ((n = read(fd, buf, chunk)) > 0)
+		for (ssize_t done = 0, put; done < n; done += put) {
+			put = write(to, buf + done, (size_t)(n - done));
+			if (put < 0)
+				die(1, "write: %s", strerror(errno));
+		}
+	close(fd);
+	free(buf);
+}
+
+static int dribble(int argc, char **argv)
+{
+	if (argc != 2 || atol(argv[1]) < 1)
+		die(2, "usage: mkvmdk dribble FILE CHUNK");
+	send_file(argv[0], STDOUT_FILENO, (size_t)atol(argv[1]));
+	return 0;
+}
+
+static int bring(int argc, char **argv)
+{
+	int end[2], status;
+	pid_t child;
+
+	if (argc < 2)
+		die(2, "usage: mkvmdk socket FILE COMMAND...");
+	signal(SIGPIPE, SIG_IGN); /* the command may have enough */
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, end) < 0 || (child = fork()) < 0)
+		die(1, "socket: %s", strerror(errno));
+	if (!child) {
+		signal(SIGPIPE, SIG_DFL);
+		dup2(end[0], STDIN_FILENO);
+		close(end[0]);
+		close(end[1]);
+		execvp(argv[1], argv + 1);
+		die(1, "%s: %s", argv[1], strerror(errno));
+	}
+	close(end[0]);
+	send_file(argv[0], end[1], 65536);
+	close(end[1]);
+	if (waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
+		die(1, "%s: did not exit", argv[1]);
+	return WEXITSTATUS(status);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 3)
 		die(2, "usage: mkvmdk pattern|cowd|hosted|sesparse|stream FILE ...");
 	if (!strcmp(argv[1], "pattern"))
 		return pattern(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "dribble"))
+		return dribble(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "socket"))
+		return bring(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "cowd"))
 		return extent(COWD, argc - 2, argv + 2);
 	if (!strcmp(argv[1], "hosted"))

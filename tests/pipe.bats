@@ -1,6 +1,8 @@
+# shellcheck disable=SC2002,SC2238,SC2016,SC2059 # a pipe is what is tested
 # Straight from the pipe: the same targets as from files, and what a stream can lack.
 
 load helpers
+
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
@@ -61,6 +63,405 @@ plain_and_gzip() {
 
 @test "every recipe from a pipe, plain and gzip: streamOptimized" {
 	each stream plain_and_gzip
+}
+
+# one FORMAT KEYS...: base, delta, and expected.
+one() {
+	local sectors=${*#capacity=}
+
+	sectors=$(printf '%s\n' "$@" | sed -n 's/^capacity=//p')
+	"$MKVMDK" pattern base "$sectors" 99
+	cp base expected
+	"$MKVMDK" "$1" delta "${@:2}" apply=expected
+}
+
+# one of each, some 200 KiB long
+small() {
+	cat <<-'END'
+	cowd capacity=9000 alloc=runs:20:1:30 layout=random zero=17-20
+	hosted capacity=20000 grain=8 gtes=128 alloc=runs:10:1:7 layout=random
+	sesparse capacity=40000 alloc=runs:10:1:7 layout=random unmapped=30-34
+	stream variant=A capacity=20480 grain=16 alloc=random:20 layout=random
+	stream variant=C capacity=20480 grain=16 alloc=random:20
+	END
+}
+
+@test "odd little chunks, from a FIFO" {
+	mkfifo fifo
+	while read -r -a words; do
+		echo "--- ${words[*]}"
+		one "${words[@]}"
+		for chunk in 1 511 4095; do
+			# a write a byte takes its time
+			[ "$chunk" != 1 ] || [[ ${words[0]} == [ch]* ]] || continue
+			cp base target
+			"$MKVMDK" dribble delta $chunk >fifo &
+			vs -q fifo target
+			wait $!
+			same target expected
+		done
+	done < <(small)
+}
+
+@test "a sender that stalls, in the header, in a table, in a grain" {
+	while read -r -a words; do
+		one "${words[@]}"
+		size=$(stat -c %s delta)
+		stalls() {
+			head -c 700 delta
+			sleep 0.1
+			tail -c +701 delta | head -c $((size / 2 - 700))
+			sleep 0.1
+			tail -c +$((size / 2 + 1)) delta
+		}
+		from stalls
+	done < <(small)
+}
+
+@test "from a socket; by /dev/stdin; a file as standard input" {
+	while read -r -a words; do
+		one "${words[@]}"
+		cp base target
+		"$MKVMDK" socket delta "$VMDKSYNC" -q - target
+		same target expected
+		cp base target
+		"$MKVMDK" socket delta "$VMDKSYNC" -q /dev/stdin target
+		same target expected
+		cp base target
+		cat delta | vs -q /dev/stdin target
+		same target expected
+		cp base target
+		vs -v - target 2>log <delta
+		same target expected
+		run ! grep ' came (' log
+		gzip -c delta >delta.gz
+		cp base target
+		vs -q - target <delta.gz
+		same target expected
+	done < <(small)
+}
+
+@test "tables behind grains, and in reversed order: right, and what was spooled is said" {
+	spooled() {
+		from cat delta
+		sed -n 's/.* spooled (\([0-9]*\) bytes)$/\1/p' log
+	}
+
+	# a window is 4 MiB: what is in the same one as its table needs no spool
+	one cowd capacity=40960 alloc=runs:300:1:100 layout=tables-last seed=4
+	[ "$(spooled)" -gt 2000000 ]
+	one hosted capacity=40960 alloc=runs:20:1:12 layout=tables-last
+	[ "$(spooled)" -gt 2000000 ]
+	one cowd capacity=40960 alloc=runs:300:1:100 layout=reverse seed=4
+	spooled
+	# and in the usual ones, nothing
+	for layout in seq random runs; do
+		one cowd capacity=40960 alloc=runs:300:1:100 layout=$layout
+		[ "$(spooled)" = 0 ]
+		one hosted capacity=81920 alloc=runs:40:1:12 layout=$layout
+		[ "$(spooled)" = 0 ]
+		one sesparse capacity=81920 alloc=runs:100:1:90 layout=$layout
+		[ "$(spooled)" = 0 ]
+	done
+}
+
+@test "--memory: past it, everything is spooled, and is right" {
+	for memory in 1 3000 40K; do
+		one cowd capacity=80000 alloc=random:9000 zero=random:900 layout=random
+		cp base target
+		cat delta | vs -v --memory=$memory - target 2>log
+		same target expected
+		[ "$(sed -n 's/.* spooled (\([0-9]*\) bytes)$/\1/p' log)" -gt 100000 ]
+		one sesparse capacity=80000 alloc=random:3000 unmapped=random:900 layout=random
+		cp base target
+		cat delta | vs -v --memory=$memory - target 2>log
+		same target expected
+		one stream variant=C capacity=80000 alloc=random:90 layout=random
+		cp base target
+		cat delta | vs -q --memory=$memory - target
+		same target expected
+	done
+}
+
+@test "--spool-first: damage is found before anything is written" {
+	one cowd capacity=20480 alloc=runs:100:1:40
+	cp base target
+	cat delta | vs -v --spool-first - target 2>log
+	same target expected
+	grep -q ' spooled (' log
+	# the last table names a grain outside of the file
+	"$MKVMDK" cowd bad capacity=20480 alloc=runs:100:1:40+last gte=last:0xfffffff0
+	cp base target
+	run -2 vs --spool-first - target < <(cat bad)
+	[[ $output == *'grain 20479 at file sector '*' lies outside the file'* ]]
+	same target base
+	# and what is not a stream's
+	cp base target
+	run -2 vs --verify - expected < <(cat delta)
+	[[ $output == *--spool-first* ]]
+	cat delta | vs -q --verify --spool-first - expected
+	cat delta | vs -q --info - | grep -q COWD
+}
+
+@test "a spool that cannot be made, or is full, is said" {
+	requires root unshare
+	one hosted capacity=40960 alloc=runs:20:1:12 layout=tables-last
+	cp base target
+	run -2 vs --spool=nowhere - target < <(cat delta)
+	[[ $output == 'vmdksync: standard input: no spool can be made in nowhere: No such file or directory'* ]]
+	same target base
+	mkdir small
+	run -2 unshare -m sh -c 'mount -t tmpfs -o size=1m none small && cat delta | "$0" --spool=small - target' \
+		"$VMDKSYNC"
+	[[ $output == *': the spool in small cannot take '*'No space left on device; --spool names another folder'* ]]
+	same target base
+}
+
+@test "--dry-run reads all, and writes nothing" {
+	while read -r -a words; do
+		one "${words[@]}"
+		cp base target
+		run -0 vs --dry-run - target < <(cat delta)
+		[[ $output == *' of data ('*'dry run, nothing was written'* ]]
+		same target base
+		run -2 vs --dry-run - target < <(head -c -600 delta)
+		same target base
+	done < <(small)
+}
+
+@test "--expect-size: fewer is an error, more a warning" {
+	one cowd capacity=9000 alloc=runs:20:1:30
+	size=$(stat -c %s delta)
+	cp base target
+	run -0 vs --expect-size="$size" - target < <(gzip -c delta)
+	same target expected
+	run -3 vs --expect-size=$((size + 1)) - target < <(cat delta)
+	[[ $output == *": ends after $size bytes, in the middle of the file: at least $((size + 1)) were to come"* ]]
+	run -0 vs --expect-size="$size" - target < <(cat delta /dev/zero | head -c $((size + 100)))
+	[[ $output == *"warning: standard input: $((size + 100)) bytes came, but $size were expected"* ]]
+	cp base target
+	run -2 vs --expect-size=$((size - 512)) - target < <(cat delta)
+	[[ $output == *'lies outside the file'* ]]
+	same target base
+	run -2 vs --expect-size=5 delta target
+}
+
+@test "what comes behind the last grain: 16 MiB are usual, more is a warning" {
+	one cowd capacity=9000 alloc=runs:20:1:30
+	tail_of() {
+		cat delta
+		yes tail | head -c "$1"
+	}
+	cp base target
+	run -0 vs - target < <(tail_of 16777216)
+	[[ $output != *warning* ]]
+	run -0 vs - target < <(tail_of 16777217)
+	[[ $output == *'warning: standard input: 16777217 bytes came behind the last grain'* ]]
+	same target expected
+}
+
+# cut BYTES: the first so many; what has to be said, and that a second run repairs it.
+cut_at() {
+	cp base target
+	run vs -q - target < <(head -c "$1" "$2")
+	echo "cut at $1 of $2: $status $output"
+	case $status in
+	2)
+		same target base
+		;;
+	3)
+		[[ $output == *'are on stable storage; running again is safe' ]]
+		;;
+	0)
+		# what fills the last sector behind a compressed grain is no loss
+		[ "$1" -gt $((size - 512)) ]
+		same target expected
+		return
+		;;
+	*)
+		return 1
+		;;
+	esac
+	[[ $output == 'vmdksync: standard input: '* ]]
+	[[ $output == *' ends after '* || $output == *': the gzip data ends in the middle, '* ||
+		$output == *' is empty '* || $output == *' lies outside the file '* ||
+		$output == *' is no VMDK '* || $output == *', in a file of '* ||
+		$output == *' ends outside the file '* ]]
+	vs -q - target <"$2"
+	same target expected
+}
+
+@test "cut at each structural boundary: an error, and repaired by a second run" {
+	while read -r -a words; do
+		one "${words[@]}"
+		size=$(stat -c %s delta)
+		mapfile -t at < <(for symbol in header gd gdend gt:0 gtend:0 grain:last grainend:last footer eos; do
+			"$MKVMDK" "${words[0]}" copy "${words[@]:1}" print=$symbol 2>/dev/null || :
+		done)
+		echo "--- ${words[*]}: ${at[*]}"
+		[ ${#at[@]} -ge 4 ]
+		for pos in 0 1 511 "${at[@]}"; do
+			for n in $((pos - 1)) "$pos" $((pos + 1)); do
+				[ "$n" -lt 0 ] || [ "$n" -ge "$size" ] || cut_at "$n" delta
+			done
+		done
+	done < <(small)
+}
+
+@test "cut anywhere, plain and gzip: an error, and repaired by a second run" {
+	RANDOM=11
+	while read -r -a words; do
+		one "${words[@]}"
+		size=$(stat -c %s delta)
+		gzip -1c delta >delta.gz
+		zipped=$(stat -c %s delta.gz)
+		for ((i = 0; i < 40; i++)); do
+			cut_at $(((RANDOM * 32768 + RANDOM) % size)) delta
+		done
+		for ((i = 0; i < 10; i++)); do
+			cut_at $(((RANDOM * 32768 + RANDOM) % zipped)) delta.gz
+		done
+	done < <(small)
+}
+
+@test "gzip: several members, zeros behind them; damage and other data are errors" {
+	one cowd capacity=9000 alloc=runs:20:1:30
+	members() {
+		head -c 3000 delta | gzip -c
+		tail -c +3001 delta | head -c 50000 | gzip -9c
+		gzip -c </dev/null
+		tail -c +53001 delta | gzip -1c
+		head -c "$1" /dev/zero
+	}
+	from members 0
+	from members 70000
+	other() {
+		gzip -c delta
+		echo 'something else'
+	}
+	cp base target
+	run -3 vs - target < <(other)
+	[[ $output == *'there is something else behind the gzip data'* ]]
+	gzip -c delta >delta.gz
+	size=$(stat -c %s delta.gz)
+	# the checksum, the length, and somewhere inside
+	for pos in $((size - 8)) $((size - 4)) $((size / 2)); do
+		cp delta.gz bad.gz
+		printf '\x%02x' $(($(od -An -tu1 -j $pos -N 1 delta.gz) ^ 255)) >byte
+		printf "$(cat byte)" | dd of=bad.gz bs=1 seek=$pos conv=notrunc status=none
+		run vs - target < <(cat bad.gz)
+		[ "$status" = 3 ] || [ "$status" = 2 ]
+	done
+	run -2 vs - target < <(gzip -c delta.gz)
+	[[ $output == *'is compressed with gzip'* ]]
+}
+
+@test "damage is found as early as the bytes allow" {
+	"$MKVMDK" pattern base 20480 99
+	refused() {
+		cp base target
+		"$MKVMDK" cowd bad capacity=20480 alloc=runs:100:1:40+last "$@"
+		run vs - target < <(cat bad)
+		echo "$*: $status $output"
+	}
+	refused gde=0:3
+	[ "$status" = 2 ]
+	refused gde=1:gt:0
+	[ "$status" = 2 ]
+	[[ $output == *'lies on sectors of another table or grain'* ]]
+	refused gte=0:2
+	[ "$status" = 2 ]
+	same target base
+	# the second of two is not written
+	refused gte=last:gt:0
+	[[ $output == *'grain 20479 at file sector '*'lies on sectors of another table or grain'* ]]
+	[ "$status" = 2 ] # the whole file is in one window
+}
+
+@test "a grain that is named twice, far apart" {
+	one cowd capacity=40960 alloc=all
+	"$MKVMDK" cowd bad capacity=40960 alloc=all gte=last:grain:1
+	cp base target
+	run -3 vs - target < <(cat bad)
+	[[ $output == *'grain 40959 at file sector '*'lies on sectors of another table or grain'* ]]
+	"$MKVMDK" stream bad variant=A capacity=20480 alloc=0-9 poke=grain:7:8:0
+	run -3 vs - target < <(cat bad)
+	[[ $output == *'grain 0 is there twice'* ]]
+}
+
+@test "a producer that dies" {
+	one cowd capacity=40960 alloc=all
+	cp base target
+	# shellcheck disable=SC2016
+	run -3 vs - target < <(exec bash -c 'head -c 5000000 delta; kill -9 $$')
+	[[ $output == *'standard input: ends after 5000000 bytes, in the middle of its grain'* ]]
+	run -2 bash -c 'exec "$0" - target <&-' "$VMDKSYNC"
+	[[ $output == 'vmdksync: standard input: Bad file descriptor' ]]
+	run -2 bash -c 'exec "$0" - target </' "$VMDKSYNC"
+	[[ $output == *'is a directory'* ]]
+}
+
+@test "SIGTERM while a sender stalls: stops, says how far, and again is right" {
+	one cowd capacity=40960 alloc=all
+	cp base target
+	mkfifo fifo
+	sleep 20 >fifo 3>&- &
+	held=$!
+	"$VMDKSYNC" fifo target 2>log 3>&- &
+	ours=$!
+	head -c 9000000 delta >fifo
+	for _ in $(seq 200); do
+		cmp -s base target || break
+		sleep 0.05
+	done
+	kill $ours
+	status=0
+	wait $ours || status=$?
+	kill $held
+	echo "$status: $(cat log)"
+	[ "$status" = 3 ]
+	grep -q 'stopped by a signal after [1-9][0-9]* bytes, .* on stable storage; running again is safe' log
+	from cat delta
+}
+
+@test "--undo of what came through a pipe" {
+	one cowd capacity=20480 alloc=random:900 zero=random:100 layout=random
+	cp base target
+	cat delta | vs -q --undo=log.vmdk - target
+	same target expected
+	vs -q log.vmdk target
+	same target base
+}
+
+@test "README: nc from one network to another" {
+	requires root unshare ip nc
+	one cowd capacity=40960 alloc=runs:300:1:100 layout=runs
+	cp base target
+	grep -q '^    nc -l 31310 | vmdksync - ' "$TOP/README"
+	grep -q '^    nc -N newhost 31310 < ' "$TOP/README"
+	cat >receive <<-'END'
+	ip link set lo up
+	while ! ip addr add 10.9.0.2/24 dev right 2>/dev/null; do sleep 0.05; done
+	ip link set right up
+	: >ready
+	nc -l 31310 | "$VMDKSYNC" -v - target
+	END
+	unshare -n bash -o pipefail receive 2>log 3>&- &
+	receiver=$!
+	cat >send <<-'END'
+	ip link add left type veth peer name right
+	ip link set right netns $1
+	ip addr add 10.9.0.1/24 dev left
+	ip link set left up
+	while ! nc -N 10.9.0.2 31310 <delta; do sleep 0.1; done
+	END
+	while [ "$(readlink /proc/$receiver/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do
+		sleep 0.05
+	done
+	timeout 60 unshare -n sh send $receiver 2>/dev/null 3>&-
+	wait $receiver
+	same target expected
+	grep -q ', 0 bytes spooled' log
 }
 
 @test "a text, a descriptor, nothing: refused, the target untouched" {
