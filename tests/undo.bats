@@ -115,6 +115,38 @@ recipes() {
 	same t want
 }
 
+@test "several deltas in one pass, and deltas through a pipe, in any order" {
+	"$MKVMDK" pattern t.orig 40967 9
+	cp t.orig want
+	"$MKVMDK" cowd a.vmdk capacity=40967 alloc=random:900 zero=runs:9:1:300 seed=1 apply=want
+	"$MKVMDK" hosted b.vmdk capacity=40967 grain=16 alloc=random:200+last zero=random:90 seed=2 apply=want
+	"$MKVMDK" hosted c.vmdk capacity=40967 grain=8 alloc=random:400 seed=3 apply=want
+	cp t.orig t
+	vs -q --undo undo.vmdk a.vmdk b.vmdk c.vmdk t
+	same t want
+	vs -q undo.vmdk t
+	same t t.orig
+	for keys in 'cowd alloc=random:2000 zero=runs:9:1:300' 'cowd alloc=random:500 layout=random' \
+		'hosted grain=16 alloc=random:200 layout=reverse' \
+		'stream variant=A grain=16 alloc=random:200+last layout=random' \
+		'stream variant=C grain=128 alloc=all layout=reverse'; do
+		echo "--- $keys"
+		cp t.orig want
+		# shellcheck disable=SC2086 # words are meant
+		"$MKVMDK" ${keys%% *} p.vmdk capacity=40967 ${keys#* } apply=want
+		rm undo.vmdk
+		# shellcheck disable=SC2002 # a pipe is meant
+		cat p.vmdk | vs -q --undo undo.vmdk - t
+		same t want
+		# the log through a pipe, too
+		# shellcheck disable=SC2002
+		cat undo.vmdk | vs -q - t
+		same t t.orig
+		vs -q --strict undo.vmdk t
+		same t t.orig
+	done
+}
+
 @test "only what is overwritten is saved, and only once" {
 	made cowd 204800 alloc=1000-1003,1009,2000-2007 zero=9000-9100
 	vs -q --undo undo.vmdk d.vmdk t
