@@ -144,3 +144,17 @@ chain() {
 	run -1 "$ex/oneswap-sesparse.sh" none.vmdk t.raw
 	run -1 "$ex/oneswap-sesparse.sh" d.vmdk
 }
+
+@test "README and manual name each script, and migrate.sh with options it has" {
+	for s in "$ex"/*.sh; do
+		grep -q "examples/${s##*/}" "$TOP/README"
+		[ "${s##*/}" = demo.sh ] || grep -q "${s##*/}" "$TOP/vmdksync.1"
+	done
+	help=$(sh "$ex/migrate.sh" --help)
+	n=0
+	while read -r o; do
+		grep -q -- "^  .*$o[= |]" <<<"$help "
+		n=$((n + 1))
+	done < <(grep '^    sh examples/migrate.sh' "$TOP/README" | grep -o -- '--[a-z-]*')
+	[ "$n" -ge 4 ]
+}

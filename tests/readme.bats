@@ -20,7 +20,7 @@ setup() {
 	[ "$output" = "$command" ]
 }
 
-@test "README: every vmdksync command line of the examples works" {
+@test "README and manual: every vmdksync command line of the examples works" {
 	capacity=2048
 	esx_chain $capacity 2
 	cp host-0.raw vm-hda.raw
@@ -28,11 +28,13 @@ setup() {
 	while read -r line; do
 		case $line in
 		*--create*) rm -f changes.raw whole.raw ;;
+		*--undo=*) rm -f undo.vmdk ;;
 		esac
 		read -ra words <<<"${line//\/dev\/vg0\/vm-hda/vm-hda.raw}"
 		run -0 "$VMDKSYNC" "${words[@]:1}"
 		n=$((n + 1))
-	done < <(sed -n -e 's/^ *[0-9]*\.* *\(vmdksync [^[]*\.vmdk .*\)$/\1/p' "$TOP/README")
+	done < <(sed -n -e 's/^ *[0-9]*\.* *\(vmdksync [^[]*\.vmdk .*\)$/\1/p' "$TOP/README" "$TOP/vmdksync.1" |
+		sed 's/ *,$//')
 	[ "$n" -ge 4 ]
 }
 
