@@ -31,7 +31,8 @@ setup() {
 		*--undo=*) rm -f undo.vmdk ;;
 		esac
 		read -ra words <<<"${line//\/dev\/vg0\/vm-hda/vm-hda.raw}"
-		run -0 "$VMDKSYNC" "${words[@]:1}"
+		# what may come from a pipe here is a delta
+		run -0 "$VMDKSYNC" "${words[@]:1}" < <(cat host-000001-delta.vmdk)
 		n=$((n + 1))
 	done < <(sed -n -e 's/^ *[0-9]*\.* *\(vmdksync [^[]*\.vmdk .*\)$/\1/p' "$TOP/README" "$TOP/vmdksync.1" |
 		sed 's/ *,$//')
