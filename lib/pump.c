@@ -24,7 +24,7 @@
 /* What is lent is mapped, and counts as memory of ours, from when it is written out of (which may be
  * late: the kernel queues what the device does not take) to when all is unmapped. */
 #define LENT_MAX (12u * BIG)
-#define LENT_FLYING (12u * BIG)
+#define LENT_FLYING (24u * BIG)
 #define LENT_AROUND (64u * 1024) /* the kernel maps so much around a page that it needs */
 #define LENDERS 16u
 #define PAGE 4096u
@@ -302,11 +302,29 @@ static bool was_whole(const struct batch *b)
 	return true;
 }
 
+/* So much of what is lent may have been mapped: all is unmapped now and then. */
+static void mapped(struct pump *p, uint64_t bytes)
+{
+	p->lent_bytes += bytes;
+	if (p->lent_bytes <= LENT_MAX)
+		return;
+	for (unsigned i = 0; i < p->lenders; i++)
+		source_lend_drop(p->lender[i]);
+	p->lent_bytes = 0;
+}
+
+/* Bytes mapped for it, at most. */
+static uint64_t lent_cost(const struct slot *s)
+{
+	return s->to - s->from + (uint64_t)s->b.pieces * LENT_AROUND;
+}
+
 static void lent_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
-	s->pump->lent_flying -= x->len;
+	s->pump->lent_flying -= lent_cost(s);
+	mapped(s->pump, lent_cost(s));
 	if (!err && was_whole(&s->b)) {
 		write_done(x, 0);
 		return;
@@ -325,15 +343,13 @@ static const void *borrow(struct pump *p, const struct run *run)
 		return NULL;
 	for (unsigned i = 0; i < p->lenders; i++)
 		known |= p->lender[i] == run->src;
-	if (p->lent_bytes > LENT_MAX || (!known && p->lenders == LENDERS)) {
-		for (unsigned i = 0; i < p->lenders; i++)
-			source_lend_drop(p->lender[i]);
-		p->lent_bytes = p->lenders = 0;
-		known = false;
+	if (!known && p->lenders == LENDERS) {
+		mapped(p, LENT_MAX + 1);
+		p->lenders = 0;
 	}
 	if (!known)
 		p->lender[p->lenders++] = run->src;
-	p->lent_bytes += run->len + LENT_AROUND;
+	mapped(p, run->len + LENT_AROUND);
 	return bytes;
 }
 
@@ -387,7 +403,7 @@ static void write_lent(struct slot *s)
 			   .owner = s,
 			   .done = lent_done};
 	ring_put(s->b.direct ? p->ring : p->line, x);
-	p->lent_flying += x->len;
+	p->lent_flying += lent_cost(s);
 	p->queued++;
 	p->queued_bytes += x->len;
 }
