@@ -44,9 +44,11 @@ from() {
 	same target expected
 }
 
+# A sanitized program takes its time: then each recipe is sent in one of the two ways.
 plain_and_gzip() {
-	from cat delta
-	from gzip -1c delta
+	turn=$((!${turn:-0}))
+	[ "$FLAVOUR" != plain ] && [ $turn = 0 ] || from cat delta
+	[ "$FLAVOUR" != plain ] && [ $turn = 1 ] || from gzip -1c delta
 }
 
 @test "every recipe from a pipe, plain and gzip: COWD" {
@@ -310,12 +312,13 @@ cut_at() {
 
 @test "cut anywhere, plain and gzip: an error, and repaired by a second run" {
 	RANDOM=11
+	[ "$FLAVOUR" = plain ] || CUTS=15
 	while read -r -a words; do
 		one "${words[@]}"
 		size=$(stat -c %s delta)
 		gzip -1c delta >delta.gz
 		zipped=$(stat -c %s delta.gz)
-		for ((i = 0; i < 40; i++)); do
+		for ((i = 0; i < ${CUTS:-40}; i++)); do
 			cut_at $(((RANDOM * 32768 + RANDOM) % size)) delta
 		done
 		for ((i = 0; i < 10; i++)); do
