@@ -754,7 +754,8 @@ int gstream_init(struct gtree *g, struct err *e)
 		r = read_dir(g, dir, e);
 	free(dir);
 	if (r > 0) {
-		qsort(q->table, q->tables, sizeof(*q->table), by_pos);
+		if (q->tables)
+			qsort(q->table, q->tables, sizeof(*q->table), by_pos);
 		r = check_tables(g, e);
 		if (!r)
 			return 1;

@@ -8,7 +8,7 @@ REPLAY=${REPLAY:-$TOP/build/plain/replay}
 	cd "$BATS_TEST_TMPDIR"
 	export TMPDIR=$BATS_TEST_TMPDIR
 	sh "$TOP/tests/fuzz/corpus.sh" "$MKVMDK" seeds
-	for target in cowd hosted sesparse stream descriptor chain; do
+	for target in cowd hosted sesparse stream descriptor chain pipe; do
 		files=(seeds/"$target"/*)
 		[ ${#files[@]} -ge 4 ]
 		for f in "$TOP/tests/fuzz/regress/$target"/*; do

@@ -56,7 +56,7 @@ squeeze() {
 
 mkdir -p "$dir"
 cd "$dir"
-mkdir -p cowd hosted sesparse stream descriptor chain
+mkdir -p cowd hosted sesparse stream descriptor chain pipe
 
 extents cowd <<'END'
 cowd capacity=100 alloc=0,5-9 zero=20-30
@@ -66,6 +66,7 @@ cowd capacity=77 grain=8 alloc=all cutlast=1
 cowd capacity=40 alloc=1 gte=1:1
 cowd capacity=40 alloc=1 gde=0:9
 cowd capacity=40 alloc=1 hdr=version:2
+cowd capacity=40 alloc=none
 END
 extents hosted <<'END'
 hosted capacity=1000 grain=8 gtes=128 alloc=0,5-9 zero=20-30
@@ -130,3 +131,25 @@ for keys in 'cowd alloc=0-3 zero=5-9' 'hosted grain=1 gtes=128 alloc=0-3'; do
 done
 "$mkvmdk" stream top.vmdk variant=A capacity=200 grain=8 alloc=0-3
 chain top.vmdk
+
+# through a pipe: two bytes in front that choose how
+for head in '\000\000' '\003\000' '\001\001'; do
+	while read -r format keys; do
+		# shellcheck disable=SC2086
+		"$mkvmdk" "$format" y $keys
+		{
+			printf '%b' "$head"
+			cat y
+		} >x
+		seed pipe
+	done <<-'END'
+		cowd capacity=100 alloc=0,5-9 zero=20-30
+		cowd capacity=900 alloc=random:90 layout=random
+		cowd capacity=40 alloc=none
+		hosted capacity=700 grain=2 gtes=128 alloc=random:9 zero=20-30
+		hosted capacity=700 grain=8 gtes=128 alloc=random:30 layout=reverse
+		stream variant=A capacity=1000 grain=8 alloc=random:20 layout=random
+		stream variant=C capacity=1000 grain=8 alloc=last lastgrain=short
+	END
+done
+rm -f y

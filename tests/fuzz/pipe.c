@@ -1,0 +1,99 @@
+/*
+ * Any extent through a pipe, and the same as a file: where both ways come to their end, the disk is
+ * the same. The first two bytes choose the window and whether all is taken in first.
+ */
+#include "fuzz.h"
+#include "image.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define DISK_MAX (1u << 20)
+#define INPUT_MAX (1u << 19) /* fits a pipe, so that nobody has to write while we read */
+#define RUNS_MAX 20000u
+
+static void need(bool ok)
+{
+	if (!ok)
+		abort();
+}
+
+/* Applies the image at path to disk[]. 0 or -errno; *size is the disk's. */
+static int apply(const char *path, const struct image_opts *o, uint8_t *disk, uint64_t *size)
+{
+	struct err e = {.set = false};
+	struct image *m;
+	struct run run;
+	unsigned runs = 0;
+	int r = image_open(&m, path, o, &e);
+
+	*size = 0;
+	if (r < 0) {
+		need(e.set);
+		return r;
+	}
+	if (m->reader && m->reader->size <= DISK_MAX) {
+		*size = m->reader->size;
+		while (runs++ < RUNS_MAX && (r = reader_next(m->reader, &run, &e)) > 0) {
+			need(run.len && run.off <= *size && run.len <= *size - run.off);
+			if (run.kind == RUN_ZERO)
+				memset(disk + run.off, 0, run.len);
+			else if (run.kind == RUN_PACKED)
+				r = reader_fetch(&run, disk + run.off, &e);
+			else
+				r = source_read(run.src, run.pos, disk + run.off, run.len, "data", &e);
+			if (r < 0)
+				break;
+		}
+		need(r >= 0 || e.set);
+		if (r > 0)
+			*size = 0; /* too many to be worth the time */
+	}
+	image_free(m);
+	return r;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	static uint8_t *piped, *filed;
+	struct image_opts o = {.source = {.spool = "/dev/shm"}};
+	uint64_t piped_size, filed_size;
+	char path[64];
+	int ends[2], fd, by_pipe, by_file;
+
+	if (size < 2 || size > INPUT_MAX)
+		return -1;
+	if (!piped) {
+		piped = malloc(DISK_MAX);
+		filed = malloc(DISK_MAX);
+		need(piped && filed);
+	}
+	memset(piped, 0x5a, DISK_MAX);
+	memset(filed, 0x5a, DISK_MAX);
+	o.source.window = (size_t)32768 << data[0] % 3;
+	o.source.spool_first = data[1] == 1;
+	data += 2;
+	size -= 2;
+
+	need(!pipe2(ends, O_CLOEXEC) && fcntl(ends[1], F_SETPIPE_SZ, 2 * INPUT_MAX) > 0);
+	need(write(ends[1], data, size) == (ssize_t)size);
+	close(ends[1]);
+	need(dup2(ends[0], STDIN_FILENO) == STDIN_FILENO);
+	close(ends[0]);
+	by_pipe = apply("-", &o, piped, &piped_size);
+
+	fd = memfd_create("fuzz", MFD_CLOEXEC);
+	need(fd >= 0 && write(fd, data, size) == (ssize_t)size);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	o.source = (struct source_opts){0};
+	by_file = apply(path, &o, filed, &filed_size);
+	close(fd);
+
+	if (!by_pipe && !by_file && piped_size && filed_size)
+		need(piped_size == filed_size && !memcmp(piped, filed, piped_size));
+	return 0;
+}
