@@ -47,8 +47,12 @@ from() {
 # A sanitized program takes its time: then each recipe is sent in one of the two ways.
 plain_and_gzip() {
 	turn=$((!${turn:-0}))
-	[ "$FLAVOUR" != plain ] && [ $turn = 0 ] || from cat delta
-	[ "$FLAVOUR" != plain ] && [ $turn = 1 ] || from gzip -1c delta
+	if [ "$FLAVOUR" = plain ] || [ $turn = 1 ]; then
+		from cat delta
+	fi
+	if [ "$FLAVOUR" = plain ] || [ $turn = 0 ]; then
+		from gzip -1c delta
+	fi
 }
 
 @test "every recipe from a pipe, plain and gzip: COWD" {
