@@ -97,6 +97,7 @@ esxi_start() {
 		StrictHostKeyChecking no
 		UserKnownHostsFile $BATS_TEST_TMPDIR/known_hosts
 		LogLevel ERROR
+		Ciphers aes128-gcm@openssh.com
 	END
 
 	# the machine
