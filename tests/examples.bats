@@ -153,7 +153,7 @@ chain() {
 	help=$(sh "$ex/migrate.sh" --help)
 	n=0
 	while read -r o; do
-		grep -q -- "^  .*$o[= |]" <<<"$help "
+		grep -q -- "^  .*${o}[= |]" <<<"$help "
 		n=$((n + 1))
 	done < <(grep '^    sh examples/migrate.sh' "$TOP/README" | grep -o -- '--[a-z-]*')
 	[ "$n" -ge 4 ]
