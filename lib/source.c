@@ -46,7 +46,7 @@ static const char *type_text(mode_t mode)
 static int source_fd(struct source **out, const char *path, int fd, struct err *e)
 {
 	struct source *s = NULL;
-	int r = source_new(&s, path, e);
+	int r = source_new(&s, path, e), flags;
 
 	if (r < 0) {
 		if (fd >= 0)
@@ -79,6 +79,12 @@ static int source_fd(struct source **out, const char *path, int fd, struct err *
 	if (s->size > POS_LIMIT) {
 		r = fail(e, EFBIG, "%s: %llu bytes are more than can be addressed", s->name,
 			 (unsigned long long)s->size);
+		goto bad;
+	}
+	/* or the ring answers EAGAIN where it could wait */
+	flags = fcntl(fd, F_GETFL);
+	if ((flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
+		r = fail(e, errno, "%s: %s", s->name, strerror(errno));
 		goto bad;
 	}
 	*out = s;
