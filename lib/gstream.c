@@ -702,8 +702,11 @@ static int read_dir(struct gtree *g, uint8_t *buf, struct err *e)
 		if (!g->src->passing)
 			return 0;
 		if (q->memory > q->remember) {
+			uint64_t size;
+
+			/* a file from here on, whose end nobody else would ask about */
 			r = source_spool_rest(g->src, e);
-			return r;
+			return r < 0 ? r : source_finish(g->src, &size, e);
 		}
 	}
 	return 1;

@@ -264,7 +264,11 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	dir_bytes = tables * 4;
 	if (src->passing && !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN))) {
 		/* only its end tells how far it can be believed */
+		uint64_t size;
+
 		r = source_spool_rest(src, e);
+		if (!r)
+			r = source_finish(src, &size, e);
 		if (r < 0)
 			return r;
 	}

@@ -808,7 +808,7 @@ static int drop_tail(struct stream *s, struct err *e)
 			zero = all_zero(p, n) && zero;
 			pos += n;
 		}
-	} while (!r && have == pos && have < s->src->size);
+	} while (!r && have <= pos && have < s->src->size); /* by now there may be more than `have` */
 	if (!r)
 		r = source_finish(s->src, &size, e);
 	if (!r && !zero)

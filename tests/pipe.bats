@@ -363,6 +363,45 @@ cut_at() {
 	[[ $output == *'is compressed with gzip'* ]]
 }
 
+# late FILE: its last 8 bytes come when all before them is unpacked.
+late() {
+	head -c -8 "$1"
+	sleep 0.3
+	tail -c 8 "$1"
+}
+
+@test "what is wrong at the end of gzip, or of the length, is found where all is spooled, too" {
+	one cowd capacity=9000 alloc=runs:20:1:30
+	gzip -1c delta >delta.gz
+	size=$(stat -c %s delta.gz)
+	printf '\\x%02x' $(($(od -An -tu1 -j $((size - 8)) -N 1 delta.gz) ^ 255)) >byte
+	cp delta.gz bad.gz
+	printf "$(cat byte)" | dd of=bad.gz bs=1 seek=$((size - 8)) conv=notrunc status=none
+	for option in --memory=1 --spool-first; do
+		cp base target
+		run -2 vs $option - target < <(late bad.gz)
+		[[ $output == *'the gzip data is damaged'* ]]
+		same target base
+		run -2 vs $option --expect-size=$(($(stat -c %s delta) + 512)) - target < <(cat delta)
+		[[ $output == *' ends after '* ]]
+		same target base
+		run -0 vs -q $option - target < <(late delta.gz)
+		same target expected
+	done
+	# an undo log that was not finished: only its end tells how far it can be believed
+	"$MKVMDK" stream log capacity=9000 alloc=runs:20:1:9
+	printf 'vmdksync undo log, not finished\n' |
+		dd of=log bs=1 seek=128 conv=notrunc status=none
+	gzip -1c log >log.gz
+	size=$(stat -c %s log.gz)
+	printf '\\x%02x' $(($(od -An -tu1 -j $((size - 8)) -N 1 log.gz) ^ 255)) >byte
+	printf "$(cat byte)" | dd of=log.gz bs=1 seek=$((size - 8)) conv=notrunc status=none
+	cp base target
+	run -2 vs - target < <(late log.gz)
+	[[ $output == *'the gzip data is damaged'* ]]
+	same target base
+}
+
 @test "damage is found as early as the bytes allow" {
 	"$MKVMDK" pattern base 20480 99
 	refused() {
