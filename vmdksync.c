@@ -523,7 +523,7 @@ int main(int argc, char **argv)
 	if (!r && w.target && !w.stats.stopped && say_result(&w, &e) < 0) {
 		complain(e.msg);
 		if (status == DONE)
-			status = UNTOUCHED;
+			status = w.stats.begun ? BEGUN : UNTOUCHED;
 	}
 	if (status == DONE && (o.verify || o.read_back) && !o.quiet)
 		say_equal(&w);

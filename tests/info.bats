@@ -154,4 +154,10 @@ as_qemu() {
 	status=0
 	vs --json -q --info host-000002.vmdk >/dev/full 2>/dev/null || status=$?
 	[ "$status" = 2 ]
+	# what was written is no untouched target
+	cp host-0.raw got.raw
+	status=0
+	vs --json -q --chain host-000002.vmdk got.raw >/dev/full 2>/dev/null || status=$?
+	[ "$status" = 3 ]
+	same host-2.raw got.raw
 }
