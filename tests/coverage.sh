@@ -8,10 +8,11 @@ min=$2
 out=$build/gcov
 rm -rf "$out"
 mkdir -p "$out"
-top=$PWD
+# gcov finds the sources from here only, and writes here only
 for c in lib/*.c; do
-	(cd "$out" && gcov -o "$top/$build/lib" "$top/$build/${c%.c}.gcda" >/dev/null 2>&1) || :
+	gcov -r -o "$build/lib" "$build/${c%.c}.gcda" >/dev/null 2>&1 || :
 done
+mv ./*.gcov "$out"
 # a header's lines count where they are used; ours have hardly any
 for f in "$out"/*.c.gcov; do
 	awk -F: -v name="${f##*/}" '
