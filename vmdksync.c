@@ -532,6 +532,8 @@ int main(int argc, char **argv)
 	progress_free(progress);
 	if (w.undo && !w.stats.begun && !o.undo_append && status != DONE)
 		unlink(o.undo); /* it holds nothing, and would stand in the way of the next run */
+	if (w.target && w.target->created && !o.dry_run && status == UNTOUCHED)
+		unlink(o.target); /* the same */
 	undo_free(w.undo);
 	free(w.undo_name);
 	target_free(w.target);

@@ -363,6 +363,18 @@ cut_at() {
 	[[ $output == *'is compressed with gzip'* ]]
 }
 
+@test "--create: a stream that ends before anything is written leaves no target behind" {
+	one cowd capacity=9000 alloc=runs:20:1:30
+	run -2 vs --create - new < <(head -c 3000 delta)
+	[ ! -e new ]
+	run -3 vs --create - new < <(head -c 60000 delta)
+	[ -e new ]
+	run -2 vs --create - new < <(cat delta)
+	[[ $output == *'exists already'* ]]
+	rm new
+	run -0 vs -q --create - new < <(cat delta)
+}
+
 # late FILE: its last 8 bytes come when all before them is unpacked.
 late() {
 	head -c -8 "$1"
