@@ -12,7 +12,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PAGE 4096u
+#define PAGE 4096u /* at least */
 #define CHUNK (UINT64_C(2) << 20) /* asked about at once */
 
 enum chunk_state { UNKNOWN, CACHED, NOT_CACHED };
@@ -54,7 +54,7 @@ static enum chunk_state ask(const struct lend *l, uint64_t chunk)
 
 	if (mincore((uint8_t *)l->map + off, (size_t)n, page) < 0)
 		return NOT_CACHED;
-	for (uint64_t i = 0; i < div_up(n, PAGE); i++)
+	for (uint64_t i = 0; i < div_up(n, (uint64_t)sysconf(_SC_PAGESIZE)); i++)
 		if (!(page[i] & 1))
 			return NOT_CACHED;
 	return CACHED;

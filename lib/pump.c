@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define BIG (1024u * 1024) /* largest single write */
 #define SMALL (64u * 1024)
@@ -858,7 +859,8 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 	p->o = o;
 	p->e = e;
 	p->stats = stats;
-	p->align = max_u64(t->device ? t->block : max_u64(t->block, PAGE), o->look);
+	p->align = max_u64(t->device ? t->block : max_u64(t->block, (uint64_t)sysconf(_SC_PAGESIZE)),
+			   o->look);
 	p->direct_to = down(t->size, t->block);
 	for (unsigned i = 0; i < SLOTS; i++) {
 		struct slot *s = &p->slot[i];

@@ -427,7 +427,8 @@ static bool find_alignment(struct target *t, const struct stat *st)
 		block = UNSURE_BLOCK;
 	block = max_u64(block, SECTOR);
 	memory = max_u64(memory ? memory : block, SECTOR);
-	if (!is_pow2(block) || !is_pow2(memory) || (block | memory) > 1 << 20)
+	/* who reads whole blocks has room for as much around what it wants */
+	if (!is_pow2(block) || !is_pow2(memory) || (block | memory) > 64 << 10)
 		return false;
 	t->block = (uint32_t)block;
 	t->memory = (uint32_t)memory;
