@@ -488,13 +488,24 @@ static int check_head(struct undo *u, struct err *e)
 		    u->size);
 }
 
+static int open_reader(struct reader **reader, const char *path, struct err *e)
+{
+	const struct format_opts opts = {.copies = COPIES_EQUAL};
+	struct format_facts facts;
+	struct source *src = NULL;
+	int r = source_open(&src, path, e);
+
+	if (!r)
+		r = hosted_open(reader, src, &opts, &facts, e);
+	if (r < 0)
+		source_free(src);
+	return r;
+}
+
 /* Reads back what is saved, and takes off what was not written whole. */
 static int resume(struct undo *u, const char *path, struct err *e)
 {
-	const struct format_opts opts = {.copies = COPIES_EQUAL};
 	struct err quiet = {0};
-	struct format_facts facts;
-	struct source *src = NULL;
 	struct reader *reader = NULL;
 	uint64_t last = 0, end = OVERHEAD * SECTOR;
 	uint8_t head[RECORD_HEAD];
@@ -503,11 +514,7 @@ static int resume(struct undo *u, const char *path, struct err *e)
 
 	if (r < 0)
 		return r;
-	r = source_open(&src, path, &quiet);
-	if (!r)
-		r = hosted_open(&reader, src, &opts, &facts, &quiet);
-	if (!r)
-		src = NULL;
+	r = open_reader(&reader, path, &quiet);
 	while (!r && (r = reader_next(reader, &run, &quiet)) > 0) {
 		last = max_u64(last, run.pos);
 		r = 0;
@@ -519,14 +526,16 @@ static int resume(struct undo *u, const char *path, struct err *e)
 	}
 	if (!r && ftruncate(u->fd, (off_t)end) < 0)
 		r = fail(&quiet, errno, "%s: %s", u->name, strerror(errno));
-	/* now that it is known where tables may go that have no room in memory */
+	/* now that it is known where tables may go that have no room in memory; a reader that knew the
+	 * file before would look for more than there is */
 	u->end = end;
+	reader_free(reader);
+	reader = NULL;
 	if (!r)
-		r = reader_rewind(reader, &quiet);
+		r = open_reader(&reader, path, &quiet);
 	while (!r && (r = reader_next(reader, &run, &quiet)) > 0)
 		r = set_entry(u, run.off / u->grain, run.pos / SECTOR, &quiet);
 	reader_free(reader);
-	source_free(src);
 	if (r < 0)
 		return fail(e, -r, "%s", quiet.msg);
 	/* what was read may come from the page cache of a machine that did not crash */

@@ -1833,6 +1833,36 @@ static void test_undo_tables(void)
 	log_free(&l);
 }
 
+/* A table is the last thing in a log of more records than a reader holds the places of: half a GiB,
+ * and ten seconds. */
+static void test_undo_long(void)
+{
+	struct log l;
+	uint8_t *zeros;
+	struct err e = {0};
+	uint64_t off = 0, from, to;
+
+	if (!getenv("VMDKSYNC_BIG_TESTS"))
+		return;
+	l = log_new(UINT64_C(40) << 30);
+	zeros = calloc(1, MIB);
+	CHECK(zeros && !log_open(&l, false, &e));
+	for (; off < (UINT64_C(4) << 30) + MIB; off += MIB)
+		CHECK(undo_missing(l.u, off, MIB, &from, &to, &e) == 1 && from == off &&
+		      to == off + MIB && !undo_save(l.u, off, MIB, zeros, &e));
+	CHECK(!undo_save(l.u, UINT64_C(8) << 30, 4096, zeros, &e)); /* table 0 has to go */
+	CHECK(!undo_barrier(l.u, &e));
+	undo_free(l.u);
+	l.u = NULL;
+	if (CHECK(!log_open(&l, true, &e))) {
+		CHECK(undo_missing(l.u, 0, off, &from, &to, &e) == 0);
+		CHECK(!undo_finish(l.u, &e));
+	}
+	CHECK_STR(e.msg, "");
+	free(zeros);
+	log_free(&l);
+}
+
 /* A log as a crash may leave it: cut anywhere, or with sectors of the last group missing. */
 static void test_undo_torn(void)
 {
@@ -2020,6 +2050,7 @@ static const struct {
 	{"pump-write-error", test_pump_write_error},
 	{"undo-log", test_undo_log},
 	{"undo-tables", test_undo_tables},
+	{"undo-long", test_undo_long},
 	{"undo-torn", test_undo_torn},
 	{"undo-damage", test_undo_damage},
 	{"undo-refuses", test_undo_refuses},
