@@ -12,6 +12,7 @@
 #include "target.h"
 
 #include <inttypes.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -485,6 +486,10 @@ int main(int argc, char **argv)
 	quiet = o.quiet;
 	e.strict = o.strict;
 	raise_open_files();
+#ifdef M_MMAP_THRESHOLD
+	/* what is large goes back to the system when it is freed, whichever thread had it */
+	mallopt(M_MMAP_THRESHOLD, 1 << 20);
+#endif
 	/* a second signal kills; a write beyond the size limit is an error like others */
 	sigaction(SIGINT, &act, NULL);
 	sigaction(SIGTERM, &act, NULL);

@@ -91,6 +91,8 @@ int grain_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t grain
 
 /* --- unpacking --- */
 
+#define LANES_BYTES (32u << 20) /* in all lanes of one file, but there is always one */
+
 /* What one thread needs to unpack a grain. */
 struct lane {
 	struct lane *next;
@@ -103,7 +105,10 @@ struct lane {
 struct unpacker {
 	struct source *src;
 	uint64_t size, grain;
+	unsigned most;        /* lanes; of large grains few: all that one processor has unpacked,
+			       * the next needs as well */
 	pthread_mutex_t lock; /* of what follows */
+	pthread_cond_t given; /* a lane */
 	struct lane *free;    /* last used on top */
 	unsigned taken;       /* lanes that are at work */
 	uint64_t grain_at;    /* position of the grain that was asked for last */
@@ -145,6 +150,8 @@ static int lane_take(struct unpacker *u, uint64_t pos, bool last, struct lane **
 	struct lane *l;
 
 	pthread_mutex_lock(&u->lock);
+	while (u->taken >= u->most)
+		pthread_cond_wait(&u->given, &u->lock);
 	l = u->free;
 	if (l)
 		u->free = l->next;
@@ -159,6 +166,7 @@ static int lane_take(struct unpacker *u, uint64_t pos, bool last, struct lane **
 		return 0;
 	pthread_mutex_lock(&u->lock);
 	u->taken--;
+	pthread_cond_signal(&u->given);
 	pthread_mutex_unlock(&u->lock);
 	return fail(e, ENOMEM, "out of memory");
 }
@@ -179,17 +187,22 @@ static void lanes_free(struct lane *l)
  */
 static void lane_give(struct unpacker *u, struct lane *l)
 {
-	struct lane *idle = NULL;
+	struct lane *idle;
 
 	pthread_mutex_lock(&u->lock);
 	l->next = u->free;
 	u->free = l;
-	if (--u->taken == 0 && u->ended) {
+	if (u->taken == 1 && u->ended) {
 		idle = u->free;
 		u->free = NULL;
+		/* before anyone who waits makes another */
+		pthread_mutex_unlock(&u->lock);
+		lanes_free(idle);
+		pthread_mutex_lock(&u->lock);
 	}
+	u->taken--;
+	pthread_cond_signal(&u->given);
 	pthread_mutex_unlock(&u->lock);
-	lanes_free(idle);
 }
 
 int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint64_t grain,
@@ -202,7 +215,9 @@ int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint6
 	u->src = src;
 	u->size = size;
 	u->grain = grain;
+	u->most = (unsigned)max_u64(1, LANES_BYTES / (grain + record_max(grain)));
 	pthread_mutex_init(&u->lock, NULL);
+	pthread_cond_init(&u->given, NULL);
 	*out = u;
 	return 0;
 }
@@ -212,6 +227,7 @@ void unpacker_free(struct unpacker *u)
 	if (!u)
 		return;
 	lanes_free(u->free);
+	pthread_cond_destroy(&u->given);
 	pthread_mutex_destroy(&u->lock);
 	free(u);
 }

@@ -164,6 +164,14 @@ has_ring() {
 	done
 }
 
+@test "memory: large packed grains are not unpacked once for each processor" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" stream s.vmdk grain=32768 capacity=131072 alloc=all
+	in_memory 72 -q --create s.vmdk target
+	rm target
+}
+
 @test "memory: many extents of large packed grains" {
 	requires plain time
 	cd "$BATS_TEST_TMPDIR"
