@@ -73,9 +73,10 @@ killed() {
 	[ "$from" != - ] || input=d.$n
 	set -- "$VMDKSYNC" -q "${mode[@]}" "$@" "$from" "$target"
 	if [ "$traces" ] && [ $((RANDOM % 4)) != 0 ]; then
-		strace -qqf -o /dev/null -e "trace=$calls" \
+		# a pipeline: strace would wait for what < <(...) makes its child, and that for strace
+		cat <"$input" | strace -qqf -o /dev/null -e "trace=$calls" \
 			-e "inject=$calls:signal=KILL:when=$((1 + RANDOM % 40 * (1 + RANDOM % 4)))" \
-			"$@" < <(cat "$input") 2>/dev/null || :
+			"$@" 2>/dev/null || :
 		return 0
 	fi
 	"$@" < <(cat "$input") &
