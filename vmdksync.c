@@ -514,9 +514,10 @@ int main(int argc, char **argv)
 		if (w.chain->reader->passing)
 			fprintf(stderr,
 				"vmdksync: %s: %s after %" PRIu64 " bytes, the last of them before byte "
-				"%" PRIu64 ", are on stable storage",
+				"%" PRIu64 "%s",
 				w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
-				w.stats.written + w.stats.zeroed, w.stats.reached);
+				w.stats.written + w.stats.zeroed, w.stats.reached,
+				w.stats.synced ? ", are on stable storage" : "");
 		else
 			fprintf(stderr,
 				"vmdksync: %s: %s after %" PRIu64 " of %" PRIu64 " bytes",

@@ -92,6 +92,7 @@ int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, str
 	result = pump_run(sums ? sums_tap(sums) : r, t, &opts, stats, e);
 	/* also after an error: what did arrive shall be on stable storage */
 	sync = stats->begun || t->created ? target_sync(t, e) : 0;
+	stats->synced = !sync;
 	if (result < 0 || sync < 0)
 		return result < 0 ? result : sync;
 	return undo && !stats->stopped ? undo_finish(undo, e) : 0;

@@ -955,9 +955,10 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 		go_on(p, 1);
 	if (r->passing)
 		r->passing->turn = NULL;
-	if (broken == -EINTR && o->stop && o->stop(o->arg))
+	if (broken == -EINTR && o->stop && o->stop(o->arg)) {
 		stats->stopped = true;
-	else if (broken)
+		e->set = e->set && p->failed; /* that it stopped hides no failure of what follows */
+	} else if (broken)
 		set_failed(p, broken);
 	got = p->failed;
 	pump_free(p);

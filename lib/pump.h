@@ -48,6 +48,7 @@ struct pump_opts {
 struct pump_stats {
 	bool begun;       /* a write or zeroing was sent to the target: it may have changed */
 	bool stopped;     /* by opts->stop */
+	bool synced;      /* all that was written is on stable storage: job_apply() says so */
 	uint64_t runs;    /* taken from the reader */
 	uint64_t written; /* data bytes completed */
 	uint64_t zeroed;  /* zero bytes completed, written or not */

@@ -375,6 +375,16 @@ cut_at() {
 	run -0 vs -q --create - new < <(cat delta)
 }
 
+@test "what could not be synced is not said to be on stable storage" {
+	requires strace
+	one cowd capacity=9000 alloc=runs:20:1:30
+	cp base target
+	run -3 strace -qq -o /dev/null -e trace=fdatasync -e inject=fdatasync:error=EIO \
+		"$VMDKSYNC" - target < <(head -c 100000 delta)
+	[[ $output == *' gave up after '*'; running again is safe' ]]
+	[[ $output != *'stable storage'* ]]
+}
+
 # late FILE: its last 8 bytes come when all before them is unpacked.
 late() {
 	head -c -8 "$1"
