@@ -30,7 +30,6 @@
 #define LENDERS 16u
 #define PAGE 4096u
 #define ASK_EACH (64u * BIG) /* guest bytes of one run, after which opts->stop is asked again */
-#define LOOK_SLACK PUMP_LOOK_MAX /* what is looked at may begin so much before the batch */
 #define BRIDGE (16u * 1024) /* compare: a gap up to this is read over rather than made two reads   \
 			     */
 
@@ -830,8 +829,10 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 			     struct err *e)
 {
 	struct pump *p = calloc(1, sizeof(*p));
-	/* what is looked at takes as much memory again: then there are half as many */
+	/* what is looked at takes as much memory again, and a little before and behind: then there
+	 * are half as many */
 	const unsigned share = o->look ? 2 : 1;
+	const size_t around = 2 * up(max_u64(max_u64(o->look, t->block), t->memory), PAGE);
 	uint8_t *buf;
 
 	if (!p)
@@ -841,9 +842,9 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 		free(p);
 		return NULL;
 	}
-	for (unsigned i = 0; i < BIG_SLOTS + SMALL_SLOTS; i++)
-		p->memory_size += (i < BIG_SLOTS ? BIG : SMALL) +
-				  (o->look ? (i < BIG_SLOTS ? BIG : SMALL) + 2 * LOOK_SLACK : 0);
+	for (unsigned i = 0; i < BIG_SLOTS + SMALL_SLOTS; i += share)
+		p->memory_size += (i < BIG_SLOTS ? BIG : SMALL) * (size_t)share +
+				  (o->look ? around : 0);
 	/* pages that no batch ever needs are never touched, and cost nothing */
 	p->memory =
 	    mmap(NULL, p->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -872,14 +873,15 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 			release(s);
 			continue;
 		}
+		if (i % share)
+			continue;
 		s->buf = buf;
 		buf += size;
 		if (o->look) {
 			s->old = buf;
-			buf += size + 2 * LOOK_SLACK;
+			buf += size + around;
 		}
-		if (i % share == 0)
-			release(s);
+		release(s);
 	}
 	return p;
 }

@@ -118,6 +118,18 @@ has_ring() {
 	rm target
 }
 
+@test "memory: verify, read-back and undo, which look at the target as well" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" pattern target 2000000 3
+	"$MKVMDK" cowd delta capacity=2000000 alloc=runs:4000:8:128 layout=runs
+	sync target
+	in_memory 64 -q --undo=log delta target
+	in_memory 64 -q --read-back delta target
+	in_memory 64 -q --verify delta target
+	rm target
+}
+
 @test "memory: eight layers, each with more runs than one may keep" {
 	requires plain time
 	cd "$BATS_TEST_TMPDIR"
