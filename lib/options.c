@@ -24,7 +24,7 @@ const char usage[] =
     "      --max-ranges=N  list at most N differences (20)\n"
     "      --info          say what IMAGE and its parents are, and what they hold\n"
     "      --map           list where each stretch of the disk of IMAGE comes from\n"
-    "      --json          results as one JSON object on standard output\n"
+    "      --json          results as JSON on standard output\n"
     "      --read-back     after writing: read from the disk again, and compare\n"
     "      --undo=FILE     save in FILE, a new VMDK, what is overwritten, first;\n"
     "                      'vmdksync FILE TARGET' brings it back, also after a crash\n"
