@@ -80,12 +80,14 @@ $(BUILD)/flags: FORCE
 # --- tests ---------------------------------------------------------------------------------------
 
 TESTS ?= $(wildcard tests/*.bats)
+# More than there are processors: half of the time a test waits for a disk.
+jobs = $(shell expr $$(nproc) '*' 2)
 gnu_parallel = $(shell parallel --version 2>/dev/null | grep -q '^GNU parallel' && echo yes)
 
 check: everything
 	VMDKSYNC='$(abspath $(BUILD))/vmdksync' MKVMDK='$(abspath $(BUILD))/mkvmdk' \
 	UNIT='$(abspath $(BUILD))/unit' REPLAY='$(abspath $(BUILD))/replay' LIMIT='$(abspath $(BUILD))/limit' FLAVOUR='$(notdir $(BUILD))' \
-	bats --formatter tap --print-output-on-failure $(if $(gnu_parallel),--jobs $(shell nproc)) $(TESTS)
+	bats --formatter tap --print-output-on-failure $(if $(gnu_parallel),--jobs $(jobs)) $(TESTS)
 
 # A sanitizer that speaks ends the program with 99, which no test takes for an answer of ours. The
 # rules of the tree do not depend on the flavour.
