@@ -7,7 +7,7 @@
 #	BENCH_SIZE	MiB of grains in a delta; the disk is four times that (256). tiny: a smoke run
 #			of everything that also compares results, and whose numbers mean nothing
 #	BENCH_RUNS	runs of each contestant, alternating; medians are shown (5)
-#	BENCH_ONLY	which parts: apply peers cold pipe stream verify start linear (all)
+#	BENCH_ONLY	which parts: apply peers chain cold pipe stream verify start linear (all)
 #	BENCH_FORMATS	of most parts (cowd hosted sesparse)
 #	BENCH_SHAPES	of most parts (seq rand scatter manyzero)
 #	BENCH_TARGETS	of the part apply (alloc sparse falloc loop512 loop4096)
@@ -24,7 +24,7 @@ mkvmdk=${MKVMDK:-$top/build/plain/mkvmdk}
 limit=${LIMIT:-$top/build/plain/limit}
 size=${BENCH_SIZE:-256}
 runs=${BENCH_RUNS:-5}
-only=${BENCH_ONLY:-apply peers cold pipe stream verify start linear}
+only=${BENCH_ONLY:-apply peers chain cold pipe stream verify start linear}
 formats='cowd hosted sesparse' shapes='seq rand scatter manyzero'
 targets='alloc sparse falloc loop512 loop4096'
 json=
@@ -558,13 +558,57 @@ part_verify() {
 	drop_target sparse
 }
 
+# A base and four deltas on top of each other become one disk: what qemu-img does it with.
+part_chain() {
+	local i
+
+	heading 'chain: a base and four deltas (hosted sparse) become a disk; then the disk is compared'
+	format=hosted shape=rand delta=chain4.vmdk
+	mib=$((size / 4))
+	[ "$mib" -gt 0 ] || mib=1
+	recipe hosted rand "$mib"
+	"$mkvmdk" hosted chain0.vmdk "${recipe[@]}" seed=1
+	for i in 1 2 3 4; do
+		"$mkvmdk" hosted "chain$i.vmdk" "${recipe[@]}" seed="$((i + 1))" parentcid=aabbccdd \
+			parent="chain$((i - 1)).vmdk"
+	done
+	sync chain?.vmdk
+	bytes=$("$vmdksync" --map --json "$delta" |
+		sed -n 's/.*"length": \([0-9]*\),.*"data": true.*/\1/p' | awk '{ n += $1 } END { printf "%d", n }')
+	extra='' note=''
+	for ((i = 0; i < runs; i++)); do
+		target sparse "$((4 * mib))"
+		cmd=("$vmdksync" -q --full "$delta" "$target") && one vmdksync
+		if have qemu-img; then
+			cp --sparse=always "$target" ours.raw
+			target sparse "$((4 * mib))"
+			cmd=(qemu-img convert -q -n -W -m 16 -t writeback --target-is-zero -f vmdk -O raw
+				"$delta" "$target")
+			one convert
+			cmp "$target" ours.raw || exit
+			rm -f ours.raw
+		fi
+	done
+	result chain 'hosted full sparse' vmdksync convert
+	for ((i = 0; i < runs; i++)); do
+		cmd=("$vmdksync" -q --verify "$delta" "$target") && one vmdksync
+		if have qemu-img; then
+			cmd=(qemu-img compare -q -f vmdk -F raw "$delta" "$target")
+			one compare
+		fi
+	done
+	result chain 'hosted verify sparse' vmdksync compare
+	rm -f chain?.vmdk
+	drop_target sparse
+}
+
 failed='' chill='' extra='' note='' calls='' block=512
 : >results
 say 'vmdksync against the limit of this machine: %s MiB, medians of %s alternating runs\n' \
 	"$size" "$runs"
 say '%s cores, Linux %s, %s\n' "$(nproc)" "$(uname -r)" "$(stat -f -c %T .)"
 say 'a number with x: how many times as long the other one took (above 1: vmdksync is faster)\n'
-for part in apply cold peers pipe stream verify start linear; do
+for part in apply cold peers chain pipe stream verify start linear; do
 	! wants "$part" || "part_$part"
 done
 if [ -n "$json" ]; then
