@@ -419,7 +419,8 @@ static int run(struct work *w, struct err *e)
 	}
 	if (o->dry_run) {
 		say_piped(w);
-		fprintf(stderr, "vmdksync: %s: dry run, nothing was written\n", w->target->name);
+		fprintf(stderr, "vmdksync: %s: dry run, nothing was written%s\n", w->target->name,
+			w->target->read_only ? "; it is read-only, so it could not be" : "");
 		return 0;
 	}
 	if (quiet && form == PROGRESS_LINE)

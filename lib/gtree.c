@@ -169,7 +169,7 @@ static int place_table(struct gtree *g, uint64_t pos, const char *what, struct e
 	if (pos > g->src->size || w->table_bytes > g->src->size - pos)
 		return fail(e, EBADMSG,
 			    "%s: %s %" PRIu64 " at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64 " bytes",
+			    " lies outside the file of %" PRIu64 " bytes: was it cut short?",
 			    g->reader.name, what, w->next_table, pos / SECTOR, g->src->size);
 	return claim(g, pos, pos + w->table_bytes, what, w->next_table, e);
 }
@@ -317,7 +317,7 @@ int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t
 	if (kind == GRAIN_DATA && (*pos > limit || len > limit - *pos))
 		return fail(e, EBADMSG,
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64 " bytes",
+			    " lies outside the file of %" PRIu64 " bytes: was it cut short?",
 			    g->reader.name, n, *pos / SECTOR, limit);
 	return kind;
 }

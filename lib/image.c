@@ -163,7 +163,7 @@ static int probe(struct source *src, opener **open, bool *text, struct err *e)
 	}
 	return fail(e, ENOTSUP,
 		    "%s: is no VMDK that is known (it begins with %02x %02x %02x %02x, in %" PRIu64
-		    " bytes)",
+		    " bytes); a raw disk can only be TARGET or --base",
 		    src->name, head[0], n > 1 ? head[1] : 0, n > 2 ? head[2] : 0,
 		    n > 3 ? head[3] : 0, src->size);
 }

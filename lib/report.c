@@ -123,8 +123,8 @@ static void text_layer(struct text *t, const struct image *m, const struct total
 	depth = 2 * depth + 2;
 	text_printf(t, "%*sdisk    %s (%" PRIu64 " bytes), grains of %" PRIu64 " bytes\n", depth, "",
 		    size_text(size, m->size), m->size, m->facts.grain);
-	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " runs; not %s\n", depth, "",
-		    size_text(data, sum->data), size_text(zero, sum->zero), sum->runs,
+	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " runs; nothing for %s\n",
+		    depth, "", size_text(data, sum->data), size_text(zero, sum->zero), sum->runs,
 		    size_text(none, m->size - known));
 	if (m->descriptor && m->descriptor->has_cid)
 		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", m->descriptor->cid);

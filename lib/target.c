@@ -213,6 +213,7 @@ static int open_existing(struct target *t, const char *path, const struct target
 	if (!o->read_only && !(was.st_mode & 0222))
 		return fail(e, EROFS, "%s: is read-only (mode %04o)", t->name,
 			    (unsigned)was.st_mode & 07777);
+	t->read_only = !(was.st_mode & 0222) || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0;
 	if (!t->device)
 		flags |= O_NONBLOCK; /* a FIFO may have come in its place */
 	else if (!o->force_busy)
@@ -231,8 +232,11 @@ static int open_existing(struct target *t, const char *path, const struct target
 			return fail(e, errno, "%s: %s", t->name, strerror(errno));
 		return 0;
 	}
-	if (!o->read_only && ioctl(t->fd, BLKROGET, &ro) == 0 && ro)
-		return fail(e, EROFS, "%s: is a read-only device", t->name);
+	if (ioctl(t->fd, BLKROGET, &ro) == 0 && ro) {
+		if (!o->read_only)
+			return fail(e, EROFS, "%s: is a read-only device", t->name);
+		t->read_only = true;
+	}
 	return check_loop(t, st, o, e);
 }
 

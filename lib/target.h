@@ -27,6 +27,7 @@ struct target {
 	bool device;
 	bool thick;      /* device, or a file with (nearly) every block allocated */
 	bool created;    /* by us: holds nothing but zeros */
+	bool read_only;  /* may not be written; only where target_opts asks for no more than reading */
 	/* private to target.c */
 	struct target_map *map;
 	unsigned no_zero; /* rungs of the zero ladder that answered "not supported" */

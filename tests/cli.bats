@@ -196,9 +196,11 @@ repaired() {
 	[[ $stderr =~ [0-9]+' bytes' ]]
 	[[ $stderr =~ in\ [0-9]+\ runs ]]
 	[[ $stderr == *'nothing was written'* ]]
-	# a target that may only be read will do
+	[[ $stderr != *'read-only'* ]]
+	# a target that may only be read will do, and that is said
 	chmod 400 t.raw
-	vs --dry-run delta.vmdk t.raw
+	run -0 --separate-stderr vs --dry-run delta.vmdk t.raw
+	[[ $stderr == *'t.raw: dry run, nothing was written; it is read-only, so it could not be' ]]
 }
 
 @test "--dry-run finds damage" {

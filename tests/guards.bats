@@ -142,6 +142,8 @@ qemu_holds() {
 	dev=$(losetup --find --show --read-only t)
 	echo "$dev" >>.loops
 	refuses_kept 'read-only' "$dev" "$dev"
+	run -0 "$VMDKSYNC" --dry-run d.vmdk "$dev"
+	[[ $output == *'nothing was written; it is read-only, so it could not be' ]]
 	same t t.orig
 }
 
