@@ -75,6 +75,7 @@ loopdev() {
 helpers_teardown() {
 	local dev
 
+	unmounted
 	[ -f "$BATS_TEST_TMPDIR/.loops" ] || return 0
 	while read -r dev; do
 		losetup --detach "$dev" || :
@@ -85,6 +86,27 @@ helpers_teardown() {
 # A file with a teardown of its own calls helpers_teardown there.
 teardown() {
 	helpers_teardown
+}
+
+# mounted DEV DIR: mounts it until unmounted() or the end of the test, where no namespace that another
+# test makes meanwhile can keep a copy of the mount.
+mounted() {
+	# shellcheck disable=SC2016 # the inner shell expands it
+	unshare --mount sh -c 'mount "$1" "$2" && : >"$2.mounted" && exec sleep 1000' sh "$1" "$2" \
+		3>&- &
+	echo $! >"$BATS_TEST_TMPDIR/.mounted"
+	until [ -e "$2.mounted" ]; do
+		kill -0 "$(cat "$BATS_TEST_TMPDIR/.mounted")" || return 1
+		sleep 0.05
+	done
+	rm "$2.mounted"
+}
+
+unmounted() {
+	[ -f "$BATS_TEST_TMPDIR/.mounted" ] || return 0
+	kill "$(cat "$BATS_TEST_TMPDIR/.mounted")" || :
+	wait "$(cat "$BATS_TEST_TMPDIR/.mounted")" || :
+	rm "$BATS_TEST_TMPDIR/.mounted"
 }
 
 # same A B: both files hold the same bytes.

@@ -96,9 +96,9 @@ count() {
 	rm -r state
 	mkdir mnt
 	mkfs.ext4 -q "$a"
-	mount "$a" mnt
+	mounted "$a" mnt
 	stopped 2 'mounted'
-	umount mnt
+	unmounted
 	rm -r state
 	# the machine
 	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -2 here sh "$TOP/examples/migrate.sh" \
