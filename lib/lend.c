@@ -18,6 +18,7 @@
 enum chunk_state { UNKNOWN, CACHED, NOT_CACHED };
 
 struct lend {
+	void *room; /* in which map lies */
 	void *map; /* NULL: cannot be had */
 	uint64_t size;
 	uint8_t *chunk; /* enum chunk_state of each */
@@ -40,7 +41,17 @@ static struct lend *lend_new(const struct source *s)
 	l->chunk = calloc(div_up(l->size, CHUNK), 1);
 	if (!l->chunk || l->size > SIZE_MAX)
 		return l;
-	l->map = mmap(NULL, (size_t)l->size, PROT_READ, MAP_SHARED, s->fd, 0);
+	/* one page off from where the kernel would map two MiB for a page that is looked for: they
+	 * count as ours */
+	l->room = mmap(NULL, (size_t)l->size + 2 * CHUNK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		       0);
+	if (l->room == MAP_FAILED) {
+		l->room = NULL;
+		return l;
+	}
+	l->map = mmap((uint8_t *)l->room + CHUNK - (uintptr_t)l->room % CHUNK +
+				(uint64_t)sysconf(_SC_PAGESIZE),
+		      (size_t)l->size, PROT_READ, MAP_SHARED | MAP_FIXED, s->fd, 0);
 	if (l->map == MAP_FAILED)
 		l->map = NULL;
 	return l;
@@ -98,8 +109,8 @@ void source_lend_end(struct source *s)
 
 	if (!l)
 		return;
-	if (l->map)
-		munmap(l->map, (size_t)l->size);
+	if (l->room)
+		munmap(l->room, (size_t)l->size + 2 * CHUNK);
 	free(l->chunk);
 	free(l);
 	s->lend = NULL;

@@ -118,6 +118,16 @@ has_ring() {
 	rm target
 }
 
+@test "memory: grains of 64 KiB here and there in a file that is in the page cache" {
+	requires plain time
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" pattern target 524288 3
+	"$MKVMDK" hosted delta capacity=256M alloc=random:2048 layout=runs
+	sync target delta
+	in_memory 64 -q delta target
+	rm target delta
+}
+
 @test "memory: verify, read-back and undo, which look at the target as well" {
 	requires plain time
 	cd "$BATS_TEST_TMPDIR"
