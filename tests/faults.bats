@@ -42,17 +42,6 @@ fails() {
 	[[ $(tail -n 1 err) == *'gave up after '*' bytes; running again'* ]]
 }
 
-until_true() {
-	local i
-
-	for ((i = 0; i < 300; i++)); do
-		! "$@" || return 0
-		sleep 0.05
-	done
-	echo "never came true: $*"
-	return 1
-}
-
 # The program is stopped between its look at the metadata and its first write: by a pipe for its
 # messages that is full. held OPTION...; then let_go, which returns its exit status.
 held() {

@@ -62,26 +62,6 @@ applies() {
 	same t want
 }
 
-# until_true COMMAND...: for at most ten seconds.
-until_true() {
-	local i
-
-	for ((i = 0; i < 100; i++)); do
-		! "$@" || return 0
-		sleep 0.1
-	done
-	echo "never came true: $*"
-	return 1
-}
-
-flock_is_held() {
-	! flock -n "$1" true
-}
-
-qemu_holds() {
-	grep -q ":$(stat -c %i "$1") " /proc/locks
-}
-
 @test "control: without any guard in the way the delta applies" {
 	applies t
 }
@@ -219,7 +199,7 @@ hold_with_qemu_io() {
 	qemu-io -f raw "$1" <commands >/dev/null 2>&1 3>&- &
 	echo $! >>pids
 	exec 9>commands
-	until_true qemu_holds "$1"
+	until_true is_locked "$1"
 }
 
 @test "a file that QEMU has open; --force=busy goes on" {
@@ -236,7 +216,7 @@ hold_with_qemu_io() {
 	# exec: killing it must let go of the lock
 	flock -F t sleep 60 3>&- &
 	echo $! >>pids
-	until_true flock_is_held t
+	until_true is_locked t
 	refuses_kept 'another vmdksync works on it' t t
 	applies t --force=busy
 }
@@ -249,7 +229,7 @@ hold_with_qemu_io() {
 		-e inject=pwrite64,pwritev,pwritev2:delay_enter=8000000:when=1 \
 		"$VMDKSYNC" -q --no-uring d.vmdk t 3>&- &
 	echo $! >>pids
-	until_true flock_is_held t
+	until_true is_locked t
 	refuses 'another vmdksync works on it' t
 	wait $!
 	cp t.orig want
@@ -262,7 +242,7 @@ hold_with_qemu_io() {
 	dev=$(loopdev t)
 	flock -F "$dev" sleep 60 3>&- &
 	echo $! >>pids
-	until_true flock_is_held "$dev"
+	until_true is_locked "$dev"
 	refuses_kept 'another vmdksync works on it' "$dev" "$dev"
 	applies "$dev" --force=busy
 }

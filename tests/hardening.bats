@@ -95,13 +95,10 @@ memcheck() {
 	"$MKVMDK" pattern t 20000 3
 	cp t want
 	"$MKVMDK" cowd d.vmdk capacity=20000 alloc=all apply=want
-	strace -qqf -o /dev/null -e trace=fdatasync -e inject=fdatasync:delay_enter=2000000 \
+	strace -qqf -o /dev/null -e trace=fdatasync -e inject=fdatasync:delay_enter=5000000 \
 		"$VMDKSYNC" -q d.vmdk t &
 	first=$!
-	for ((i = 0; i < 100; i++)); do
-		! flock -n t true || { sleep 0.02 && continue; }
-		break
-	done
+	until_true is_locked t
 	run -2 --separate-stderr vs d.vmdk t
 	[[ $stderr == *'another vmdksync works on it'* ]]
 	wait $first

@@ -109,6 +109,24 @@ unmounted() {
 	rm "$BATS_TEST_TMPDIR/.mounted"
 }
 
+# until_true COMMAND...: for at most thirty seconds; the machine may be busy.
+until_true() {
+	local i
+
+	for ((i = 0; i < 600; i++)); do
+		! "$@" || return 0
+		sleep 0.05
+	done
+	echo "never came true: $*"
+	return 1
+}
+
+# is_locked FILE: somebody holds a lock on it. To try the lock would take it for a moment, in which
+# the program under test is refused.
+is_locked() {
+	grep -q ":$(stat -c %i "$1") " /proc/locks
+}
+
 # same A B: both files hold the same bytes.
 same() {
 	local a b
