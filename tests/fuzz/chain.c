@@ -84,7 +84,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (i < size && !skip)
 			continue;
 		write_file(name[files++], data + begin, i - begin);
-		if (files < FILES)
+		if (skip && files < FILES)
 			strcpy(name[files], next);
 		begin = i + skip;
 	}
