@@ -348,9 +348,18 @@ static int check_undo(struct work *w, struct err *e)
 			      "with one that was not finished)", name);
 }
 
+static bool on_look(void *arg, uint64_t off, void *buf, size_t n)
+{
+	return target_look(arg, off, buf, n);
+}
+
 static int open_undo(struct work *w, struct err *e)
 {
-	const struct undo_opts opts = {.append = w->o->undo_append, .mode = 0600};
+	const struct undo_opts opts = {.append = w->o->undo_append,
+				       .mode = 0600,
+				       .disk = w->target->name,
+				       .look = on_look,
+				       .arg = w->target};
 	int r;
 
 	w->undo_name = name_text(w->o->undo);

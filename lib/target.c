@@ -616,6 +616,21 @@ uint64_t target_stretch(struct target *t, uint64_t off, bool *hole)
 	return m->hole.end;
 }
 
+bool target_look(const struct target *t, uint64_t off, void *buf, size_t n)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t got = pread(t->fd, (char *)buf + done, n - done, (off_t)(off + done));
+
+		if (got > 0)
+			done += (size_t)got;
+		else if (got == 0 || errno != EINTR)
+			return false;
+	}
+	return true;
+}
+
 void target_forget(struct target *t)
 {
 	struct span none = {0, 0};

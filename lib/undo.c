@@ -28,6 +28,11 @@
 #define RECORD_HEAD 12u /* LBA and size */
 #define STORED_HEAD 7u  /* two bytes of zlib, five of a stored block */
 #define STORED_TAIL 4u  /* Adler-32 */
+/* Grains whose checksums are in the header while the log is open. */
+#define SAMPLES 64u
+#define SAMPLES_AT 192u
+#define SAMPLES_TOGETHER 16u
+#define NAME_MOST 1000
 #define SECTORS_MAX UINT32_MAX /* of the log: what an entry of a table can say */
 
 enum { MARK_TABLE = 1, MARK_DIR = 2, MARK_FOOTER = 3, MARK_PROGRESS = 4 };
@@ -52,6 +57,7 @@ struct undo {
 	uint64_t saved;
 	bool unsynced;       /* something was appended after the last barrier */
 	bool want_mark;      /* the next record comes behind a barrier, and says so */
+	uint32_t sample[SAMPLES]; /* checksums of the disk as it was; 0: not known */
 	int failed;
 };
 
@@ -367,12 +373,18 @@ static void make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool ope
 	h[72] = open; /* unclean shutdown */
 	memcpy(h + 73, "\n \r\n", 4);
 	h[77] = 1; /* deflate */
-	if (open)
-		memcpy(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
+	if (!open)
+		return;
+	memcpy(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
+	for (unsigned i = 0; i < SAMPLES; i++)
+		put32(h + SAMPLES_AT + 4 * i, u->sample[i]);
 }
 
+#define ABOUT "# Disk DescriptorFile\n# what was on "
+#define ABOUT_END " before vmdksync wrote to it\n"
+
 /* A delta whose parent is the disk as the apply left it. That has no descriptor, so no name. */
-static int put_head(struct undo *u, struct err *e)
+static int put_head(struct undo *u, const struct undo_opts *o, struct err *e)
 {
 	const uint64_t sectors = u->size / SECTOR;
 	const uint32_t cid = (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)u->name,
@@ -385,8 +397,7 @@ static int put_head(struct undo *u, struct err *e)
 		return r;
 	make_header(u, p, UINT64_MAX, true);
 	snprintf((char *)p + SECTOR, DESC_SECTORS * SECTOR,
-		 "# Disk DescriptorFile\n"
-		 "# what was on the disk before vmdksync wrote to it\n"
+		 ABOUT "%.*s" ABOUT_END
 		 "version=1\n"
 		 "CID=%08" PRIx32 "\n"
 		 "parentCID=%08" PRIx32 "\n"
@@ -403,7 +414,7 @@ static int put_head(struct undo *u, struct err *e)
 		 "ddb.geometry.heads = \"255\"\n"
 		 "ddb.geometry.sectors = \"63\"\n"
 		 "ddb.adapterType = \"lsilogic\"\n",
-		 cid, cid ^ 0x40000000, sectors, sectors / (255 * 63));
+		 NAME_MOST, o->disk ? o->disk : "the disk", cid, cid ^ 0x40000000, sectors, sectors / (255 * 63));
 	return sync_file(u, e);
 }
 
@@ -448,6 +459,119 @@ int undo_finish(struct undo *u, struct err *e)
 	return r;
 }
 
+/* --- which disk it is of ------------------------------------------------------------------------- */
+
+/* Where disks differ that are of one size: at both ends (tables of partitions, labels of volumes), at
+ * 1 MiB (the first partition), and here and there. */
+static uint64_t sample_grain(const struct undo *u, unsigned i)
+{
+	const uint64_t last = div_up(u->size, u->grain) - 1, k = i % SAMPLES_TOGETHER;
+
+	switch (i / SAMPLES_TOGETHER) {
+	case 0:
+		return min_u64(k, last);
+	case 1:
+		return min_u64((1 << 20) / u->grain + k, last);
+	case 2:
+		return last - min_u64(k, last);
+	default:
+		return last * k / SAMPLES_TOGETHER;
+	}
+}
+
+/* A grain as the log has it. */
+static int load_saved(struct undo *u, uint32_t sector, uint8_t *grain, struct err *e)
+{
+	const uint64_t at = (uint64_t)sector * SECTOR;
+	uint8_t record[RECORD_HEAD + GRAIN_MOST + STORED_HEAD + STORED_TAIL];
+	ssize_t got = pread(u->fd, record, sizeof(record), (off_t)at);
+	uLongf len = (uLongf)u->grain;
+	uint32_t bytes;
+
+	if (got < 0)
+		return fail(e, errno, "%s: reading the undo log at byte %" PRIu64 ": %s", u->name, at,
+			    strerror(errno));
+	bytes = got > (ssize_t)RECORD_HEAD ? le32(record + 8) : UINT32_MAX;
+	if (bytes > (size_t)got - RECORD_HEAD ||
+	    uncompress(grain, &len, record + RECORD_HEAD, bytes) != Z_OK || len != u->grain)
+		return fail(e, EBADMSG, "%s: what it saved is damaged at byte %" PRIu64, u->name, at);
+	return 0;
+}
+
+/* The checksum of a grain as it was before anything was overwritten; 0 where nobody can read it. */
+static int take_sample(struct undo *u, uint64_t n, const struct undo_opts *o, uint32_t *sum,
+		       struct err *e)
+{
+	const uint64_t off = n * u->grain;
+	uint8_t grain[GRAIN_MOST] = {0};
+	uint32_t *entry;
+	int r = find_entry(u, n, false, &entry, e);
+
+	*sum = 0;
+	if (!r && entry && *entry)
+		r = load_saved(u, *entry, grain, e);
+	else if (!r && !(o->look &&
+			 o->look(o->arg, off, grain, (size_t)min_u64(u->grain, u->size - off))))
+		return 0;
+	if (r < 0)
+		return r;
+	*sum = (uint32_t)crc32(crc32(0, NULL, 0), grain, (uInt)u->grain);
+	*sum += !*sum;
+	return 0;
+}
+
+static int take_samples(struct undo *u, const struct undo_opts *o, struct err *e)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < SAMPLES; i++)
+		r = take_sample(u, sample_grain(u, i), o, &u->sample[i], e);
+	return r;
+}
+
+static int check_samples(struct undo *u, const struct undo_opts *o, struct err *e)
+{
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		const uint64_t n = sample_grain(u, i);
+		uint32_t sum;
+		int r = take_sample(u, n, o, &sum, e);
+
+		if (r < 0)
+			return r;
+		if (sum && u->sample[i] && sum != u->sample[i])
+			return fail(e, EINVAL,
+				    "%s: is the log of another disk, or %s was written to without it "
+				    "since: bytes %" PRIu64 " to %" PRIu64
+				    " are not as they were, and were not saved",
+				    u->name, o->disk ? o->disk : "this one", n * u->grain,
+				    min_u64((n + 1) * u->grain, u->size) - 1);
+	}
+	return 0;
+}
+
+/* Devices have other names after a restart, so a name proves nothing; but it may make one think. */
+static int check_name(const struct undo *u, const struct undo_opts *o, struct err *e)
+{
+	char text[sizeof(ABOUT ABOUT_END) + NAME_MOST], *name = text + strlen(ABOUT), *end, *shown;
+	ssize_t got = pread(u->fd, text, sizeof(text) - 1, SECTOR);
+	int r = 0;
+
+	if (got < 0 || !o->disk)
+		return 0;
+	text[got] = '\0';
+	end = strncmp(text, ABOUT, strlen(ABOUT)) ? NULL : strstr(name, ABOUT_END);
+	if (!end)
+		return 0;
+	*end = '\0';
+	if (!strncmp(name, o->disk, NAME_MOST))
+		return 0;
+	shown = name_text(name);
+	if (shown)
+		r = warning(e, "%s: was begun for %s, and goes on with %s", u->name, shown, o->disk);
+	free(shown);
+	return r;
+}
+
 /* --- opening ------------------------------------------------------------------------------------- */
 
 /* The name has to survive, too, or a crash leaves a changed target and no log. */
@@ -476,6 +600,8 @@ static int check_head(struct undo *u, struct err *e)
 
 	if (got < 0)
 		return fail(e, errno, "%s: %s", u->name, strerror(errno));
+	for (unsigned i = 0; i < SAMPLES; i++)
+		u->sample[i] = le32(is + SAMPLES_AT + 4 * i);
 	make_header(u, want, UINT64_MAX, true);
 	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
 		return 0;
@@ -543,6 +669,21 @@ static int resume(struct undo *u, const char *path, struct err *e)
 	return undo_barrier(u, e);
 }
 
+/* Whether a crash left no more of it than a part of its head, or of the room for that: then nothing
+ * has been overwritten yet. */
+static bool hardly_begun(const struct undo *u)
+{
+	const size_t head = (size_t)OVERHEAD * SECTOR;
+	uint8_t *buf = malloc(head + 1);
+	ssize_t got = buf ? pread(u->fd, buf, head + 1, 0) : -1;
+	bool yes = got >= 0 && (size_t)got <= head && all_zero(buf, (size_t)got);
+
+	if (!yes && got >= (ssize_t)SECTOR && (size_t)got < head)
+		yes = !memcmp(buf + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
+	free(buf);
+	return yes;
+}
+
 static int open_file(struct undo *u, const char *path, const struct undo_opts *o, struct err *e)
 {
 	int flags = O_RDWR | O_CLOEXEC | O_NOCTTY | (o->append ? O_NONBLOCK : O_CREAT | O_EXCL);
@@ -559,8 +700,17 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 			    strerror(errno));
 	if (flock(u->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
 		return fail(e, EBUSY, "%s: another vmdksync writes this undo log", u->name);
-	/* one that is empty was made by a run that came no further */
-	r = o->append && lseek(u->fd, 0, SEEK_END) != 0 ? resume(u, path, e) : put_head(u, e);
+	if (o->append && !hardly_begun(u)) {
+		r = resume(u, path, e);
+		if (!r)
+			r = check_samples(u, o, e);
+		if (!r)
+			r = check_name(u, o, e);
+	} else {
+		r = take_samples(u, o, e);
+		if (!r)
+			r = put_head(u, o, e);
+	}
 	if (!r)
 		r = sync_folder(u, path, e);
 	if (r < 0 && !o->append)

@@ -18,11 +18,20 @@ struct undo;
 struct undo_opts {
 	bool append; /* go on with a log that was not finished */
 	mode_t mode; /* of a new file */
+	const char *disk; /* printable name of what is saved, for people */
+	/* Reads n bytes of the disk as it is now; false where that fails. NULL: nobody can. */
+	bool (*look)(void *arg, uint64_t off, void *buf, size_t n);
+	void *arg;
 };
 
 /*
  * path must not exist; with append it must be an unfinished log of a disk of `size` bytes. -EEXIST;
  * -EINVAL: not such a log; or -errno.
+ *
+ * A log knows checksums of some places of the disk, as it was. With append these places have to be
+ * as they were, but for what the log holds: a log of another disk of that size would bring its bytes
+ * here, and one of a disk that was written to without it would keep what is new for old. So neither
+ * the disk's name matters (another one is a warning) nor what is going to be written.
  */
 int undo_open(struct undo **out, const char *path, uint64_t size, const struct undo_opts *o,
 	      struct err *e);

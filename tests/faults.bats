@@ -297,7 +297,7 @@ requires_fuse() {
 	touch trigger
 	fuse t error -- t error=ENOSPC error-pwrite-rate=40% error-file="$PWD/trigger"
 	fuse d error -- d.vmdk error=EIO error-pread-rate=20% error-file="$PWD/trigger"
-	for i in 1 2 3 4; do
+	for _ in 1 2 3 4; do
 		code=0
 		timeout 60 "$VMDKSYNC" fuse.d/disk fuse.t/disk 2>err || code=$?
 		echo "$code: $(<err)"

@@ -279,3 +279,100 @@ refused() {
 	[ "$synced" -lt "$first" ]
 	[ "$folder" -lt "$first" ]
 }
+
+# killed_with_log N: d.vmdk goes onto t, with undo.vmdk, and is killed when that is synced for the Nth
+# time.
+killed_with_log() {
+	run strace -qqf -o /dev/null -e trace=fdatasync -e "inject=fdatasync:signal=KILL:when=$1" \
+		"$VMDKSYNC" --undo undo.vmdk d.vmdk t
+	[ "$status" != 0 ]
+}
+
+@test "--undo-append: the log of another disk, and a disk that changed since, are refused" {
+	requires strace
+	made cowd 40960 alloc=20000-40000
+	killed_with_log 3
+	run -1 cmp -s t t.orig
+	cp undo.vmdk log
+	cp t stopped
+	# what the log has not saved differs: at the beginning, in the first partition, between, at the end
+	for at in 0 4097 65535 1048576 1049600 6549507 20971519; do
+		cp stopped t
+		printf x | dd of=t bs=1 seek=$at conv=notrunc status=none
+		cp t other
+		run -2 --separate-stderr vs --undo undo.vmdk --undo-append d.vmdk t
+		echo "$at: $stderr"
+		[[ $stderr == 'vmdksync: undo.vmdk: is the log of another disk, or t was written to without it since: bytes '* ]]
+		same t other
+		# nothing is lost of it
+		cp stopped t
+		vs -q undo.vmdk t
+		same t t.orig
+	done
+	# a disk that the log was never of, and one that a run without it has written to
+	"$MKVMDK" pattern t 40960 10
+	run -2 vs --undo undo.vmdk --undo-append d.vmdk t
+	made cowd 40960 alloc=all
+	killed_with_log 3
+	cp t stopped
+	vs -q d.vmdk t
+	run -2 vs --undo undo.vmdk --undo-append d.vmdk t
+	same t want
+	# and the right one goes on
+	cp stopped t
+	vs -q --undo undo.vmdk --undo-append d.vmdk t
+	same t want
+	vs -q undo.vmdk t
+	same t t.orig
+}
+
+@test "--undo-append: the same disk under another name, and another delta, through a pipe" {
+	requires strace
+	made cowd 40960 alloc=random:30000
+	killed_with_log 4
+	run -1 cmp -s t t.orig
+	"$MKVMDK" hosted other.vmdk capacity=40960 grain=8 alloc=random:3000 zero=random:900 seed=2
+	ln t renamed
+	run -2 --separate-stderr vs --strict --undo undo.vmdk --undo-append other.vmdk renamed
+	[[ $stderr == *'undo.vmdk: was begun for t, and goes on with renamed'* ]]
+	# stopped once more, or not
+	run strace -qqf -o /dev/null -e trace=fdatasync -e inject=fdatasync:signal=TERM:when=4 \
+		"$VMDKSYNC" --undo undo.vmdk --undo-append d.vmdk renamed
+	[ "$status" = 3 ]
+	[[ $output == *'warning: undo.vmdk: was begun for t, and goes on with renamed'* ]]
+	vs -q --undo undo.vmdk --undo-append - t < <(cat other.vmdk)
+	vs -q undo.vmdk t
+	same t t.orig
+}
+
+@test "--undo-append: a log of which a crash left a part of its head is begun again" {
+	requires strace
+	made cowd 4096 alloc=random:500
+	killed_with_log 1
+	same t t.orig
+	cp undo.vmdk head
+	[ "$(stat -c %s head)" = 65536 ]
+	for size in 0 512 4096 65535 65536; do
+		for what in head zeros; do
+			cp t.orig t
+			rm undo.vmdk
+			[ $what = zeros ] || cp head undo.vmdk
+			truncate -s $size undo.vmdk
+			vs -q --undo undo.vmdk --undo-append d.vmdk t
+			same t want
+			vs -q --strict undo.vmdk t
+			same t t.orig
+		done
+	done
+	# but nothing that could be somebody's
+	for size in 65537 1048576; do
+		rm undo.vmdk
+		truncate -s $size undo.vmdk
+		run -2 vs -q --undo undo.vmdk --undo-append d.vmdk t
+	done
+	truncate -s 0 undo.vmdk
+	echo mine >undo.vmdk
+	run -2 vs -q --undo undo.vmdk --undo-append d.vmdk t
+	[ "$(<undo.vmdk)" = mine ]
+	same t t.orig
+}
