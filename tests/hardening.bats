@@ -95,12 +95,15 @@ memcheck() {
 	"$MKVMDK" pattern t 20000 3
 	cp t want
 	"$MKVMDK" cowd d.vmdk capacity=20000 alloc=all apply=want
-	strace -qqf -o /dev/null -e trace=fdatasync -e inject=fdatasync:delay_enter=5000000 \
-		"$VMDKSYNC" -q d.vmdk t &
+	# it stands still when all is written
+	strace -f -o trace -e trace=fdatasync -e inject=fdatasync:signal=STOP:when=1 \
+		"$VMDKSYNC" -q d.vmdk t 3>&- &
 	first=$!
-	until_true is_locked t
+	echo $first >pids
+	until_true grep -q 'stopped by SIGSTOP' trace
 	run -2 --separate-stderr vs d.vmdk t
 	[[ $stderr == *'another vmdksync works on it'* ]]
+	pkill -CONT -P $first
 	wait $first
 	same t want
 }

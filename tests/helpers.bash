@@ -10,6 +10,8 @@ export FLAVOUR=${FLAVOUR:-plain}
 export LC_ALL=C
 # make, called from a test, is not the make that runs the tests.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+# Nor is git's work on a repository, a hook of which may run the tests, ours.
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR GIT_PREFIX
 
 # The program under test. With `run`, bats shows what it said when the test fails.
 vs() {
@@ -54,27 +56,41 @@ helpers_loop_works() {
 	[ "$(blockdev --getsize64 "$dev")" = 1048576 ]
 }
 
-# loopdev FILE [SECTOR_SIZE]: prints the device; it is detached after the test. The list is a file
-# because callers say dev=$(loopdev ...), which is a subshell.
+# loopdev FILE [SECTOR_SIZE [OPTION...]]: prints the device; it is detached after the test. The list is
+# a file because callers say dev=$(loopdev ...), which is a subshell.
 loopdev() {
-	local dev try
+	local dev i
 
-	for try in 1 2 3 4 5 6 7 8 9 10; do
+	for ((i = 0; i < 100; i++)); do
 		# --find and taking what it found are two steps, and other tests do the same now.
-		if dev=$(losetup --find --show --sector-size "${2:-512}" "$1"); then
+		if dev=$(losetup --find --show --sector-size "${2:-512}" "${@:3}" "$1" \
+			2>"$BATS_TEST_TMPDIR/.losetup"); then
 			echo "$dev" >>"$BATS_TEST_TMPDIR/.loops"
 			echo "$dev"
 			return 0
 		fi
-		sleep "0.$try"
+		grep -q 'busy\|unavailable\|No such device' "$BATS_TEST_TMPDIR/.losetup" || break
+		sleep 0.1
 	done
-	echo "loopdev: cannot attach $1" >&2
+	cat "$BATS_TEST_TMPDIR/.losetup" >&2
 	return 1
 }
 
-helpers_teardown() {
-	local dev
+# unloop DEV: detaches it now. It is struck off the list, as another test may have it next.
+unloop() {
+	sed -i "\\:^$1\$:d" "$BATS_TEST_TMPDIR/.loops"
+	losetup --detach "$1"
+}
 
+helpers_teardown() {
+	local dev pid
+
+	# what a test that failed has left running
+	if [ -f "$BATS_TEST_TMPDIR/pids" ]; then
+		while read -r pid; do
+			kill "$pid" 2>/dev/null || :
+		done <"$BATS_TEST_TMPDIR/pids"
+	fi
 	unmounted
 	[ -f "$BATS_TEST_TMPDIR/.loops" ] || return 0
 	while read -r dev; do
@@ -109,11 +125,11 @@ unmounted() {
 	rm "$BATS_TEST_TMPDIR/.mounted"
 }
 
-# until_true COMMAND...: for at most thirty seconds; the machine may be busy.
+# until_true COMMAND...: for at most a minute or two; the machine may be busy.
 until_true() {
 	local i
 
-	for ((i = 0; i < 600; i++)); do
+	for ((i = 0; i < 1200; i++)); do
 		! "$@" || return 0
 		sleep 0.05
 	done
@@ -124,7 +140,48 @@ until_true() {
 # is_locked FILE: somebody holds a lock on it. To try the lock would take it for a moment, in which
 # the program under test is refused.
 is_locked() {
-	grep -q ":$(stat -c %i "$1") " /proc/locks
+	local device='[0-9a-f]*:[0-9a-f]*' n
+
+	# inodes have small numbers, which others have as well, where files lie in memory
+	if [ "$(stat -f -c %T "$1")" = tmpfs ]; then
+		n=$(stat -c %d "$1")
+		device=$(printf '%02x:%02x' $((n >> 8 & 0xfff)) $((n & 0xff | n >> 12 & 0xfff00)))
+	fi
+	grep -q " $device:$(stat -c %i "$1") " /proc/locks
+}
+
+# The program is stopped between its look at the metadata and its first write: by a pipe for its
+# messages that is full. held OPTION...; then let_go, which returns its exit status and leaves what it
+# said in err.
+held() {
+	mkfifo messages
+	exec 7<>messages
+	# what the pipe holds, and no more
+	dd if=/dev/zero of=messages bs=4096 oflag=nonblock conv=notrunc status=none 2>/dev/null || :
+	"$VMDKSYNC" -v "$@" >out 2>&7 </dev/null 3>&- &
+	held_pid=$!
+	echo $held_pid >>pids
+	until_true waits_for_pipe $held_pid
+}
+
+# waits_for_pipe PID: it waits in a write to file 2; not all kernels tell where in the kernel.
+waits_for_pipe() {
+	local file
+
+	[[ $(cat "/proc/$1/wchan" 2>/dev/null) != *pipe_write* ]] || return 0
+	{ read -r _ file _ <"/proc/$1/syscall"; } 2>/dev/null && [ "$file" = 0x2 ]
+}
+
+let_go() {
+	local code=0
+
+	timeout 120 tr -d '\0' <messages >err 3>&- 7>&- &
+	exec 7>&-
+	wait $held_pid || code=$?
+	wait $!
+	echo "$code: $(<err)"
+	rm -f messages pids
+	return "$code"
 }
 
 # same A B: both files hold the same bytes.

@@ -58,7 +58,7 @@ equal() {
 	for size in 512 4096; do
 		dev=$(loopdev expected "$size")
 		run -0 vs --verify delta "$dev"
-		losetup --detach "$dev"
+		unloop "$dev"
 	done
 }
 
@@ -196,7 +196,7 @@ one_byte() {
 			[[ $output == *"equal to delta"* ]]
 		done
 		same full expected
-		losetup --detach "$dev"
+		unloop "$dev"
 		same disk expected
 	done
 }
