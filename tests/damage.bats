@@ -566,6 +566,10 @@ field_table() {
 	V28|guards|a read-only file, even for root
 	V28|guards|too small by one sector, or by one byte
 	V29|cli|unit tests
+	V29|faults|errors of single calls, one after the other
+	V29|faults|an input that becomes shorter while it is read
+	V29|faults|EIO from fdatasync is no success
+	V29|faults|EINTR is no error, wherever it comes from
 	END
 }
 

@@ -157,6 +157,70 @@ requires_fuse() {
 		cmp "$dev" want'
 }
 
+# late_tables: moves the tables 8 to 15 of d.vmdk behind the grains they name, where a pipe brings them
+# last.
+late_tables() {
+	local i at gd
+
+	gd=$("$MKVMDK" cowd x.vmdk capacity=65536 alloc=all print=gd)
+	at=$(($(stat -c %s d.vmdk) / 512))
+	truncate -s $((at * 512)) d.vmdk
+	for ((i = 8; i < 16; i++)); do
+		dd if=d.vmdk of=d.vmdk bs=512 count=32 conv=notrunc status=none seek=$at \
+			skip=$(($("$MKVMDK" cowd x.vmdk capacity=65536 alloc=all print=gt:$i) / 512))
+		# shellcheck disable=SC2059 # the format is what is printed
+		printf "$(printf '\\x%02x' $((at & 255)) $((at >> 8 & 255)) $((at >> 16)) 0)" |
+			dd of=d.vmdk bs=1 seek=$((gd + 4 * i)) conv=notrunc status=none
+		at=$((at + 32))
+	done
+	rm x.vmdk
+}
+
+@test "ENOSPC: a full spool, before the first write and in the middle" {
+	requires root unshare
+	made 65536 alloc=all
+	late_tables
+	# shellcheck disable=SC2016 # for the bash inside
+	unshare -m bash -euc '
+		full="the spool in full cannot take [0-9]* more bytes after [0-9]*: No space left on device; --spool names another folder"
+		mkdir full
+		mount -t tmpfs -o size=3M tmpfs full
+		for mode in --no-uring -q --undo=u.vmdk; do
+			code=0
+			cp t.orig t
+			timeout 60 "$VMDKSYNC" -q $mode --spool=full - t < <(cat d.vmdk) 2>err || code=$?
+			echo "$code: $(<err)"
+			[ $code = 3 ]
+			head -n 1 err | grep -q "^vmdksync: standard input: $full\$"
+			tail -n 1 err | grep -q "gave up after [0-9]* bytes, .*; running again"
+			# all that came before it, in order, and nothing else
+			cmp -n 8388608 t want
+			cmp -i 16777216 t t.orig
+			if [ -e u.vmdk ]; then
+				"$VMDKSYNC" -q u.vmdk t
+				cmp t t.orig
+			fi
+			"$VMDKSYNC" -q - t < <(cat d.vmdk)
+			cmp t want
+		done
+		# before anything was written
+		for mode in --spool-first --memory=1 "--spool-first --undo=v.vmdk"; do
+			code=0
+			cp t.orig t
+			timeout 60 "$VMDKSYNC" -q $mode --spool=full - t < <(cat d.vmdk) 2>err || code=$?
+			echo "$code: $(<err)"
+			[ $code = 2 ]
+			[ "$(wc -l <err)" = 1 ]
+			grep -q "^vmdksync: standard input: $full\$" err
+			cmp t t.orig
+			[ ! -e v.vmdk ]
+		done
+		# there is room now
+		mount -o remount,size=60M full
+		"$VMDKSYNC" -q --spool-first --spool=full - t < <(cat d.vmdk)
+		cmp t want'
+}
+
 @test "EIO from fdatasync is no success" {
 	requires strace
 	made 4096 alloc=random:500
@@ -199,6 +263,33 @@ requires_fuse() {
 			[ $code = 0 ] || vs -q d.vmdk t
 			same t want
 		done
+	done
+}
+
+@test "EINTR is no error, wherever it comes from" {
+	requires strace
+	[ "$FLAVOUR" != asan ] || skip 'the sanitizer reads, too'
+	made 8192 alloc=random:2000 zero=runs:5:40:100
+	gzip -k d.vmdk
+	calls=pread64,pwrite64,read,fdatasync,fsync,fallocate,io_uring_enter
+	interrupted() {
+		cp t.orig t
+		rm -f u.vmdk
+		run -0 timeout 60 strace -qqf -o trace -e "trace=$calls" \
+			-e "inject=$calls:error=EINTR:when=$when" "$VMDKSYNC" -q "$@"
+		[ "$(grep -c INJECTED trace)" -gt 5 ]
+		same t want
+	}
+	# every other call; the first that is read is the dynamic linker's
+	for when in 6+2 7+3; do
+		interrupted --no-uring d.vmdk t
+		interrupted --undo u.vmdk d.vmdk t
+		vs -q u.vmdk t
+		same t t.orig
+		interrupted --read-back d.vmdk t
+		interrupted --memory=1 --read-back - t <d.vmdk.gz
+		cat d.vmdk.gz | interrupted --undo u.vmdk - t
+		cat d.vmdk | interrupted --no-uring - t
 	done
 }
 
