@@ -160,8 +160,8 @@ held() {
 	dd if=/dev/zero of=messages bs=4096 oflag=nonblock conv=notrunc status=none 2>/dev/null || :
 	"$VMDKSYNC" -v "$@" >out 2>&7 </dev/null 3>&- &
 	held_pid=$!
-	echo $held_pid >>pids
-	until_true waits_for_pipe $held_pid
+	echo "$held_pid" >>pids
+	until_true waits_for_pipe "$held_pid"
 }
 
 # waits_for_pipe PID: it waits in a write to file 2; not all kernels tell where in the kernel.
@@ -177,7 +177,7 @@ let_go() {
 
 	timeout 120 tr -d '\0' <messages >err 3>&- 7>&- &
 	exec 7>&-
-	wait $held_pid || code=$?
+	wait "$held_pid" || code=$?
 	wait $!
 	echo "$code: $(<err)"
 	rm -f messages pids
