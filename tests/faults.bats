@@ -288,8 +288,8 @@ late_tables() {
 		same t t.orig
 		interrupted --read-back d.vmdk t
 		interrupted --memory=1 --read-back - t <d.vmdk.gz
-		cat d.vmdk.gz | interrupted --undo u.vmdk - t
-		cat d.vmdk | interrupted --no-uring - t
+		interrupted --undo u.vmdk - t < <(cat d.vmdk.gz)
+		interrupted --no-uring - t < <(cat d.vmdk)
 	done
 }
 
