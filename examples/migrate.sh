@@ -217,6 +217,11 @@ todo() {
 
 # --- copying -------------------------------------------------------------------------------------
 
+# listens PORT: somebody does, here
+listens() {
+	cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -q "$(printf ':%04X [0-9A-F]*:0000 0A ' "$1")"
+}
+
 # pull FILE PORT-OFFSET: FILE of the host on standard output; ends the shell it runs in
 pull() {
 	case $via in
@@ -226,7 +231,11 @@ pull() {
 		# A stream cut short is noticed: it is no whole gzip file.
 		port=$((listen_port + $2))
 		nc -l -p "$port" </dev/null &
-		sleep 1
+		tries=0
+		until listens "$port" || [ $tries -ge 100 ]; do
+			tries=$((tries + 1))
+			sleep 0.1
+		done
 		remote "gzip -1 <$(q "$1") | nc $listen_addr $port" || kill $!
 		wait $!
 		exit

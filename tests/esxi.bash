@@ -13,11 +13,12 @@ esxi_requires() {
 		skip 'no namespaces here'
 }
 
-# esxi_bring PROGRAM: into the root, with the libraries it is linked with
+# esxi_bring PROGRAM [FOLDER]: into the root, with the libraries it is linked with
 esxi_bring() {
 	local lib
 
-	cp "$1" "$ESXI/ctl/bin/"
+	mkdir -p "$ESXI${2-/ctl/bin}"
+	cp "$1" "$ESXI${2-/ctl/bin}/"
 	while read -r lib; do
 		mkdir -p "$ESXI${lib%/*}"
 		cp -n "$lib" "$ESXI$lib"
@@ -42,8 +43,8 @@ esxi_disk() {
 	# shellcheck disable=SC2016 # for the shell inside
 	chroot "$ESXI" /bin/sh -c '
 		. /ctl/vm.sh
-		descriptor "$1" "$2" "" "$(new_cid)" ffffffff
-		held "$(extent "$1" "$2")"' sh "$1" "$8.vmdk"
+		descriptor "$1" "$2" "" "$3" ffffffff
+		held "$(extent "$1" "$2")"' sh "$1" "$8.vmdk" "$(printf '%08x' $((RANDOM * 32768 + RANDOM)))"
 }
 
 # esxi_start [SECTORS SECTORS]: the host in $ESXI, with a running machine of two disks; afterwards
@@ -56,9 +57,6 @@ esxi_start() {
 	mkdir -p "$ESXI"/vmfs/volumes/{5f1a-aaaa,5f1b-bbbb}
 	ln -s 5f1a-aaaa "$ESXI/vmfs/volumes/ds1"
 	ln -s 5f1b-bbbb "$ESXI/vmfs/volumes/fast ds"
-	for f in null zero urandom; do
-		cp -a "/dev/$f" "$ESXI/dev/"
-	done
 	esxi_bring "$(command -v busybox)"
 	mv "$ESXI/ctl/bin/busybox" "$ESXI/bin/busybox"
 	for f in sh cat nc gzip; do
@@ -69,6 +67,10 @@ esxi_start() {
 	done
 	esxi_bring "$MKVMDK"
 	esxi_bring /usr/sbin/sshd
+	# newer ones are several programs
+	for f in /usr/lib/openssh/sshd-*; do
+		[ ! -x "$f" ] || esxi_bring "$f" "${f%/*}"
+	done
 	cp "$TOP"/tests/esxi/*.sh "$ESXI/ctl/"
 	ln -s /ctl/vim-cmd.sh "$ESXI/bin/vim-cmd"
 	ln -s /ctl/vmkfstools.sh "$ESXI/bin/vmkfstools"
@@ -130,14 +132,11 @@ esxi_start() {
 	unshare --net --mount --pid --fork --kill-child --propagation private \
 		chroot "$ESXI" /ctl/init.sh >"$ESXI/ctl/log" 2>&1 3>&- &
 	ESXI_PID=$!
-	for _ in {1..100}; do
-		pid=$(pgrep -P "$ESXI_PID") && break
-		sleep 0.05
-	done
-	for _ in {1..100}; do
-		[ "$(readlink "/proc/$ESXI_HERE/ns/net")" = "$(readlink /proc/self/ns/net)" ] || break
-		sleep 0.05
-	done
+	until_true pgrep -P "$ESXI_PID" >/dev/null
+	pid=$(pgrep -P "$ESXI_PID")
+	# never in the network that this shell is in
+	until_true esxi_elsewhere "$ESXI_HERE"
+	until_true esxi_elsewhere "$pid"
 	# shellcheck disable=SC2034 # for the benchmark
 	ESXI_NET=$pid
 	nsenter -t "$ESXI_HERE" --net ip link add cable type veth peer name vmnic0 netns "$pid"
@@ -146,12 +145,17 @@ esxi_start() {
 	nsenter -t "$ESXI_HERE" --net ip link set lo up
 	nsenter -t "$pid" --net ip addr add "$ESXI_ADDRESS/24" dev vmnic0
 	nsenter -t "$pid" --net ip link set vmnic0 up
-	for _ in {1..100}; do
-		esxi_ssh true 2>/dev/null && return
-		sleep 0.1
-	done
-	cat "$ESXI/ctl/log"
-	return 1
+	until_true esxi_ssh true 2>/dev/null || {
+		cat "$ESXI/ctl/log"
+		return 1
+	}
+}
+
+# esxi_elsewhere PID: has a network of its own
+esxi_elsewhere() {
+	local net
+
+	net=$(readlink "/proc/$1/ns/net") && [ "$net" != "$(readlink /proc/self/ns/net)" ]
 }
 
 # here COMMAND...: runs at the destination

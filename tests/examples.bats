@@ -40,7 +40,7 @@ one_delta() {
 	# shellcheck disable=SC2016 # for the shell inside
 	run -0 unshare --net bash -ec '
 		ip link set lo up
-		send() { for _ in {1..50}; do nc -N 127.0.0.1 "$1" 2>/dev/null && return; sleep 0.1; done; }
+		send() { for _ in {1..600}; do nc -N 127.0.0.1 "$1" 2>/dev/null && return; sleep 0.1; done; }
 		gzip -1 <d.vmdk | send 5001 &
 		"$0"/receive.sh 5001 gzip t.raw
 		cmp t.raw want.raw

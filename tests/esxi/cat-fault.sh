@@ -5,8 +5,17 @@
 
 n=$(sed -n 2p "/ctl/fault/$1")
 case $1 in
-slow)
-	sleep "$n"
+slow) # the second line: milliseconds, on the clock of the test
+	lock
+	echo $(($(cat /ctl/clock) + n)) >/ctl/clock.new
+	mv /ctl/clock.new /ctl/clock
+	unlock
+	cat "$2"
+	;;
+wait) # for the end of the fault
+	while fault wait; do
+		sleep 0.1
+	done
 	cat "$2"
 	;;
 cut) # the end is missing, and nothing tells
