@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <ctype.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -118,8 +119,15 @@ static const struct magic magics[] = {
 	{0, 8, "vhdxfile", NULL, "is a VHDX image, not a VMDK"},
 	{64, 4, "\x7f\x10\xda\xbe", NULL, "is a VDI image, not a VMDK"},
 	{0, 2, "\x1f\x8b", NULL, "is compressed with gzip; unpack it first"},
+	{0, 6, "\xfd" "7zXZ\0", NULL, "is compressed with xz; unpack it first"},
+	{0, 4, "\x28\xb5\x2f\xfd", NULL, "is compressed with zstd; unpack it first"},
+	{0, 4, "\x04\x22\x4d\x18", NULL, "is compressed with lz4; unpack it first"},
+	{0, 3, "BZh", NULL, "is compressed with bzip2; unpack it first"},
+	{0, 4, "PK\3\4", NULL, "is a ZIP archive; unpack it first"},
 	{257, 5, "ustar", NULL, "is a tar archive (an OVA?); unpack it first"},
 	{32769, 5, "CD001", NULL, "is an ISO image, not a VMDK"},
+	{510, 2, "\x55\xaa", NULL,
+	 "is a raw disk with a boot sector, not a delta; a raw disk can only be TARGET or --base"},
 };
 
 static const struct magic *find_magic(const uint8_t *head, size_t n)
@@ -131,6 +139,28 @@ static const struct magic *find_magic(const uint8_t *head, size_t n)
 			return k;
 	}
 	return NULL;
+}
+
+#define SHOWN 24u /* bytes of a text */
+
+/* What the file begins with is no VMDK: shows it, as somebody may have sent a message or a list. */
+static int unknown(const struct source *src, const uint8_t *head, size_t n, struct err *e)
+{
+	char begins[SHOWN + 16], size[48] = "";
+	size_t i = 0;
+
+	while (i < n && i < SHOWN && head[i] >= ' ' && head[i] < 0x7f)
+		i++;
+	if (i >= 4)
+		snprintf(begins, sizeof(begins), "the text \"%.*s\"", (int)i, (const char *)head);
+	else
+		snprintf(begins, sizeof(begins), "%02x %02x %02x %02x", head[0], n > 1 ? head[1] : 0,
+			 n > 2 ? head[2] : 0, n > 3 ? head[3] : 0);
+	if (!src->passing) /* else nobody knows it yet */
+		snprintf(size, sizeof(size), ", in %" PRIu64 " bytes", src->size);
+	return fail(e, ENOTSUP,
+		    "%s: is no VMDK that is known (it begins with %s%s); a raw disk can only be TARGET "
+		    "or --base", src->name, begins, size);
 }
 
 /* The opener for what the file holds. Refuses what is none of ours. */
@@ -161,11 +191,7 @@ static int probe(struct source *src, opener **open, bool *text, struct err *e)
 		*text = true;
 		return 0;
 	}
-	return fail(e, ENOTSUP,
-		    "%s: is no VMDK that is known (it begins with %02x %02x %02x %02x, in %" PRIu64
-		    " bytes); a raw disk can only be TARGET or --base",
-		    src->name, head[0], n > 1 ? head[1] : 0, n > 2 ? head[2] : 0,
-		    n > 3 ? head[3] : 0, src->size);
+	return unknown(src, head, n, e);
 }
 
 static int note_file(struct image *m, const struct source *src, struct err *e)

@@ -1,6 +1,7 @@
 /* See report.h. */
 #include "report.h"
 #include "json.h"
+#include "source.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -349,6 +350,26 @@ static void json_differences(struct text *t, const struct result *r)
 	json_close(t, ']');
 }
 
+static void json_piped(struct text *t, const struct chain *c)
+{
+	uint64_t came = 0, spooled = 0;
+	bool piped = false;
+
+	for (size_t i = 0; i < c->links; i++) {
+		const struct source *s = c->link[i]->piped;
+
+		if (!s)
+			continue;
+		piped = true;
+		came += s->size;
+		spooled += s->spooled;
+	}
+	if (!piped)
+		return;
+	json_number(t, "came", came);
+	json_number(t, "spooled", spooled);
+}
+
 char *report_result(const struct result *r, struct err *e)
 {
 	struct text t = {0};
@@ -368,6 +389,7 @@ char *report_result(const struct result *r, struct err *e)
 		json_number(&t, "zeroed", r->stats->zeroed);
 		json_number(&t, "writes", r->stats->writes);
 	}
+	json_piped(&t, r->chain);
 	if (r->differences)
 		json_differences(&t, r);
 	json_number(&t, "milliseconds", (uint64_t)(r->seconds * 1000));

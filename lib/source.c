@@ -377,6 +377,8 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 
 	/* a FIFO opened like this does not wait for its writer; who reads from it does */
 	fd = standard ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(path, OPEN_FLAGS);
+	if (fd < 0 && standard)
+		return fail(e, errno, "standard input: is closed (%s)", strerror(errno));
 	if (fd < 0 || fstat(fd, &st) < 0 || (!standard && !S_ISFIFO(st.st_mode)) ||
 	    like_a_file(fd, &st) || S_ISDIR(st.st_mode)) {
 		r = source_fd(&s, standard ? "standard input" : path, fd < 0 ? -errno : fd, e);

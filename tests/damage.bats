@@ -844,7 +844,7 @@ take_grain_0() {
 	: >empty
 	refused empty 'is empty (0 bytes)'
 	echo 'The quick brown fox jumps over the lazy dog.' >fox
-	refused fox 'is no VMDK that is known (it begins with 54 68 65 20, in 45 bytes)'
+	refused fox 'is no VMDK that is known (it begins with the text "The quick brown fox jump", in 45 bytes)'
 	head -c 100000 /dev/zero >zeros
 	refused zeros 'is no VMDK that is known (it begins with 00 00 00 00'
 }

@@ -148,22 +148,37 @@ small() {
 }
 
 @test "tables behind grains, and in reversed order: right, and what was spooled is said" {
+	requires jq
 	spooled() {
 		from cat delta
 		sed -n 's/.* spooled (\([0-9]*\) bytes)$/\1/p' log
 	}
 
+	json() {
+		cp base target
+		cat delta | vs -q --json - target | jq -r "$1"
+		same target expected
+	}
+
 	# a window is 4 MiB: what is in the same one as its table needs no spool
 	one cowd capacity=40960 alloc=runs:300:1:100 layout=tables-last seed=4
 	[ "$(spooled)" -gt 2000000 ]
+	n=$(spooled)
+	[ "$(json .spooled)" = "$n" ]
+	[ "$(json .came)" = "$(stat -c %s delta)" ]
 	one hosted capacity=40960 alloc=runs:20:1:12 layout=tables-last
 	[ "$(spooled)" -gt 2000000 ]
-	one cowd capacity=40960 alloc=runs:300:1:100 layout=reverse seed=4
-	spooled
-	# and in the usual ones, nothing
-	for layout in seq random runs; do
+	n=$(spooled)
+	gzip -1c delta >delta.gz
+	cp base target
+	[ "$(vs -q --json - target <delta.gz | jq -r .spooled)" = "$n" ]
+	same target expected
+	# and in the usual ones, nothing; reverse: the end of the disk first, each table in front
+	# of its grains
+	for layout in seq random runs reverse; do
 		one cowd capacity=40960 alloc=runs:300:1:100 layout=$layout
 		[ "$(spooled)" = 0 ]
+		[ "$(json .spooled)" = 0 ]
 		one hosted capacity=81920 alloc=runs:40:1:12 layout=$layout
 		[ "$(spooled)" = 0 ]
 		one sesparse capacity=81920 alloc=runs:100:1:90 layout=$layout
@@ -464,7 +479,7 @@ late() {
 	run -3 vs - target < <(exec bash -c 'head -c 5000000 delta; kill -9 $$')
 	[[ $output == *'standard input: ends after 5000000 bytes, in the middle of its grain'* ]]
 	run -2 bash -c 'exec "$0" - target <&-' "$VMDKSYNC"
-	[[ $output == 'vmdksync: standard input: Bad file descriptor' ]]
+	[[ $output == 'vmdksync: standard input: is closed (Bad file descriptor)' ]]
 	run -2 bash -c 'exec "$0" - target </' "$VMDKSYNC"
 	[[ $output == *'is a directory'* ]]
 }
@@ -534,15 +549,87 @@ differ() {
 	grep -q ', 0 bytes spooled' log
 }
 
-@test "a text, a descriptor, nothing: refused, the target untouched" {
+# refuses WHAT COMMAND...: what the command says, plain and gzip, is called so; nothing is written.
+refuses() {
+	local what=$1 pack
+
+	shift
+	for pack in cat 'gzip -1c'; do
+		run -2 vs - target < <("$@" | $pack)
+		[[ $output == "vmdksync: standard input: "*"$what"* ]]
+		[ "${#lines[@]}" = 1 ]
+		[[ $output != *461168601* ]] # what stands for a length that nobody knows
+		same target base
+	done
+}
+
+@test "the wrong file is called by its name, and the target untouched: text, disks, archives" {
+	local known='; a raw disk can only be TARGET or --base'
 	"$MKVMDK" pattern base 2048 1
+	cp base target
 	"$MKVMDK" cowd delta capacity=2048 alloc=1 descriptor=d.vmdk base=base
-	before=$(sum base)
-	run -2 vs - base < <(cat d.vmdk)
-	[[ $output == 'vmdksync: standard input: is a descriptor, and the files it names cannot come through a pipe'* ]]
-	run -2 vs - base < <(seq 100000)
-	[[ $output == 'vmdksync: standard input: is no VMDK that is known'* ]]
-	run -2 vs - base < <(:)
-	[[ $output == 'vmdksync: standard input: is empty (0 bytes)' ]]
-	[ "$(sum base)" = "$before" ]
+	refuses 'is a descriptor, and the files it names cannot come through a pipe; send the extent' \
+		cat d.vmdk
+	refuses "(it begins with 31 0a 32 0a)$known" seq 100000
+	refuses "(it begins with the text \"Linux host 6.1.0 (motd) \")$known" \
+		printf 'Linux host 6.1.0 (motd) of a login shell\n'
+	refuses "(it begins with the text \"<!DOCTYPE html>\")$known" printf '<!DOCTYPE html>\n<html>\n'
+	# a flat file: with a boot sector, with nothing, with anything
+	cp base mbr
+	printf '\125\252' | dd of=mbr bs=1 seek=510 conv=notrunc status=none
+	refuses 'is a raw disk with a boot sector, not a delta; a raw disk can only be TARGET or --base' \
+		cat mbr
+	refuses "(it begins with 00 00 00 00)$known" head -c 40000000 /dev/zero
+	"$MKVMDK" pattern random 90000 7
+	refuses "$known" tail -c +77 random
+	refuses "$known" cat base
+	truncate -s 1M iso
+	printf '\001CD001\001' | dd of=iso bs=1 seek=32768 conv=notrunc status=none
+	refuses 'is an ISO image, not a VMDK' cat iso
+	"$MKVMDK" cowd delta capacity=2048 alloc=1
+	tar cf delta.ova delta
+	refuses 'is a tar archive (an OVA?); unpack it first' cat delta.ova
+	{ printf '\242\162\031\366'; head -c 4096 /dev/zero; } >x-ctk.vmdk
+	refuses 'is a changed-block-tracking file (-ctk.vmdk) and holds no disk data' cat x-ctk.vmdk
+	for word in '\3757zXZ\0:xz' '\050\265\057\375:zstd' '\004\042\115\030:lz4' 'BZh91AY:bzip2'; do
+		{ printf "${word%:*}"; cat delta; } >packed
+		refuses "is compressed with ${word##*:}; unpack it first" cat packed
+	done
+	{ printf 'PK\003\004'; cat delta; } >delta.zip
+	refuses 'is a ZIP archive; unpack it first' cat delta.zip
+}
+
+@test "the wrong file is called by its name: images that qemu-img makes" {
+	requires qemu-img
+	"$MKVMDK" pattern base 2048 1
+	cp base target
+	for name in qcow2:qcow2 vpc:VHD vhdx:VHDX vdi:VDI; do
+		qemu-img create -q -f "${name%:*}" image 8M
+		refuses "is a ${name#*:} image, not a VMDK" cat image
+	done
+}
+
+# Never in time, as the kernel may still bring what a dead process wrote: what had been written is fixed.
+@test "a producer that dies, or says nothing: clear words, the target untouched" {
+	one cowd capacity=9000 alloc=runs:20:1:30
+	cp base target
+	dies() {
+		head -c "$1" "$2"
+		kill -9 $BASHPID
+	}
+	gzip -1c delta >delta.gz
+	for file in delta delta.gz; do
+		run -2 vs - target < <(dies 0 $file)
+		[ "$output" = 'vmdksync: standard input: is empty (0 bytes)' ]
+		run -2 vs - target < <(dies 1 $file)
+		[[ $output == 'vmdksync: standard input: is no VMDK that is known (it begins with '* ]]
+		run -2 vs - target < <(dies 600 $file)
+		[[ $output == 'vmdksync: standard input: '*600* ]]
+		same target base
+	done
+	run -2 vs - target < <(gzip -c </dev/null)
+	[ "$output" = 'vmdksync: standard input: is empty (0 bytes)' ]
+	run -2 bash -c 'exec "$0" - target 0>/dev/null' "$VMDKSYNC"
+	[[ $output == 'vmdksync: standard input: '* ]]
+	same target base
 }

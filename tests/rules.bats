@@ -41,7 +41,7 @@ rooms() {
 	progress    progress
 	json        json
 	options     progress options
-	report      run image chain jobs info json report
+	report      source run image chain jobs info json report
 	vmdksync    source run image chain target jobs progress options report
 	END
 }
