@@ -101,23 +101,23 @@ static void say_image(const struct image *m)
 	char disk[32];
 
 	fprintf(stderr,
-		"vmdksync: %s: %s version %u, disk of %s (%" PRIu64 " sectors), grains of %" PRIu64
+		"vmdksync: %s: %s version %u, disk of %s (%" PRIu64 " sector%s), grains of %" PRIu64
 		" bytes\n",
 		m->name, m->facts.format, m->facts.version, size_text(disk, m->size),
-		m->size / SECTOR, m->facts.grain);
+		m->size / SECTOR, plural(m->size / SECTOR), m->facts.grain);
 }
 
 static void say_plan(const struct work *w)
 {
-	char data[32], zero[32];
+	char data[32], data_exact[32], zero[32], zero_exact[32];
 
 	if (w->chain->reader->passing && !w->o->dry_run)
 		return; /* nobody knows yet */
 	fprintf(stderr,
-		"vmdksync: %s: %s of data (%" PRIu64 " bytes) and %s of zeros (%" PRIu64
-		" bytes) in %" PRIu64 " runs\n",
-		w->target->name, size_text(data, w->totals.data), w->totals.data,
-		size_text(zero, w->totals.zero), w->totals.zero, w->totals.runs);
+		"vmdksync: %s: %s of data%s and %s of zeros%s in %" PRIu64 " run%s\n",
+		w->target->name, size_text(data, w->totals.data),
+		exact_text(data_exact, w->totals.data), size_text(zero, w->totals.zero),
+		exact_text(zero_exact, w->totals.zero), w->totals.runs, plural(w->totals.runs));
 }
 
 static void say_piped(const struct work *w)
@@ -144,10 +144,10 @@ static void say_summary(const struct work *w)
 	uint64_t bytes = w->stats.written + w->stats.zeroed;
 
 	fprintf(stderr,
-		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " runs; %.1f s, %s/s; on stable "
+		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " run%s; %.1f s, %s/s; on stable "
 		"storage\n",
 		w->target->name, size_text(data, w->stats.written),
-		size_text(zero, w->stats.zeroed), w->stats.runs, seconds,
+		size_text(zero, w->stats.zeroed), w->stats.runs, plural(w->stats.runs), seconds,
 		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes));
 }
 
@@ -209,7 +209,7 @@ static int say_result(const struct work *w, struct err *e)
 	    .whole = w->whole,
 	    .seconds = progress_seconds(progress),
 	};
-	char text[32];
+	char text[32], exact[32];
 	int r = 0;
 
 	if (o->json)
@@ -218,9 +218,9 @@ static int say_result(const struct work *w, struct err *e)
 		r = put(report_differences(&result, e), e);
 	if (v->n)
 		fprintf(stderr,
-			"vmdksync: %s: DIFFERENT from %s: %s%zu ranges, %s (%" PRIu64 " bytes)\n",
-			w->target->name, w->chain->link[0]->name, v->more ? "more than " : "", v->n,
-			size_text(text, v->bytes), v->bytes);
+			"vmdksync: %s: DIFFERENT from %s: %s%zu range%s, %s%s\n", w->target->name,
+			w->chain->link[0]->name, v->more ? "more than " : "", v->n, plural(v->n),
+			size_text(text, v->bytes), exact_text(exact, v->bytes));
 	return r;
 }
 
@@ -228,12 +228,11 @@ static void say_equal(const struct work *w)
 {
 	uint64_t all = w->o->read_back ? w->stats.written + w->stats.zeroed
 				       : w->totals.data + w->totals.zero;
-	char text[32];
+	char text[32], exact[32];
 
-	fprintf(stderr,
-		"vmdksync: %s: equal to %s: %s (%" PRIu64 " bytes, %.1f %% of the disk); %.1f s\n",
-		w->target->name, w->chain->link[0]->name, size_text(text, all), all,
-		100.0 * (double)all / (double)w->chain->link[0]->size, progress_seconds(progress));
+	fprintf(stderr, "vmdksync: %s: equal to %s: %s%s, %.1f %% of the disk; %.1f s\n",
+		w->target->name, w->chain->link[0]->name, size_text(text, all),
+		exact_text(exact, all), 100.0 * (double)all / (double)w->chain->link[0]->size, progress_seconds(progress));
 }
 
 /* Compares; for a read-back, past the page cache. */
@@ -453,10 +452,10 @@ static int run(struct work *w, struct err *e)
 	if (o->verbose)
 		say_piped(w);
 	if (o->verbose)
-		fprintf(stderr, "vmdksync: %s: %s, %s, %" PRIu64 " writes\n", w->target->name,
+		fprintf(stderr, "vmdksync: %s: %s, %s, %" PRIu64 " write%s\n", w->target->name,
 			w->stats.ring,
 			w->target->direct >= 0 ? "direct where allocated" : "buffered",
-			w->stats.writes);
+			w->stats.writes, plural(w->stats.writes));
 	return r;
 }
 
@@ -505,8 +504,12 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGHUP, &act, NULL);
 	sigaction(SIGUSR1, &ask, NULL);
-	act.sa_flags = 0; /* and what we say about it may bring the next */
-	sigaction(SIGPIPE, &act, NULL);
+	/*
+	 * Nobody listens any more: a list may end there, in silence like other programs' lists; what
+	 * writes to a disk, or compares one, goes on to its end.
+	 */
+	if (!o.info && !o.map)
+		signal(SIGPIPE, SIG_IGN);
 	signal(SIGXFSZ, SIG_IGN);
 
 	r = run(&w, &e);

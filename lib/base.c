@@ -1,6 +1,7 @@
 /* See base.h. */
 #include "base.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,12 +53,20 @@ const char *size_text(char buf[32], uint64_t bytes)
 	size_t u = 0;
 
 	if (bytes < 1024) {
-		snprintf(buf, 32, "%u bytes", (unsigned)bytes);
+		snprintf(buf, 32, "%u byte%s", (unsigned)bytes, plural(bytes));
 		return buf;
 	}
 	for (; v >= 1024 && u < 5; u++)
 		v /= 1024;
 	snprintf(buf, 32, v < 100 ? "%.1f %s" : "%.0f %s", v, unit[u]);
+	return buf;
+}
+
+const char *exact_text(char buf[32], uint64_t bytes)
+{
+	buf[0] = '\0';
+	if (bytes >= 1024)
+		snprintf(buf, 32, " (%" PRIu64 " bytes)", bytes);
 	return buf;
 }
 

@@ -98,6 +98,13 @@ bool all_zero(const void *p, size_t n);
 
 /* "1.5 GiB" into buf, which it returns. */
 const char *size_text(char buf[32], uint64_t bytes);
+/* What follows that where every byte counts: " (1610612736 bytes)", or nothing where it said so. */
+const char *exact_text(char buf[32], uint64_t bytes);
+/* "1 run", but "2 runs". */
+static inline const char *plural(uint64_t n)
+{
+	return n == 1 ? "" : "s";
+}
 /*
  * A printable copy of a file name: control bytes and bytes that are not UTF-8 become \xNN. The
  * caller frees it; NULL when memory is short.

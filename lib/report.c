@@ -114,7 +114,7 @@ static void json_family(struct text *t, const struct family *f)
 
 static void text_layer(struct text *t, const struct image *m, const struct totals *sum, int depth)
 {
-	char size[32], data[32], zero[32], none[32];
+	char size[32], exact[32], data[32], zero[32], none[32];
 	uint64_t known = min_u64(m->size, sum->data + sum->zero);
 
 	text_printf(t, "%*s%s: %s", 2 * depth, "", m->name, m->facts.format);
@@ -122,11 +122,11 @@ static void text_layer(struct text *t, const struct image *m, const struct total
 		text_printf(t, " version %u", m->facts.version);
 	text_add(t, "\n", 1);
 	depth = 2 * depth + 2;
-	text_printf(t, "%*sdisk    %s (%" PRIu64 " bytes), grains of %" PRIu64 " bytes\n", depth, "",
-		    size_text(size, m->size), m->size, m->facts.grain);
-	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " runs; nothing for %s\n",
+	text_printf(t, "%*sdisk    %s%s, grains of %" PRIu64 " bytes\n", depth, "",
+		    size_text(size, m->size), exact_text(exact, m->size), m->facts.grain);
+	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " run%s; nothing for %s\n",
 		    depth, "", size_text(data, sum->data), size_text(zero, sum->zero), sum->runs,
-		    size_text(none, m->size - known));
+		    plural(sum->runs), size_text(none, m->size - known));
 	if (m->descriptor && m->descriptor->has_cid)
 		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", m->descriptor->cid);
 	for (size_t i = 0; i < m->files; i++)
@@ -325,8 +325,8 @@ char *report_differences(const struct result *r, struct err *e)
 			    layer ? layer : "");
 	}
 	if (v->n > r->max_ranges)
-		text_printf(&t, "%s: and %s%zu ranges more\n", r->target, v->more ? "at least " : "",
-			    v->n - (size_t)r->max_ranges);
+		text_printf(&t, "%s: and %s%zu more range%s\n", r->target, v->more ? "at least " : "",
+			    v->n - (size_t)r->max_ranges, plural(v->n - r->max_ranges));
 	return take(&t, e);
 }
 

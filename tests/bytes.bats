@@ -290,7 +290,7 @@ sesparse() {
 	truncate -s 512M want
 	descriptor SESPARSE 1048576 seSparse
 	run -0 --separate-stderr vs --strict --dry-run --create delta got
-	[[ $stderr == *'16.0 MiB of data (16777216 bytes) and 0 bytes of zeros'*'in 1 runs'* ]]
+	[[ $stderr == *'16.0 MiB of data (16777216 bytes) and 0 bytes of zeros'*'in 1 run'* ]]
 	vs -q --create delta got
 	cmp -n 16777216 got want
 	if command -v qemu-img >/dev/null; then

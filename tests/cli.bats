@@ -237,7 +237,7 @@ repaired() {
 	[[ $stderr == *'2048 sectors'* ]]
 	[[ $stderr =~ in\ [0-9]+\ runs ]]
 	[[ $stderr =~ t.raw:\ (io_uring|in\ line), ]]
-	[[ $stderr =~ [0-9]+\ writes ]]
+	[[ $stderr =~ [0-9]+\ writes? ]]
 	run --separate-stderr vs -v --no-uring delta.vmdk t.raw
 	[[ $stderr == *'in line'* ]]
 }

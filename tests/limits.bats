@@ -14,7 +14,7 @@ traced() {
 
 # What -v calls writes.
 writes_of() {
-	sed -n 's/.*[ ,]\([0-9]*\) writes.*/\1/p'
+	sed -n 's/.*[ ,]\([0-9]*\) write.*/\1/p'
 }
 
 # in_memory MIB ARG...: the program with ARG... keeps its peak below that.
