@@ -8,7 +8,7 @@ setup() {
 }
 
 teardown() {
-	[ ! -d "$BATS_TEST_TMPDIR/mnt" ] || umount "$BATS_TEST_TMPDIR/mnt" 2>/dev/null || :
+	[ ! -d "$BATS_TEST_TMPDIR/mnt" ] || umount --lazy "$BATS_TEST_TMPDIR/mnt" 2>/dev/null || :
 	helpers_teardown
 }
 
@@ -346,7 +346,6 @@ limited() {
 	[[ $stderr =~ at\ byte\ [0-9]+:\ No\ space ]]
 	mount -o remount,size=400M mnt
 	repaired mnt/t.raw
-	umount mnt
 }
 
 # injected FILE WHAT [OPTION...]: a run in which a system call fails, on FILE (-: anywhere).
@@ -482,9 +481,9 @@ slowed() {
 		cp base.raw t$columns.raw
 		tmux -L $columns -f /dev/null new-session -d -x $columns -y 10 \
 			"PS1= strace -f -qq -o /dev/null -P '$PWD/t$columns.raw' -e trace=pwrite64 \
-			-e inject=pwrite64:delay_enter=50000 '$VMDKSYNC' --no-uring delta.vmdk t$columns.raw"
+			-e inject=pwrite64:delay_enter=500000 '$VMDKSYNC' --no-uring delta.vmdk t$columns.raw"
 		line=
-		for _ in {1..100}; do
+		for _ in {1..600}; do
 			line=$(tmux -L $columns capture-pane -p 2>/dev/null) || :
 			[[ $line != *left* ]] || break
 			sleep 0.05

@@ -163,6 +163,7 @@ chain_of_depth() {
 
 @test "every format on top of every format" {
 	requires python3
+	RANDOM=4
 	for ((b = 0; b < 8; b++)); do
 		for delta in "${deltas[@]}"; do
 			[ "$FLAVOUR" = plain ] || ((RANDOM % 4 == 0)) || continue

@@ -118,7 +118,7 @@ count() {
 
 @test "killed, then run again" {
 	prepare
-	for ((i = 0; i < KILLS; i++)); do
+	for ((i = 0; i < KILLS || (between == 0 && i < 20 * KILLS); i++)); do
 		choose
 		echo "--- $i: $from $target ${mode[*]}"
 		killed
@@ -126,13 +126,13 @@ count() {
 		run_it
 		is want.$n
 	done
-	echo "killed $KILLS times: $between in the middle, $untouched before, $done_ behind"
+	echo "killed $i times: $between in the middle, $untouched before, $done_ behind"
 	[ "$between" -gt 0 ]
 }
 
 @test "killed with an undo log, then taken back, or gone on with and taken back" {
 	prepare
-	for ((i = 0; i < KILLS; i++)); do
+	for ((i = 0; i < KILLS || (between == 0 && i < 20 * KILLS); i++)); do
 		choose
 		echo "--- $i: $from $target ${mode[*]}"
 		rm -f undo.vmdk
@@ -154,6 +154,6 @@ count() {
 		fi
 		is orig.$n
 	done
-	echo "killed $KILLS times: $between in the middle, $untouched before, $done_ behind"
+	echo "killed $i times: $between in the middle, $untouched before, $done_ behind"
 	[ "$between" -gt 0 ]
 }

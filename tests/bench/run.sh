@@ -104,6 +104,19 @@ recipe() {
 	esac
 }
 
+# attach FILE SECTOR_SIZE: prints the loop device. To find one and to take it are two steps, between
+# which another may take it.
+attach() {
+	local i
+
+	for ((i = 0; i < 20; i++)); do
+		losetup --find --show --sector-size "$2" "$1" 2>losetup.out && return
+		sleep 0.1
+	done
+	cat losetup.out >&2
+	return 1
+}
+
 # target KIND MIB: makes it, or makes it anew, and sets `target`.
 target() {
 	target=$1.raw
@@ -126,7 +139,7 @@ target() {
 		target=$(cat "$1.dev" 2>/dev/null) && return
 		"$mkvmdk" pattern "$1.raw" "$2M" 77
 		sync "$1.raw"
-		target=$(losetup --find --show --sector-size "${1#loop}" "$1.raw") || return
+		target=$(attach "$1.raw" "${1#loop}") || return
 		loops="$loops $target"
 		echo "$target" >"$1.dev"
 		;;
