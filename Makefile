@@ -45,7 +45,7 @@ OBJ := $(LIB_OBJ) $(FUZZ_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)
 # Only the plain flavour is the one at hand in the top folder.
 all: $(BUILD)/vmdksync $(if $(filter build/plain,$(BUILD)),vmdksync)
 
-everything: all $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit $(REPLAY)
+everything: all $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit $(BUILD)/nomem.so $(REPLAY)
 
 vmdksync: $(BUILD)/vmdksync
 	$(Q)ln -sf $< $@
@@ -63,6 +63,11 @@ $(BUILD)/fuzz-%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/fuzz.o $(LIB_OBJ)
 $(BUILD)/vmdksync $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit:
 	@echo '  LD   $@'
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
+
+# Preloaded by tests/memory.bats; not where a sanitizer has its own malloc.
+$(BUILD)/nomem.so: tests/nomem.c $(BUILD)/flags
+	@echo '  CC   $@'
+	$(Q)$(CC) -std=gnu11 $(WARN) -O2 -fPIC -shared -o $@ $<
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -86,7 +91,8 @@ gnu_parallel = $(shell parallel --version 2>/dev/null | grep -q '^GNU parallel' 
 
 check: everything
 	VMDKSYNC='$(abspath $(BUILD))/vmdksync' MKVMDK='$(abspath $(BUILD))/mkvmdk' \
-	UNIT='$(abspath $(BUILD))/unit' REPLAY='$(abspath $(BUILD))/replay' LIMIT='$(abspath $(BUILD))/limit' FLAVOUR='$(notdir $(BUILD))' \
+	UNIT='$(abspath $(BUILD))/unit' REPLAY='$(abspath $(BUILD))/replay' LIMIT='$(abspath $(BUILD))/limit' \
+	NOMEM_SO='$(abspath $(BUILD))/nomem.so' FLAVOUR='$(notdir $(BUILD))' \
 	bats --formatter tap --print-output-on-failure $(if $(gnu_parallel),--jobs $(jobs)) $(TESTS)
 
 # A sanitizer that speaks ends the program with 99, which no test takes for an answer of ours. The

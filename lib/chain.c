@@ -439,7 +439,7 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
 
 int chain_read(struct chain *c, size_t n, bool whole, struct err *e)
 {
-	struct reader *layer[2 * CHAIN_MAX];
+	struct reader *layer[2 * CHAIN_MAX], *all;
 	size_t layers = 0;
 	int r = 0;
 
@@ -461,14 +461,15 @@ int chain_read(struct chain *c, size_t n, bool whole, struct err *e)
 			reader_free(layer[--layers]);
 		return r;
 	}
-	if (layers == 1) {
-		c->reader = layer[0];
-	} else {
-		r = merge_new(&c->reader, layer, layers, c->link[0]->size, e);
-		if (r < 0)
-			return r;
-	}
-	return whole ? fill_new(&c->reader, c->reader, e) : 0;
+	assert(layers);
+	all = layer[0];
+	if (layers > 1)
+		r = merge_new(&all, layer, layers, c->link[0]->size, e);
+	if (!r && whole)
+		r = fill_new(&all, all, e);
+	if (!r)
+		c->reader = all; /* where it failed that is freed already */
+	return r;
 }
 
 void chain_free(struct chain *c)

@@ -292,6 +292,8 @@ int source_some(struct source *s, size_t most, size_t *n, struct err *e)
 	uint64_t have = s->size;
 	int r = s->passing ? source_ahead(s, min_u64(most, inflow_room(s->flow)), &have, e) : 0;
 
+	if (!r && s->passing && have < most) /* why it ends here */
+		r = inflow_error(s->flow, e);
 	*n = (size_t)min_u64(most, have);
 	return r;
 }

@@ -82,7 +82,8 @@ void source_lend_drop(struct source *s);
 /* For source_free(): takes back what was lent. */
 void source_lend_end(struct source *s);
 
-/* How many bytes there are, at most `most`; on a pipe waits for as many, or for the end. */
+/* How many bytes there are, at most `most`; on a pipe waits for as many, or for the end. -errno where
+ * that is no end but a failure. */
 int source_some(struct source *s, size_t most, size_t *n, struct err *e);
 
 /* The rest is for who reads a passing source in file order. */

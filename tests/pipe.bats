@@ -407,6 +407,15 @@ late() {
 	tail -c 8 "$1"
 }
 
+@test "gzip that is damaged at its beginning is not called empty" {
+	printf '\037\213garbagegarbagegarbage' >bad.gz
+	truncate -s 1M target
+	run -2 vs - target < <(cat bad.gz)
+	[[ $output == 'vmdksync: standard input: the gzip data is damaged near its byte '* ]]
+	run -2 vs - target < <(gzip -c </dev/null)
+	[[ $output == 'vmdksync: standard input: is empty (0 bytes)' ]]
+}
+
 @test "what is wrong at the end of gzip, or of the length, is found where all is spooled, too" {
 	one cowd capacity=9000 alloc=runs:20:1:30
 	gzip -1c delta >delta.gz
