@@ -149,6 +149,8 @@ static int unknown(const struct source *src, const uint8_t *head, size_t n, stru
 	char begins[SHOWN + 16], size[48] = "";
 	size_t i = 0;
 
+	if (!n)
+		return fail(e, EBADMSG, "%s: is empty (0 bytes)", src->name);
 	while (i < n && i < SHOWN && head[i] >= ' ' && head[i] < 0x7f)
 		i++;
 	if (i >= 4)
@@ -174,8 +176,6 @@ static int probe(struct source *src, opener **open, bool *text, struct err *e)
 	*open = NULL;
 	*text = false;
 	r = source_some(src, sizeof(head), &n, e);
-	if (!r && !n)
-		r = fail(e, EBADMSG, "%s: is empty (0 bytes)", src->name);
 	if (!r)
 		r = source_read(src, 0, head, n, "first bytes", e);
 	if (r < 0)
@@ -187,7 +187,7 @@ static int probe(struct source *src, opener **open, bool *text, struct err *e)
 		*open = k->open;
 		return 0;
 	}
-	if (descriptor_looks_like(head, n)) {
+	if (n && descriptor_looks_like(head, n)) {
 		*text = true;
 		return 0;
 	}

@@ -290,10 +290,11 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 int source_some(struct source *s, size_t most, size_t *n, struct err *e)
 {
 	uint64_t have = s->size;
-	int r = s->passing ? source_ahead(s, min_u64(most, inflow_room(s->flow)), &have, e) : 0;
+	int r = s->passing ? inflow_wait(s->flow, min_u64(most, inflow_room(s->flow)), &have, e) : 0;
 
 	if (!r && s->passing && have < most) /* why it ends here */
 		r = inflow_error(s->flow, e);
+	/* that it ended is for who misses something to find: he says what */
 	*n = (size_t)min_u64(most, have);
 	return r;
 }

@@ -39,7 +39,7 @@
  * Then in the order given, any number of times:
  *
  *	poke=POS:WIDTH:VALUE  hdr=FIELD:VALUE  gde=I:VALUE rgde=I:VALUE  gte=G:VALUE rgte=G:VALUE
- *	cut=POS  print=SYMBOL
+ *	cut=POS  print=SYMBOL  print=bounds (where anything begins or ends, one a line)
  *
  * FIELD, whichever the format has: magic version flags capacity grain gtes gd rgd overhead unclean
  * free gdes generation savedgeneration (cowd); descoff descsize nl1-nl4 compress (hosted, stream);
@@ -1469,6 +1469,29 @@ static bool is_damage(const char *arg)
 	return false;
 }
 
+static void print_bounds(const struct disk *d)
+{
+	const uint64_t gd = d->ngde * d->esize, gt = d->gtes * d->esize;
+	const uint64_t *tables[] = {d->gd, d->rgt};
+	const uint64_t at[] = {
+		0, d->gdoff * SECTOR, d->gdoff * SECTOR + gd, d->rgdoff * SECTOR,
+		d->rgd ? d->rgdoff * SECTOR + gd : 0, d->footer * SECTOR, d->eosoff * SECTOR,
+		d->progressoff * SECTOR, d->overhead * SECTOR, file_size(d),
+	};
+
+	for (size_t i = 0; i < sizeof(at) / sizeof(*at); i++)
+		printf("%" PRIu64 "\n", at[i]);
+	for (size_t k = 0; k < 2; k++)
+		for (uint64_t t = 0; tables[k] && t < d->ngde; t++)
+			if (tables[k][t])
+				printf("%" PRIu64 "\n%" PRIu64 "\n", tables[k][t] * SECTOR,
+				       tables[k][t] * SECTOR + gt);
+	for (size_t i = 0; i < d->nent; i++)
+		if (d->ent[i].sec)
+			printf("%" PRIu64 "\n%" PRIu64 "\n", d->ent[i].sec * SECTOR,
+			       (d->ent[i].sec + occupied(d, d->ent[i].g)) * SECTOR);
+}
+
 static void damage(struct disk *d, const char *arg)
 {
 	const char *v;
@@ -1487,6 +1510,8 @@ static void damage(struct disk *d, const char *arg)
 		poke_gte(d, v, d->rgt);
 	else if ((v = value_of(arg, "cut")))
 		set_size(d->fd, d->path, place(d, v, 1));
+	else if ((v = value_of(arg, "print")) && !strcmp(v, "bounds"))
+		print_bounds(d);
 	else if ((v = value_of(arg, "print")))
 		printf("%" PRIu64 "\n", place(d, v, 1));
 }
