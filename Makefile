@@ -153,9 +153,9 @@ analyze:
 # Lines of lib/ that the tests reach, by gcov; the least is COVERAGE percent.
 COVERAGE ?= 90
 coverage:
-	$(MAKE) BUILD=build/coverage CC=gcc CFLAGS='-O0 -g --coverage -fprofile-update=atomic' \
-		TESTS='$(filter-out tests/rules.bats tests/package.bats,$(TESTS))' check
-	sh tests/coverage.sh build/coverage $(COVERAGE)
+	code=0; $(MAKE) BUILD=build/coverage CC=gcc CFLAGS='-O0 -g --coverage -fprofile-update=atomic' \
+		TESTS='$(filter-out tests/rules.bats tests/package.bats,$(TESTS))' check || code=$$?; \
+	sh tests/coverage.sh build/coverage $(COVERAGE) && exit $$code
 
 SCRIPTS = $(shell find . -name .git -prune -o -path ./build -prune -o -name '*.sh' -print) .ci/run
 # SC2154, SC2030, SC2031, SC2317: bats sets variables and calls functions behind shellcheck's back.

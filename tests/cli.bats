@@ -474,7 +474,7 @@ slowed() {
 }
 
 @test "the line of progress in a real terminal of 80, 40 and 20 columns" {
-	requires plain strace tmux
+	requires unsanitized strace tmux
 	make_case 20480
 	export TMUX_TMPDIR=$PWD
 	for columns in 80 40 20; do

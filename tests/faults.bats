@@ -246,7 +246,7 @@ late_tables() {
 
 @test "errors of single calls, one after the other" {
 	requires strace
-	made 4096 alloc=random:300 zero=runs:5:1:100
+	made 4096 alloc=random:300 zero=runs:5:130:200
 	for call in pread64:error=EIO pwrite64:error=EIO pwrite64:error=ENOSPC fallocate:error=EIO; do
 		for when in 1 3 9 33; do
 			code=0
@@ -291,6 +291,101 @@ late_tables() {
 		interrupted --undo u.vmdk - t < <(cat d.vmdk.gz)
 		interrupted --no-uring - t < <(cat d.vmdk)
 	done
+}
+
+@test "zeros that cannot be had for nothing are written; when that fails, it is told" {
+	requires strace loop
+	made 8192 alloc=random:300 zero=runs:9:130:300
+	refused() {
+		run timeout 60 strace -qqf -o trace -P "$1" -e trace=fallocate,ioctl \
+			-e inject=fallocate:error="$2" "${inject[@]}" "$VMDKSYNC" "${@:3}" d.vmdk "$1"
+		cat trace
+		echo "$output"
+		grep -q 'fallocate.*INJECTED' trace
+	}
+	for mode in -v --no-uring --undo=u.vmdk; do
+		inject=()
+		for errno in EOPNOTSUPP ENOSYS; do
+			cp t.orig t
+			rm -f u.vmdk
+			refused t $errno "$mode"
+			[ "$status" = 0 ]
+			same t want
+		done
+		[ ! -e u.vmdk ] || vs -q u.vmdk t
+		cp t.orig t
+		rm -f u.vmdk
+		refused t EIO "$mode"
+		[ "$status" = 3 ]
+		[[ $output == *'vmdksync: t: zeroing at byte '*': Input/output error'* ]]
+		rm -f u.vmdk
+		vs -q d.vmdk t
+		same t want
+		# a device has one rung more
+		truncate -s 4M backing
+		dev=$(loopdev backing)
+		for inject in '' -einject=ioctl:error=ENOTTY:when=5+; do
+			dd if=t.orig of="$dev" bs=1M conv=notrunc,fsync status=none
+			rm -f u.vmdk
+			inject=(${inject:+"$inject"})
+			refused "$dev" EOPNOTSUPP "$mode" --force=busy
+			[ "$status" = 0 ]
+			cmp "$dev" want
+		done
+	done
+}
+
+@test "a ring that fails: busy is waited for, broken ends the run" {
+	requires strace
+	made 16384 alloc=random:9000
+	cp t.orig t
+	vs -v d.vmdk t 2>log
+	grep -q io_uring log || skip 'no io_uring here'
+	for errno in EAGAIN EBUSY EINTR; do
+		cp t.orig t
+		run -0 timeout 60 strace -qqf -o trace -e trace=io_uring_enter \
+			-e inject=io_uring_enter:error=$errno:when=2+2 "$VMDKSYNC" -q d.vmdk t
+		grep -q INJECTED trace
+		same t want
+	done
+	for when in 1 2 5; do
+		cp t.orig t
+		run timeout 60 strace -qqf -o trace -e trace=io_uring_enter \
+			-e inject=io_uring_enter:error=EIO:when=$when+ "$VMDKSYNC" d.vmdk t
+		echo "$when: $status: $output"
+		[ "$status" = 3 ] || [ "$status" = 2 ]
+		[[ ${lines[0]} == 'vmdksync: '*': Input/output error' ]]
+		[ "$status" = 3 ] || same t t.orig
+		vs -q d.vmdk t
+		same t want
+	done
+}
+
+@test "a target that cannot be opened, sized or synced, and a log that cannot" {
+	requires strace
+	made 4096 alloc=random:300
+	cp t.orig t
+	# said SYSCALL:ERRNO WORDS OPTION... FILE...: exit 2, one line, the target as it was
+	said() {
+		run -2 timeout 60 strace -qqf -o trace -P t -P "$PWD/new" -P new -P u.vmdk -P "$PWD/u.vmdk" -P "$PWD" -P d.vmdk \
+			-e "trace=${1%%:*}" -e "inject=${1%%:*}:error=${1#*:}" "$VMDKSYNC" -q "${@:3}"
+		echo "$*: $output"
+		grep -q INJECTED trace
+		output=$(grep -v '^strace: ' <<<"$output")
+		[[ $output == "vmdksync: "*"$2"* && $output != *$'\n'* ]]
+		same t t.orig
+		[ ! -e new ]
+		[ ! -e u.vmdk ]
+	}
+	said openat:EAGAIN:when=2 't: is in use by another program' d.vmdk t
+	said openat:ETXTBSY:when=2 't: is in use by another program' d.vmdk t
+	said openat:EROFS:when=2 't: is read-only: Read-only file system' d.vmdk t
+	said openat:EACCES:when=2 't: cannot be opened for writing: Permission denied' d.vmdk t
+	said openat:EIO:when=1 'd.vmdk: Input/output error' d.vmdk t
+	said ftruncate:EFBIG 'new: a file of 2097152 bytes cannot be made: File too large' --create d.vmdk new
+	said fsync:EIO 'u.vmdk: fsync of its directory: Input/output error' --undo u.vmdk d.vmdk t
+	said openat:ENOSPC:when=3 'u.vmdk: cannot be opened as undo log: No space left on device' \
+		--undo u.vmdk d.vmdk t
 }
 
 @test "an input that becomes shorter while it is read" {

@@ -35,6 +35,9 @@ requires() {
 		plain)
 			[ "$FLAVOUR" = plain ] || skip "not with $FLAVOUR"
 			;;
+		unsanitized)
+			[ "$FLAVOUR" = plain ] || [ "$FLAVOUR" = coverage ] || skip "not with $FLAVOUR"
+			;;
 		strace)
 			command -v strace >/dev/null || skip 'needs strace'
 			strace -o /dev/null true 2>/dev/null || skip 'strace may not trace here'

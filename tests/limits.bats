@@ -90,7 +90,7 @@ has_ring() {
 }
 
 @test "memory: 2 TiB of COWD, every directory entry used" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	"$MKVMDK" cowd delta capacity=2T alloc=0,4294967,last+random:1000 tables=all
 	truncate -s $((4294967295 * 512)) target || skip 'no files of 2 TiB here'
@@ -101,7 +101,7 @@ has_ring() {
 # The delta has no end that memory would have to hold: 512 MiB stand for 10 GiB, which
 # VMDKSYNC_BIG_TESTS=1 makes.
 @test "memory: a delta full of grains" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	size=512M
 	[ -z "${VMDKSYNC_BIG_TESTS-}" ] || size=10G
@@ -111,7 +111,7 @@ has_ring() {
 }
 
 @test "memory: a delta full of grains of a sector, in random order" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	"$MKVMDK" cowd delta capacity=128M alloc=all layout=random
 	in_memory 64 -q --create delta target
@@ -119,7 +119,7 @@ has_ring() {
 }
 
 @test "memory: grains of 64 KiB here and there in a file that is in the page cache" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	"$MKVMDK" pattern target 524288 3
 	"$MKVMDK" hosted delta capacity=256M alloc=random:2048 layout=runs
@@ -129,7 +129,7 @@ has_ring() {
 }
 
 @test "memory: verify, read-back and undo, which look at the target as well" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	"$MKVMDK" pattern target 2000000 3
 	"$MKVMDK" cowd delta capacity=2000000 alloc=runs:4000:8:128 layout=runs
@@ -141,7 +141,7 @@ has_ring() {
 }
 
 @test "memory: eight layers, each with more runs than one may keep" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	for i in 1 2 3 4 5 6 7 8; do
 		"$MKVMDK" cowd "d$i" capacity=1040000 zero="every:$((i % 2 + 2))" alloc="$i"
@@ -152,7 +152,7 @@ has_ring() {
 }
 
 @test "memory: forty extents, each with many runs" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	{
 		echo '# Disk DescriptorFile'
@@ -187,7 +187,7 @@ has_ring() {
 }
 
 @test "memory: large packed grains are not unpacked once for each processor" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	"$MKVMDK" stream s.vmdk grain=32768 capacity=131072 alloc=all
 	in_memory 72 -q --create s.vmdk target
@@ -195,7 +195,7 @@ has_ring() {
 }
 
 @test "memory: many extents of large packed grains" {
-	requires plain time
+	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
 	"$MKVMDK" stream s.vmdk grain=32768 capacity=32768 alloc=all variant=C desc=0
 	{

@@ -132,7 +132,7 @@ one_byte() {
 }
 
 @test "different: hundreds of thousands of ranges, in bounded memory" {
-	requires /usr/bin/time plain
+	requires /usr/bin/time unsanitized
 	cd "$BATS_TEST_TMPDIR"
 	# every second sector is one that is not looked at, and two ranges are never one
 	"$MKVMDK" cowd delta capacity=1400000 alloc=every:2
@@ -202,7 +202,7 @@ one_byte() {
 }
 
 @test "--read-back: a disk that does not keep what it is given is found out" {
-	requires plain gcc
+	requires unsanitized gcc
 	cd "$BATS_TEST_TMPDIR"
 	cat >liar.c <<-'END'
 	#define _GNU_SOURCE
