@@ -156,6 +156,8 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.remember = o->remember,
 		.table = cowd_table,
 		.grain_at = cowd_grain,
+		.plain_from = gd_end,
+		.plain_to = le32(h + AT_FREE),
 	};
 	if (grain != 1) {
 		r = warning(e, "%s: COWD grain size is %" PRIu64 " sectors (ESX uses 1)", src->name,

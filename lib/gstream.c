@@ -379,6 +379,8 @@ static int take_table(struct gtree *g, struct err *e)
 	q->at++;
 	if (!r && q->memory > q->remember && g->src->passing) {
 		q->all_from = q->window * q->window_size;
+		reader_turn(&g->reader); /* twice: nothing is lent any more */
+		reader_turn(&g->reader);
 		r = source_spool_rest(g->src, e);
 		q->have = g->src->size;
 	}
@@ -480,13 +482,14 @@ static int next_window(struct gtree *g, struct err *e)
 	const bool ended = q->have < end;
 	int r;
 
-	if (q->open) {
-		reader_turn(&g->reader);
+	reader_turn(&g->reader);
+	if (q->open)
 		drop_pieces(q, q->open);
-	}
 	q->open = NULL;
-	if (q->at == q->tables && !q->pieces && !q->cut)
+	if (q->at == q->tables && !q->pieces && !q->cut) {
+		reader_turn(&g->reader); /* nothing is held any more */
 		return finish(g, e);
+	}
 	if (q->cut || ended)
 		return source_short(g->src, q->at < q->tables ? "its grain tables" : "its grains",
 				    max_u64(q->end, g->shape.promised), e);
@@ -496,8 +499,8 @@ static int next_window(struct gtree *g, struct err *e)
 			return r;
 	}
 	drop(q, q->window);
-	if (g->src->passing)
-		source_release(g->src, end);
+	if (g->src->passing) /* what lies in the window itself may be lent until the next turn */
+		source_release(g->src, end - q->window_size);
 	q->window++;
 	q->loaded = q->given = false;
 	return 1;
@@ -584,18 +587,12 @@ int gstream_next(struct reader *reader, struct run *run, struct err *e)
 	}
 }
 
-int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
+/* The piece of the window in work that the guest's byte `off` may be in. */
+static uint32_t find(const struct gtree_queue *q, uint64_t off)
 {
-	struct gtree *g = container_of(reader, struct gtree, reader);
-	const struct gtree_queue *q = g->queue;
-	const uint64_t low = q->window * q->window_size;
-	uint64_t off = run->skip, len = run->len;
 	uint32_t a = 0, b = q->open ? q->open->pieces : 0;
-	uint8_t *to = buf;
 
-	if (g->shape.packed)
-		return g->shape.unpack(g, run, buf, e);
-	while (b - a > 1) { /* the last piece that begins at or before off */
+	while (b - a > 1) { /* the last that begins at or before off */
 		uint32_t mid = a + (b - a) / 2;
 
 		if (q->open->piece[mid].off <= off)
@@ -603,22 +600,69 @@ int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struc
 		else
 			b = mid;
 	}
-	for (; len && q->open && a < q->open->pieces; a++) {
-		const struct piece *p = &q->open->piece[a];
-		uint64_t skip = off - p->off, n;
-		size_t here;
+	return a;
+}
 
-		if (p->off > off || skip >= p->len)
-			break;
-		n = min_u64(len, p->len - skip);
-		memcpy(to, source_at(g->src, low + p->at + skip, &here), n);
+/* Where in memory piece i has the guest's byte `off` of a run, and in *n how many of at most `most`
+ * bytes follow; NULL: not there. */
+static const uint8_t *bytes_of(const struct gtree *g, uint32_t i, uint64_t off, uint64_t most,
+			       uint64_t *n)
+{
+	const struct gtree_queue *q = g->queue;
+	const struct piece *p;
+	size_t here;
+
+	if (!q->open || i >= q->open->pieces)
+		return NULL;
+	p = &q->open->piece[i];
+	if (p->off > off || off - p->off >= p->len)
+		return NULL;
+	*n = min_u64(most, p->len - (off - p->off));
+	return source_at(g->src, q->window * q->window_size + p->at + (off - p->off), &here);
+}
+
+int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
+{
+	struct gtree *g = container_of(reader, struct gtree, reader);
+	uint64_t off = run->skip, end = off + run->len, n;
+	uint8_t *to = buf;
+	const uint8_t *at;
+
+	if (g->shape.packed)
+		return g->shape.unpack(g, run, buf, e);
+	for (uint32_t i = find(g->queue, off); off < end; i++) {
+		at = bytes_of(g, i, off, end - off, &n);
+		if (!at)
+			return fail(e, EBADMSG, "%s: the bytes of the run at %" PRIu64 " have passed",
+				    reader->name, run->off);
+		memcpy(to, at, n);
 		to += n;
 		off += n;
-		len -= n;
 	}
-	return len ? fail(e, EBADMSG, "%s: the bytes of the run at %" PRIu64 " have passed",
-			  reader->name, run->off)
-		   : 0;
+	return 0;
+}
+
+unsigned gstream_lend(struct reader *reader, const struct run *run, struct iovec *iov,
+		      unsigned most)
+{
+	struct gtree *g = container_of(reader, struct gtree, reader);
+	uint64_t off = run->skip, end = off + run->len, n;
+	unsigned used = 0;
+	const uint8_t *at;
+
+	for (uint32_t i = find(g->queue, off); off < end && !g->shape.packed; i++) {
+		at = bytes_of(g, i, off, end - off, &n);
+		if (!at)
+			return 0;
+		if (used && (const uint8_t *)iov[used - 1].iov_base + iov[used - 1].iov_len == at)
+			iov[used - 1].iov_len += n;
+		else if (used == most)
+			return 0;
+		else
+			iov[used++] = (struct iovec){(void *)(uintptr_t)at, (size_t)n};
+		off += n;
+	}
+	return used;
 }
 
 void gstream_free(struct gtree_queue *q)

@@ -341,6 +341,36 @@ static void set_data(struct gtree *g, struct run *run, uint64_t pos)
 	}
 }
 
+/* The first entry from k on that is in use, or `used`. */
+static uint32_t skip_unused(const struct gtree *g, const uint8_t *p, uint32_t k, uint32_t used)
+{
+	const uint32_t width = g->shape.width, stride = 32 / width;
+
+	for (; k + stride <= used; k += stride) {
+		const uint8_t *q = p + k * width;
+
+		if (le64(q) | le64(q + 8) | le64(q + 16) | le64(q + 24))
+			break;
+	}
+	while (k < used && !gtree_entry(g, p + k * width))
+		k++;
+	return k;
+}
+
+/* The first entry from k on that is more than the next plain grain behind raw, or `used`. With grains
+ * of one sector there are two million entries in a GiB. */
+static uint32_t skip_plain(const struct gtree *g, const uint8_t *p, uint32_t k, uint32_t used,
+			   uint64_t raw)
+{
+	const uint64_t step = g->shape.grain / SECTOR;
+
+	if (raw < g->shape.plain_from || g->shape.width != 4)
+		return k;
+	while (k < used && (raw += step) < g->shape.plain_to && le32(p + k * 4) == raw)
+		k++;
+	return k;
+}
+
 /* The next stretch of grains that lie one behind the other. 1, 0 at the end of the walk, -errno. */
 static int walk_next(struct gtree *g, struct run *run, struct err *e)
 {
@@ -371,15 +401,15 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 		kind = GRAIN_NONE;
 		begin = 0;
 		pos = 0;
-		for (; kind == GRAIN_NONE && w->k < used; w->k++) {
+		while (kind == GRAIN_NONE && (w->k = skip_unused(g, p, w->k, used)) < used) {
 			uint64_t raw = gtree_entry(g, p + w->k * g->shape.width);
 
-			if (!raw)
-				continue;
-			begin = w->k;
+			begin = w->k++;
 			kind = decode(g, base + begin, raw, &pos, e);
 			if (kind < 0)
 				return kind;
+			if (kind == GRAIN_DATA)
+				w->k = skip_plain(g, p, w->k, used, raw);
 		}
 		if (kind == GRAIN_NONE)
 			continue;
@@ -551,6 +581,7 @@ static const struct reader_ops packed_ops = {
 static const struct reader_ops passing_ops = {
 	.next = gstream_next,
 	.fetch = gstream_fetch,
+	.lend = gstream_lend,
 	.free = gtree_free,
 };
 
@@ -588,6 +619,11 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 		if (r)
 			return r < 0 ? r : 0;
 	}
+	/* as far as whole grains lie inside the file */
+	g->shape.plain_to = g->src->size < g->shape.grain
+				    ? 0
+				    : min_u64(g->shape.plain_to,
+					      (g->src->size - g->shape.grain) / SECTOR + 1);
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return fail(e, ENOMEM, "out of memory");

@@ -42,6 +42,9 @@ struct gtree_shape {
 	uint64_t floor;    /* no sane file has a grain before this position */
 	uint64_t promised; /* bytes that are in use, as the header says; 0: it does not */
 	uint64_t remember; /* bytes of memory for what is awaited; 0: the usual number */
+	/* Where entries are sector numbers: of one from plain_from on and before plain_to, grain_at
+	 * says that a data grain begins there, and nothing more. 0, 0: there are none. */
+	uint64_t plain_from, plain_to;
 	/* Grains are packed: each is a run of its own, of kind PACKED, whose pos is that of its
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool packed;
@@ -81,6 +84,8 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 int gstream_init(struct gtree *g, struct err *e);
 int gstream_next(struct reader *reader, struct run *run, struct err *e);
 int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e);
+unsigned gstream_lend(struct reader *reader, const struct run *run, struct iovec *iov,
+		      unsigned most);
 void gstream_free(struct gtree_queue *q); /* NULL-safe */
 static inline uint64_t gtree_entry(const struct gtree *g, const uint8_t *p)
 {

@@ -331,6 +331,8 @@ static struct inflow *inflow_new(const char *name, size_t window, unsigned windo
 		free(f);
 		return NULL;
 	}
+	/* a tenth of the time that a sequential delta takes */
+	madvise(f->memory, window * windows, MADV_HUGEPAGE);
 	return f;
 }
 

@@ -8,6 +8,7 @@
  */
 #include "source.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -101,6 +102,17 @@ void source_lend_drop(struct source *s)
 	/* what a call holds stays alive until that is done with it */
 	if (s->lend && s->lend->map)
 		madvise(s->lend->map, (size_t)s->lend->size, MADV_DONTNEED);
+}
+
+uint64_t source_lend_resident(void)
+{
+	unsigned long long size, resident, shared;
+	FILE *f = fopen("/proc/self/statm", "re");
+	int got = f ? fscanf(f, "%llu %llu %llu", &size, &resident, &shared) : 0;
+
+	if (f)
+		fclose(f);
+	return got == 3 ? shared * (uint64_t)sysconf(_SC_PAGESIZE) : UINT64_MAX;
 }
 
 void source_lend_end(struct source *s)

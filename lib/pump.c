@@ -21,10 +21,11 @@
 #define ZERO_WORTH                                                                                 \
 	(64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is              \
 		      * thin: a system call each costs more */
-#define LEND_WORTH (64u * 1024) /* mean of the pieces: less is copied faster than it is mapped */
+#define LEND_WORTH 4096u /* mean of the pieces: less is copied faster than it is mapped */
 /* What is lent is mapped, and counts as memory of ours, from when it is written out of (which may be
  * late: the kernel queues what the device does not take) to when all is unmapped. */
-#define LENT_MAX (12u * BIG)
+#define LENT_MAX (16u * BIG)
+#define LENT_LOOK (8u * BIG) /* so much more, at most: time to look how much it is */
 #define LENT_FLYING (24u * BIG)
 #define LENT_AROUND (64u * 1024) /* the kernel maps so much around a page that it needs */
 #define LENDERS 16u
@@ -64,8 +65,11 @@ struct slot {
 	uint8_t *old; /* where the consumer wants to look at the target: guest byte old_from on */
 	uint64_t old_from, old_to;
 	unsigned waiting; /* transfers of this state in flight */
-	struct iovec *iov; /* of a slot without a buffer: where its pieces lie */
+	struct iovec *iov; /* of a slot without a buffer: where its bytes lie */
+	unsigned stretches;
+	uint64_t turn; /* when they were lent; UINT64_MAX: they stay where they are */
 	void *spare; /* the buffer it got when that did not work */
+	struct slot *next_done;
 	struct batch b;
 	struct xfer xfer[PIECES + 2];
 	struct fetch fetch[PIECES];
@@ -91,8 +95,11 @@ struct pump {
 	struct source *lender[LENDERS]; /* who lent something since all was given back */
 	unsigned lenders;
 	uint64_t lent_flying;	  /* bytes of writes out of it */
-	uint64_t lent_bytes;	  /* and how much of them is mapped, at most */
+	uint64_t lent_bytes;	  /* and how much may have been mapped since we looked */
+	struct slot *lent_done;	  /* written, but was it what it should be? */
 	struct iovec iov[PIECES]; /* of the batch that is launched */
+	unsigned stretches;
+	uint64_t turn; /* of what is passing: so often were bytes let go */
 	struct iovec *iovs;	  /* of all slots */
 	struct batch open;  /* being gathered */
 	struct slot slot[SLOTS];
@@ -149,6 +156,8 @@ static void release(struct slot *s)
 		p->small[p->n_small++] = s;
 }
 
+static void finish_lent(struct pump *p);
+
 /* Lets the rings work until at least `min` callbacks have run, or nothing is left in flight. */
 static void wait_for(struct pump *p, unsigned min)
 {
@@ -165,6 +174,7 @@ static void wait_for(struct pump *p, unsigned min)
 	if (r < 0)
 		set_failed(p, fail(p->e, -r, "I/O ring: %s", strerror(-r)));
 	ring_wait(p->line, 0);
+	finish_lent(p);
 }
 
 static void put(struct ring *ring, struct slot *s, int fd, uint8_t *buf, uint64_t len, uint64_t off,
@@ -259,22 +269,29 @@ static void write_batch(struct slot *s)
 	}
 }
 
-/* Once more, with a copy in a buffer of its own: whoever lent the bytes did not give them. */
+/* Once more, with a copy in a buffer of its own: whoever lent the bytes did not give them, or they
+ * cannot be written from where they lie. */
 static void copy_and_write(struct slot *s)
 {
 	struct pump *p = s->pump;
 	void *buf = mmap(NULL, (size_t)(s->to - s->from), PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int r = buf == MAP_FAILED ? fail(p->e, ENOMEM, "out of memory") : 0;
+	const struct iovec *iov = s->iov;
 
 	if (!r)
 		s->buf = s->spare = buf;
 	for (unsigned i = 0; !r && i < s->b.pieces; i++) {
 		const struct run *run = &s->b.piece[i];
+		uint8_t *to = s->buf + (run->off - s->from);
 
-		if (run->kind == RUN_RAW)
-			r = source_read(run->src, run->pos, s->buf + (run->off - s->from), run->len,
-					"data", p->e);
+		if (run->kind == RUN_RAW) {
+			r = source_read(run->src, run->pos, to, run->len, "data", p->e);
+			iov++;
+			continue;
+		}
+		for (uint64_t n = 0; n < run->len; n += iov++->iov_len)
+			memcpy(to + n, iov->iov_base, iov->iov_len);
 	}
 	if (r < 0)
 		set_failed(p, r);
@@ -285,32 +302,17 @@ static void copy_and_write(struct slot *s)
 		    s->from, write_done);
 }
 
-/* Whether what was lent was still what it had been when it was written. */
-static bool was_whole(const struct batch *b)
-{
-	const struct source *seen = NULL;
-
-	for (unsigned i = 0; i < b->pieces; i++) {
-		const struct run *run = &b->piece[i];
-
-		if (run->kind != RUN_RAW || run->src == seen)
-			continue;
-		seen = run->src;
-		if (!source_is_whole(seen))
-			return false;
-	}
-	return true;
-}
-
-/* So much of what is lent may have been mapped: all is unmapped now and then. */
+/* So much of what is lent may have been mapped: all is unmapped when it is too much. */
 static void mapped(struct pump *p, uint64_t bytes)
 {
 	p->lent_bytes += bytes;
-	if (p->lent_bytes <= LENT_MAX)
+	if (p->lent_bytes <= LENT_LOOK)
+		return;
+	p->lent_bytes = 0;
+	if (source_lend_resident() <= LENT_MAX)
 		return;
 	for (unsigned i = 0; i < p->lenders; i++)
 		source_lend_drop(p->lender[i]);
-	p->lent_bytes = 0;
 }
 
 /* Bytes mapped for it, at most. */
@@ -325,13 +327,42 @@ static void lent_done(struct xfer *x, int err)
 
 	s->pump->lent_flying -= lent_cost(s);
 	mapped(s->pump, lent_cost(s));
-	if (!err && was_whole(&s->b)) {
-		write_done(x, 0);
-		return;
+	if (err) {
+		s->waiting--;
+		s->pump->no_lend = true;
+		copy_and_write(s);
+	} else {
+		s->next_done = s->pump->lent_done;
+		s->pump->lent_done = s;
 	}
-	s->waiting--;
-	s->pump->no_lend = true;
-	copy_and_write(s);
+}
+
+/* What was lent and has been written was right if its files are whole after that. One look is enough
+ * for all that came back together. */
+static void finish_lent(struct pump *p)
+{
+	const struct source *seen = NULL;
+	struct slot *s;
+	bool whole = true;
+
+	while ((s = p->lent_done)) {
+		p->lent_done = s->next_done;
+		for (unsigned i = 0; whole && i < s->b.pieces; i++) {
+			const struct run *run = &s->b.piece[i];
+
+			if (run->kind != RUN_RAW || run->src == seen)
+				continue;
+			seen = run->src;
+			whole = source_is_whole(seen);
+		}
+		if (whole) {
+			write_done(&s->xfer[0], 0);
+			continue;
+		}
+		s->waiting--;
+		p->no_lend = true;
+		copy_and_write(s);
+	}
 }
 
 static const void *borrow(struct pump *p, const struct run *run)
@@ -344,7 +375,8 @@ static const void *borrow(struct pump *p, const struct run *run)
 	for (unsigned i = 0; i < p->lenders; i++)
 		known |= p->lender[i] == run->src;
 	if (!known && p->lenders == LENDERS) {
-		mapped(p, LENT_MAX + 1);
+		for (unsigned i = 0; i < p->lenders; i++)
+			source_lend_drop(p->lender[i]);
 		p->lenders = 0;
 	}
 	if (!known)
@@ -353,11 +385,28 @@ static const void *borrow(struct pump *p, const struct run *run)
 	return bytes;
 }
 
-/* Whether the batch can be written out of the pages of its source; then p->iov says where. */
+/* Where the bytes of a piece lie, into iov; how many stretches, 0 where they cannot be lent. */
+static unsigned lend_piece(struct pump *p, const struct run *run, struct iovec *iov, unsigned most)
+{
+	static const uint8_t zeros[SMALL] __attribute__((aligned(PAGE)));
+	const void *bytes = NULL;
+
+	if (run->kind == RUN_PACKED)
+		return run->leaf->ops->lend ? run->leaf->ops->lend(run->leaf, run, iov, most) : 0;
+	if (run->kind == RUN_ZERO && run->len <= sizeof(zeros))
+		bytes = zeros;
+	else if (run->kind == RUN_RAW && run->src->fd >= 0)
+		bytes = borrow(p, run);
+	if (!bytes || !most)
+		return 0;
+	*iov = (struct iovec){(void *)(uintptr_t)bytes, (size_t)run->len};
+	return 1;
+}
+
+/* Whether the batch can be written out of where its bytes lie; then p->iov says where. */
 static bool lend(struct pump *p, const struct batch *b)
 {
 	const uint32_t block = b->direct ? p->t->block : 1, memory = b->direct ? p->t->memory : 1;
-	static const uint8_t zeros[SMALL] __attribute__((aligned(PAGE)));
 	uint64_t at = b->off;
 
 	if (b->end - b->off < (uint64_t)b->pieces * LEND_WORTH)
@@ -365,21 +414,20 @@ static bool lend(struct pump *p, const struct batch *b)
 	if (p->no_lend || p->o->in_line || p->o->ready || p->o->look || b->zeros || memory > PAGE ||
 	    b->off % block || b->end % block)
 		return false;
+	p->stretches = 0;
 	for (unsigned i = 0; i < b->pieces; i++) {
 		const struct run *run = &b->piece[i];
-		const void *bytes = NULL;
+		unsigned n;
 
-		if (run->off != at || run->len % block ||
-		    (run->kind == RUN_RAW && run->pos % memory))
+		if (run->off != at || run->len % block)
 			return false;
 		at += run->len;
-		if (run->kind == RUN_ZERO && run->len <= sizeof(zeros))
-			bytes = zeros;
-		else if (run->kind == RUN_RAW && run->src->fd >= 0)
-			bytes = borrow(p, run);
-		if (!bytes)
+		n = lend_piece(p, run, p->iov + p->stretches, PIECES - p->stretches);
+		if (!n)
 			return false;
-		p->iov[i] = (struct iovec){(void *)(uintptr_t)bytes, (size_t)run->len};
+		for (const struct iovec *v = p->iov + p->stretches; n--; v++, p->stretches++)
+			if ((uintptr_t)v->iov_base % memory || v->iov_len % block)
+				return false;
 	}
 	return true;
 }
@@ -389,7 +437,12 @@ static void write_lent(struct slot *s)
 	struct pump *p = s->pump;
 	struct xfer *x = &s->xfer[0];
 
-	memcpy(s->iov, p->iov, s->b.pieces * sizeof(*s->iov));
+	memcpy(s->iov, p->iov, p->stretches * sizeof(*s->iov));
+	s->stretches = p->stretches;
+	s->turn = UINT64_MAX;
+	for (unsigned i = 0; i < s->b.pieces; i++)
+		if (s->b.piece[i].kind == RUN_PACKED)
+			s->turn = p->turn;
 	s->state = WRITE;
 	s->waiting = 1;
 	p->stats->begun = true;
@@ -397,7 +450,7 @@ static void write_lent(struct slot *s)
 	*x = (struct xfer){.fd = s->b.direct ? p->t->direct : p->t->fd,
 			   .write = true,
 			   .iov = s->iov,
-			   .iovs = s->b.pieces,
+			   .iovs = s->stretches,
 			   .len = (size_t)(s->to - s->from),
 			   .off = s->from,
 			   .owner = s,
@@ -685,7 +738,12 @@ static void launch(struct pump *p)
 	p->reach = max_u64(p->reach, up(to, p->align));
 	s->from = from;
 	s->to = to;
-	s->b = *b;
+	memcpy(s->b.piece, b->piece, b->pieces * sizeof(*b->piece));
+	s->b.pieces = b->pieces;
+	s->b.off = b->off;
+	s->b.end = b->end;
+	s->b.direct = b->direct;
+	s->b.zeros = b->zeros;
 	b->pieces = 0;
 	if (lent)
 		write_lent(s);
@@ -896,7 +954,8 @@ static void pump_free(struct pump *p)
 	free(p);
 }
 
-/* What has been taken is fetched now: its bytes are about to go. */
+/* What has been taken is fetched now: its bytes are about to go, and those are gone that were lent
+ * before the last turn. */
 static void on_turn(void *arg)
 {
 	struct pump *p = arg;
@@ -904,12 +963,15 @@ static void on_turn(void *arg)
 
 	if (!p->failed)
 		launch(p);
-	while (i < SLOTS && !p->failed) {
-		if (p->slot[i].state == PREREAD)
+	while (i < SLOTS) {
+		const struct slot *s = &p->slot[i];
+
+		if (busy(p) && (s->state == PREREAD || (s->iov && s->state == WRITE && s->turn < p->turn)))
 			wait_for(p, 1);
 		else
 			i++;
 	}
+	p->turn++;
 	wait_for(p, 0); /* there may be long to wait for what comes next */
 }
 

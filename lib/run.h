@@ -8,6 +8,8 @@
 
 #include "source.h"
 
+#include <sys/uio.h>
+
 struct reader;
 
 #define LAYER_NONE UINT32_MAX
@@ -29,6 +31,10 @@ struct reader_ops {
 	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. Unless it is passing, on any
 	 * number of threads at once, and while next() is called on another. */
 	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
+	/* Of what is passing; NULL: it cannot. Where the bytes of a PACKED run lie: at most `most`
+	 * stretches of memory, which stay as they are until the leaf has called turn() twice. Their
+	 * number, or 0 where there are more. */
+	unsigned (*lend)(struct reader *r, const struct run *run, struct iovec *iov, unsigned most);
 	void (*free)(struct reader *r);
 };
 

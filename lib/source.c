@@ -305,6 +305,8 @@ bool source_is_hole(struct source *s, uint64_t off, uint64_t n)
 
 	if (s->fd < 0 || !S_ISREG(s->st.st_mode) || off >= s->size)
 		return false;
+	if (!s->hole && lseek(s->fd, 0, SEEK_HOLE) >= (off_t)s->size)
+		s->hole = s->size; /* there is none: never ask again */
 	if (off < s->since || off >= s->hole) {
 		data = lseek(s->fd, (off_t)off, SEEK_DATA);
 		if (data < 0 && errno == ENXIO)

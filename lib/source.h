@@ -79,6 +79,8 @@ const void *source_lend(struct source *s, uint64_t off, uint64_t n);
 bool source_is_whole(const struct source *s);
 /* Unmaps what was lent so far, which counts as memory of this process; addresses stay good. */
 void source_lend_drop(struct source *s);
+/* Bytes of files that are mapped now and count as memory of this process; UINT64_MAX: not known. */
+uint64_t source_lend_resident(void);
 /* For source_free(): takes back what was lent. */
 void source_lend_end(struct source *s);
 
