@@ -9,10 +9,17 @@
 
 #define BIG (1024u * 1024) /* largest single write */
 #define SMALL (64u * 1024)
-#define BIG_SLOTS 16u
-#define SMALL_SLOTS 192u
-#define LENT_SLOTS 128u /* writes out of the source's own pages: these have no buffers */
-#define SLOTS (BIG_SLOTS + SMALL_SLOTS + LENT_SLOTS)
+/* Slots by the size of their buffers. Neighbours of cold source or target that are just too large for
+ * a small one need many more than could be had with BIG each. */
+enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, IS_LENT, CLASSES };
+static const struct {
+	uint32_t bytes, slots;
+} class_of[CLASSES] = {
+	{SMALL, 160}, {4 * SMALL, 40}, {BIG, 8},
+	{0, 128}, /* writes out of the source's own pages, or what passes: these have no buffers */
+};
+#define SLOTS (160u + 40u + 8u + 128u)
+#define LENT_SLOTS 128u
 #define PIECES 64u /* runs in one batch */
 #define RING_DEPTH 256u
 #define SUBMIT_AT 32u /* transfers queued before the kernel hears of them, */
@@ -59,6 +66,7 @@ struct fetch {
 
 struct slot {
 	struct pump *pump;
+	enum slot_class class;
 	enum slot_state state;
 	uint8_t *buf;	   /* stands for guest byte `from` on */
 	uint64_t from, to; /* what the write covers; block aligned when direct */
@@ -69,7 +77,7 @@ struct slot {
 	unsigned stretches;
 	uint64_t turn; /* when they were lent; UINT64_MAX: they stay where they are */
 	void *spare; /* the buffer it got when that did not work */
-	struct slot *next_done;
+	struct slot *next; /* free, or of those lent that are written */
 	struct batch b;
 	struct xfer xfer[PIECES + 2];
 	struct fetch fetch[PIECES];
@@ -103,9 +111,7 @@ struct pump {
 	struct iovec *iovs;	  /* of all slots */
 	struct batch open;  /* being gathered */
 	struct slot slot[SLOTS];
-	/* free ones, last used on top */
-	struct slot *small[SMALL_SLOTS], *big[BIG_SLOTS], *lent[LENT_SLOTS];
-	unsigned n_small, n_big, n_lent;
+	struct slot *free[CLASSES]; /* last used on top */
 	unsigned held; /* slots that wait for the barrier */
 	uint8_t *memory;
 	size_t memory_size;
@@ -133,11 +139,6 @@ static void moved(struct pump *p, uint64_t bytes)
 		p->o->moved(p->o->arg, bytes);
 }
 
-static bool is_big(const struct slot *s)
-{
-	return s < s->pump->slot + BIG_SLOTS;
-}
-
 static void release(struct slot *s)
 {
 	struct pump *p = s->pump;
@@ -148,12 +149,8 @@ static void release(struct slot *s)
 		s->spare = NULL;
 		s->buf = NULL;
 	}
-	if (s->iov)
-		p->lent[p->n_lent++] = s;
-	else if (is_big(s))
-		p->big[p->n_big++] = s;
-	else
-		p->small[p->n_small++] = s;
+	s->next = p->free[s->class];
+	p->free[s->class] = s;
 }
 
 static void finish_lent(struct pump *p);
@@ -332,7 +329,7 @@ static void lent_done(struct xfer *x, int err)
 		s->pump->no_lend = true;
 		copy_and_write(s);
 	} else {
-		s->next_done = s->pump->lent_done;
+		s->next = s->pump->lent_done;
 		s->pump->lent_done = s;
 	}
 }
@@ -346,7 +343,7 @@ static void finish_lent(struct pump *p)
 	bool whole = true;
 
 	while ((s = p->lent_done)) {
-		p->lent_done = s->next_done;
+		p->lent_done = s->next;
 		for (unsigned i = 0; whole && i < s->b.pieces; i++) {
 			const struct run *run = &s->b.piece[i];
 
@@ -714,27 +711,39 @@ static bool in_flight(const struct pump *p, uint64_t from, uint64_t to)
 	return false;
 }
 
+/* A free slot for so many bytes; NULL: one has to be waited for. */
+static struct slot *take_slot(struct pump *p, uint64_t bytes, bool lent)
+{
+	enum slot_class c = lent ? IS_LENT : IS_SMALL;
+	struct slot *s;
+
+	if (lent && p->lent_flying >= LENT_FLYING)
+		return NULL;
+	while (!lent && class_of[c].bytes < bytes)
+		c++;
+	s = p->free[c];
+	if (s)
+		p->free[c] = s->next;
+	return s;
+}
+
 /* Sends the open batch on its way. */
 static void launch(struct pump *p)
 {
 	struct batch *b = &p->open;
 	uint64_t from, to;
-	struct slot *s;
-	bool big, lent;
+	struct slot *s = NULL;
+	bool lent;
 
 	if (!b->pieces)
 		return;
 	from = b->direct ? down(b->off, p->t->block) : b->off;
 	to = b->direct ? up(b->end, p->t->block) : b->end;
-	big = to - from > SMALL;
 	lent = lend(p, b);
-	while (!p->failed && (!(lent ? p->n_lent && p->lent_flying < LENT_FLYING
-				 : big ? p->n_big : p->n_small) ||
-			      in_flight(p, from, to)))
+	while (!p->failed && (in_flight(p, from, to) || !(s = take_slot(p, to - from, lent))))
 		go_on(p, to - from > SMALL ? 1 : SMALL_AT_ONCE);
-	if (p->failed)
+	if (!s)
 		return;
-	s = lent ? p->lent[--p->n_lent] : big ? p->big[--p->n_big] : p->small[--p->n_small];
 	p->reach = max_u64(p->reach, up(to, p->align));
 	s->from = from;
 	s->to = to;
@@ -900,9 +909,9 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 		free(p);
 		return NULL;
 	}
-	for (unsigned i = 0; i < BIG_SLOTS + SMALL_SLOTS; i += share)
-		p->memory_size += (i < BIG_SLOTS ? BIG : SMALL) * (size_t)share +
-				  (o->look ? around : 0);
+	for (unsigned c = 0; c < IS_LENT; c++)
+		p->memory_size += class_of[c].slots / share *
+				  (class_of[c].bytes * (size_t)share + (o->look ? around : 0));
 	/* pages that no batch ever needs are never touched, and cost nothing */
 	p->memory =
 	    mmap(NULL, p->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -921,25 +930,24 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 	p->align = max_u64(t->device ? t->block : max_u64(t->block, (uint64_t)sysconf(_SC_PAGESIZE)),
 			   o->look);
 	p->direct_to = down(t->size, t->block);
-	for (unsigned i = 0; i < SLOTS; i++) {
-		struct slot *s = &p->slot[i];
-		size_t size = i < BIG_SLOTS ? BIG : SMALL;
+	for (unsigned c = 0, i = 0; c < CLASSES; c++) {
+		for (unsigned k = 0; k < (c == IS_LENT ? LENT_SLOTS : class_of[c].slots / share); k++) {
+			struct slot *s = &p->slot[i++];
 
-		s->pump = p;
-		if (i >= BIG_SLOTS + SMALL_SLOTS) {
-			s->iov = p->iovs + (i - BIG_SLOTS - SMALL_SLOTS) * PIECES;
+			s->pump = p;
+			s->class = (enum slot_class)c;
+			if (c == IS_LENT) {
+				s->iov = p->iovs + (size_t)k * PIECES;
+			} else {
+				s->buf = buf;
+				buf += class_of[c].bytes;
+			}
+			if (c != IS_LENT && o->look) {
+				s->old = buf;
+				buf += class_of[c].bytes + around;
+			}
 			release(s);
-			continue;
 		}
-		if (i % share)
-			continue;
-		s->buf = buf;
-		buf += size;
-		if (o->look) {
-			s->old = buf;
-			buf += size + around;
-		}
-		release(s);
 	}
 	return p;
 }
@@ -954,8 +962,13 @@ static void pump_free(struct pump *p)
 	free(p);
 }
 
-/* What has been taken is fetched now: its bytes are about to go, and those are gone that were lent
- * before the last turn. */
+/* Whether bytes that are about to go are still needed: to be fetched, or as they were lent before the
+ * last turn. */
+static bool needs_passing(const struct slot *s)
+{
+	return s->state == PREREAD || (s->iov && s->state == WRITE && s->turn < s->pump->turn);
+}
+
 static void on_turn(void *arg)
 {
 	struct pump *p = arg;
@@ -963,14 +976,11 @@ static void on_turn(void *arg)
 
 	if (!p->failed)
 		launch(p);
-	while (i < SLOTS) {
-		const struct slot *s = &p->slot[i];
-
-		if (busy(p) && (s->state == PREREAD || (s->iov && s->state == WRITE && s->turn < p->turn)))
+	while (i < SLOTS)
+		if (needs_passing(&p->slot[i]) && busy(p))
 			wait_for(p, 1);
 		else
 			i++;
-	}
 	p->turn++;
 	wait_for(p, 0); /* there may be long to wait for what comes next */
 }

@@ -496,6 +496,20 @@ differ() {
 	! cmp -s "$1" "$2"
 }
 
+@test "nbdkit: a slow device and a fast pipe: no bytes come in over those still being written" {
+	requires_fuse
+	requires loop
+	# the windows are gone through several times
+	made 131072 alloc=all
+	cp t.orig t
+	fuse t delay -- t delay-write=10ms
+	dev=$(loopdev fuse.t/disk)
+	# shellcheck disable=SC2002 # a pipe is what is tested
+	cat d.vmdk | vs -q - "$dev"
+	unloop "$dev"
+	cmp fuse.t/disk want
+}
+
 @test "nbdkit: a delta and a target that are cut short are refused before the first write" {
 	requires_fuse
 	made 16384 alloc=all
