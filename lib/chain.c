@@ -439,7 +439,7 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
 
 int chain_read(struct chain *c, size_t n, bool whole, struct err *e)
 {
-	struct reader *layer[2 * CHAIN_MAX], *all;
+	struct reader *layer[2 * CHAIN_MAX], *all = NULL;
 	size_t layers = 0;
 	int r = 0;
 
@@ -461,9 +461,9 @@ int chain_read(struct chain *c, size_t n, bool whole, struct err *e)
 			reader_free(layer[--layers]);
 		return r;
 	}
-	assert(layers);
-	all = layer[0];
-	if (layers > 1)
+	if (layers == 1)
+		all = layer[0];
+	else
 		r = merge_new(&all, layer, layers, c->link[0]->size, e);
 	if (!r && whole)
 		r = fill_new(&all, all, e);

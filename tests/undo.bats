@@ -376,3 +376,56 @@ killed_with_log() {
 	[ "$(<undo.vmdk)" = mine ]
 	same t t.orig
 }
+
+# A power failure keeps of the log what was synced, and no more; SIGKILL keeps all, so it shows less.
+@test "each overwrite comes after its old bytes are on stable storage, and the log ends in order" {
+	requires strace python3
+	made cowd 40960 alloc=random:9000 zero=runs:20:130:600
+	strace -f -y -o trace -e trace=pwrite64,fdatasync,fallocate "$VMDKSYNC" -q --no-uring \
+		--undo undo.vmdk d.vmdk t
+	same t want
+	python3 - <<-'END'
+	import re, struct
+	log = open('undo.vmdk', 'rb').read()
+	place = {}                      # of each grain in the log
+	pos = 128 * 512
+	while True:
+	    value, size, kind = struct.unpack_from('<QII', log, pos)
+	    if size:
+	        place[value // 8] = pos
+	        pos += (12 + size + 511) // 512 * 512
+	    elif kind == 0:
+	        break
+	    else:
+	        pos += 512 * (1 + value)
+	written, durable, checked, last = [], [], 0, []
+	for line in open('trace'):
+	    m = re.match(r'\d+ +(\w+)\(\d+<([^>]*)>', line)
+	    if not m or 'INJECTED' in line:
+	        continue
+	    call, path = m.group(1), m.group(2).rsplit('/', 1)[-1]
+	    if call == 'fdatasync':
+	        assert line.rstrip().endswith('= 0'), line
+	    numbers = re.findall(r', (\d+)', line.rsplit(')', 1)[0])
+	    if path == 'undo.vmdk':
+	        last.append(call)
+	        if call == 'fdatasync':
+	            durable += written
+	            written = []
+	        else:
+	            count, off = int(numbers[-2]), int(numbers[-1])
+	            last[-1] = off
+	            written.append((off, off + count))
+	    elif path == 't' and call != 'fdatasync':
+	        off, count = [int(n) for n in numbers[-2:]]
+	        if call == 'pwrite64':
+	            off, count = count, off
+	        for grain in range(off // 4096, (off + count + 4095) // 4096):
+	            at = place[grain]
+	            assert any(a <= at < b for a, b in durable), (line, grain, at)
+	            checked += 1
+	assert checked > 3000, checked
+	# tables and footer, and only when these are safe the head that says so
+	assert last[-4] != 0 and last[-3:] == ['fdatasync', 0, 'fdatasync'], last[-6:]
+	END
+}
