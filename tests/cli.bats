@@ -475,13 +475,16 @@ slowed() {
 
 @test "the line of progress in a real terminal of 80, 40 and 20 columns" {
 	requires unsanitized strace tmux
-	make_case 20480
+	# ten seconds of writes, of which the first are needed
+	make_case 81920
 	export TMUX_TMPDIR=$PWD
 	for columns in 80 40 20; do
-		cp base.raw t$columns.raw
+		truncate -s 40M t$columns.raw
 		tmux -L $columns -f /dev/null new-session -d -x $columns -y 10 \
 			"PS1= strace -f -qq -o /dev/null -P '$PWD/t$columns.raw' -e trace=pwrite64 \
-			-e inject=pwrite64:delay_enter=500000 '$VMDKSYNC' --no-uring delta.vmdk t$columns.raw"
+			-e inject=pwrite64:delay_enter=50000 '$VMDKSYNC' --no-uring delta.vmdk t$columns.raw"
+	done
+	for columns in 80 40 20; do
 		line=
 		for _ in {1..600}; do
 			line=$(tmux -L $columns capture-pane -p 2>/dev/null) || :
