@@ -389,13 +389,14 @@ late_tables() {
 }
 
 @test "an input that becomes shorter while it is read" {
-	made 16384 alloc=all
+	# what is missing is more than is read ahead of the first write
+	made 49152 alloc=all
 	cp d.vmdk whole.vmdk
 	for mode in -v --no-uring; do
 		cp t.orig t
 		cp whole.vmdk d.vmdk
 		held $mode d.vmdk t
-		truncate -s 3000000 d.vmdk
+		truncate -s 20000000 d.vmdk
 		code=0
 		let_go || code=$?
 		[ "$code" = 3 ]

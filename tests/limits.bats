@@ -51,8 +51,10 @@ has_ring() {
 	# in each; the limit allows for half as many in each, as completions come when they like.
 	[ "$enters" -gt 0 ]
 	[ "$enters" -lt $((2 * 100000 / 8)) ]
-	# the tables of the delta (196), and what starting takes
-	[ "$others" -lt 1000 ]
+	# the tables of the delta (196), and what starting takes; where no write is direct, each is a call
+	limit=1000
+	[ "$(stat -f -c %T .)" != tmpfs ] || limit=101000
+	[ "$others" -lt "$limit" ]
 	[ "$(sum target)" = "$want" ]
 }
 
