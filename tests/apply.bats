@@ -386,7 +386,7 @@ blocks_at_most() {
 		rm -f base target expected
 		make_recipe "$(capacity "${keys[@]}")" zeros "${keys[@]}"
 		for how in '' --no-uring; do
-			cp --sparse=always base target
+			cp --sparse=always --reflink=never base target
 			sync target
 			before=$(blocks target)
 			# shellcheck disable=SC2086 # none or one option
@@ -410,7 +410,7 @@ blocks_at_most() {
 	cd "$BATS_TEST_TMPDIR"
 	SPARSE_BASE=1
 	make_recipe 40960 zeros cowd capacity=40960 zero=all
-	cp --sparse=always base target
+	cp --sparse=always --reflink=never base target
 	sync target
 	vs -q delta target
 	same target expected
@@ -498,7 +498,7 @@ qemu_window() {
 			same theirs ours
 		done
 		for how in '' --no-uring; do
-			cp --sparse=always base target
+			cp --sparse=always --reflink=never base target
 			# shellcheck disable=SC2086 # none or one option
 			vs -q $how delta target
 			[ "$(stat -c %s target)" = "$size" ]
