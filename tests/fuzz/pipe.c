@@ -15,6 +15,7 @@
 #define DISK_MAX (1u << 20)
 #define INPUT_MAX (1u << 19) /* fits a pipe, so that nobody has to write while we read */
 #define RUNS_MAX 20000u
+#define UNTOUCHED 0x5a
 
 static void need(bool ok)
 {
@@ -57,6 +58,13 @@ static int apply(const char *path, const struct image_opts *o, uint8_t *disk, ui
 	return r;
 }
 
+/* A stream whose tables come at the end: through a pipe its markers say what there is, in a file the
+ * tables do, which may name fewer of the grains. */
+static bool by_markers(const uint8_t *data, size_t size)
+{
+	return size >= 64 && !memcmp(data, "KDMV", 4) && le64(data + 56) == UINT64_MAX;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t *piped, *filed;
@@ -72,8 +80,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		filed = malloc(DISK_MAX);
 		need(piped && filed);
 	}
-	memset(piped, 0x5a, DISK_MAX);
-	memset(filed, 0x5a, DISK_MAX);
+	memset(piped, UNTOUCHED, DISK_MAX);
+	memset(filed, UNTOUCHED, DISK_MAX);
 	o.source.window = (size_t)32768 << data[0] % 3;
 	o.source.spool_first = data[1] == 1;
 	data += 2;
@@ -93,7 +101,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	by_file = apply(path, &o, filed, &filed_size);
 	close(fd);
 
-	if (!by_pipe && !by_file && piped_size && filed_size)
-		need(piped_size == filed_size && !memcmp(piped, filed, piped_size));
+	if (by_pipe || by_file || !piped_size || !filed_size)
+		return 0;
+	need(piped_size == filed_size);
+	if (by_markers(data, size)) {
+		for (size_t i = 0; i < filed_size; i++)
+			need(filed[i] == UNTOUCHED || filed[i] == piped[i]);
+	} else {
+		need(!memcmp(piped, filed, piped_size));
+	}
 	return 0;
 }
