@@ -615,6 +615,7 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 
 		reader_init(&g->reader, &passing_ops, src->name, shape->size);
 		g->reader.passing = &g->reader;
+		g->reader.threads = shape->packed;
 		r = gstream_init(g, e);
 		if (r)
 			return r < 0 ? r : 0;

@@ -981,6 +981,8 @@ static void on_turn(void *arg)
 			wait_for(p, 1);
 		else
 			i++;
+	while (workers_busy(p->workers))
+		wait_for(p, 1);
 	p->turn++;
 	wait_for(p, 0); /* there may be long to wait for what comes next */
 }
@@ -1004,7 +1006,7 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	}
 	stats->ring = ring_kind(p->ring);
 	if (r->passing) {
-		p->no_workers = true; /* it can be asked by one only */
+		p->no_workers = !r->passing->threads; /* it can be asked by one only */
 		r->passing->turn = on_turn;
 		r->passing->turn_arg = p;
 	}

@@ -28,8 +28,8 @@ struct reader_ops {
 	/* 1 got one, 0 end, -errno. Runs stay valid until free, but for those of what is passing. */
 	int (*next)(struct reader *r, struct run *run, struct err *e);
 	int (*rewind)(struct reader *r, struct err *e); /* NULL where it is passing */
-	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. Unless it is passing, on any
-	 * number of threads at once, and while next() is called on another. */
+	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. Unless it is passing, and does
+	 * not say `threads`, on any number of threads at once, and while next() is called on another. */
 	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
 	/* Of what is passing; NULL: it cannot. Where the bytes of a PACKED run lie: at most `most`
 	 * stretches of memory, which stay as they are until the leaf has called turn() twice. Their
@@ -52,6 +52,7 @@ struct reader {
 	 * any order, there is no rewind, and what is PACKED can be fetched only until the leaf has
 	 * called turn(), from within next(). */
 	struct reader *passing;
+	bool threads; /* of that leaf: see fetch; until turn() has returned */
 	void (*turn)(void *arg); /* of the leaf, set by who fetches; NULL: nobody does */
 	void *turn_arg;
 };

@@ -264,20 +264,22 @@ static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, 
 int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char *what,
 		struct err *e)
 {
+	/* while one thread waits for what comes, others read what has come */
+	const uint64_t size = __atomic_load_n(&s->size, __ATOMIC_RELAXED);
 	int r;
 
-	if (off > s->size || n > s->size - off)
+	if (off > size || n > size - off)
 		return outside(s, off, n, what, e);
 	if (s->mem) {
 		memcpy(buf, s->mem + off, n);
 		return 0;
 	}
 	if (s->passing && off + n > inflow_low(s->flow) + inflow_room(s->flow)) {
-		uint64_t size;
+		uint64_t all;
 
 		r = source_spool_rest(s, e);
 		if (!r)
-			r = source_finish(s, &size, e);
+			r = source_finish(s, &all, e);
 		if (r < 0)
 			return r;
 		if (off > s->size || n > s->size - off)
@@ -446,7 +448,7 @@ int source_ahead(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 	int r = inflow_wait(s->flow, end, have, e);
 
 	if (!r && *have < end) /* that was all */
-		s->size = *have;
+		__atomic_store_n(&s->size, *have, __ATOMIC_RELAXED);
 	return r;
 }
 

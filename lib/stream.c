@@ -894,6 +894,7 @@ static int passing_init(struct stream *s, struct err *e)
 	s->pos = s->shape.start;
 	reader_init(&s->reader, &passing_ops, s->src->name, s->shape.size);
 	s->reader.passing = &s->reader;
+	s->reader.threads = true;
 	return grains <= SEEN_MAX && !s->seen ? fail(e, ENOMEM, "out of memory") : 0;
 }
 

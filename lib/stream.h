@@ -28,8 +28,8 @@ int grain_marker(struct source *src, uint64_t pos, uint64_t off, uint64_t grain,
 /* The same of a record that passes. 1 it has come whole, 0 it never will, -errno. */
 int grain_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, struct err *e);
 
-/* Unpacks grains of one file, on any number of threads unless the file is passing; keeps the last one
- * of which it was asked for a part. */
+/* Unpacks grains of one file, on any number of threads: of what is passing, of records that have come
+ * whole, until they are released. Keeps the last one of which it was asked for a part. */
 struct unpacker;
 
 int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint64_t grain,

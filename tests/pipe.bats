@@ -540,6 +540,51 @@ late() {
 	[ "$status" = 2 ] # the whole file is in one window
 }
 
+# The grains are unpacked on all processors while the next ones come: over many windows of 4 MiB, with
+# one that is cut in two by the end of a window, and of another size.
+@test "packed grains: right over many windows, in little memory; damage in one is said" {
+	local keys at
+
+	for keys in 'variant=A alloc=all layout=random' 'variant=C alloc=all layout=random' \
+		'variant=A alloc=all grain=4096' 'variant=C alloc=every:2 layout=reverse grain=8'; do
+		echo "--- $keys"
+		# shellcheck disable=SC2086
+		one stream capacity=40005 $keys
+		[ "$(stat -c %s delta)" -gt 8388608 ]
+		cp base target
+		if [ "$FLAVOUR" = plain ] && command -v time >/dev/null; then
+			cat delta | command time -f %M -o peak "$VMDKSYNC" -q - target
+			echo "peak: $(cat peak) KiB"
+			[ "$(cat peak)" -lt 131072 ]
+		else
+			from cat delta
+		fi
+		same target expected
+		gzip -1c delta >delta.gz
+		from cat delta.gz
+		cp base target
+		cat delta | vs -q --undo=undo.vmdk --read-back - target
+		same target expected
+		vs -q undo.vmdk target
+		same target base
+		rm undo.vmdk
+	done
+	for variant in A C; do
+		one stream variant=$variant capacity=40005 alloc=all layout=random
+		at=$("$MKVMDK" stream x variant=$variant capacity=40005 alloc=all layout=random \
+			print=grain:300)
+		cp base target
+		# the checksum of its data
+		printf '\377\377' | dd of=delta bs=1 seek=$((at + 20000)) conv=notrunc status=none
+		run -3 vs - target < <(cat delta)
+		[[ ${lines[0]} == "vmdksync: standard input: grain 300 at file sector $((at / 512)) cannot be unpacked: "* ]]
+		[[ ${lines[1]} == *'running again is safe' ]]
+		[ "${#lines[@]}" = 2 ]
+		cmp -i $((300 * 65536)) -n 65536 base target
+		from "$MKVMDK" dribble x 65536
+	done
+}
+
 @test "a grain that is named twice, far apart" {
 	one cowd capacity=40960 alloc=all
 	"$MKVMDK" cowd bad capacity=40960 alloc=all gte=last:grain:1
