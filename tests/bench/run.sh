@@ -4,7 +4,7 @@
 #	make bench [BENCH_SIZE=MiB] [BENCH_ONLY='apply peers ...'] [BENCH_JSON=FILE]
 #	tests/bench/run.sh [--json]
 #
-#	BENCH_SIZE	MiB of grains in a delta; the disk is four times that (256). tiny: a smoke run
+#	BENCH_SIZE	MiB of grains in a delta; the disk is eight times that (256). tiny: a smoke run
 #			of everything that also compares results, and whose numbers mean nothing
 #	BENCH_RUNS	runs of each contestant, alternating; medians are shown (5)
 #	BENCH_ONLY	which parts: apply peers chain cold pipe stream verify start linear (all)
@@ -91,7 +91,7 @@ recipe() {
 	sesparse) grain=8 ;;
 	esac
 	grains=$(($3 * 2048 / grain))
-	recipe=(capacity="$((4 * $3))M")
+	recipe=(capacity="$((8 * $3))M")
 	case $1-$2 in
 	*-seq) recipe+=(alloc="0-$((grains - 1))") ;;
 	hosted-rand) recipe+=(alloc="random:$grains" layout=runs) ;;
@@ -177,7 +177,7 @@ ruby_tool() {
 
 # command WHO: sets `cmd` to what moves $delta to $target; fails where there is no such thing.
 command_of() {
-	local who=$1 desc=${delta%.vmdk}-desc.vmdk
+	local who=$1 desc=${delta%.vmdk}-desc.vmdk f
 
 	case $who in
 	vmdksync) cmd=("$vmdksync" -q "$delta" "$target") ;;
@@ -192,11 +192,16 @@ command_of() {
 		scatter) rw=randwrite bs=$block ;;
 		esac
 		cmd=(fio --name=x "--filename=$target" --direct=1 --iodepth=128 --ioengine=io_uring
-			"--size=$((4 * mib))M" "--io_size=$bytes" "--rw=$rw" "--bs=$bs" --end_fsync=1
+			"--size=$((8 * mib))M" "--io_size=$bytes" "--rw=$rw" "--bs=$bs" --end_fsync=1
 			--output-format=json --output=fio.out --randrepeat=1)
 		;;
 	commit)
 		[ "$format" != sesparse ] && have qemu-img || return 1 # it only reads SEsparse
+		# it gives the base another CID, which is then not the one that the delta names
+		for f in "$desc" "${desc%.vmdk}-base.vmdk"; do
+			[ -e "$f.first" ] || cp "$f" "$f.first"
+			cp "$f.first" "$f"
+		done
 		cmd=(qemu-img commit -q -d "$desc")
 		;;
 	convert)
@@ -362,7 +367,7 @@ part_apply() {
 	local kind who
 
 	mib=$size
-	heading "apply: $size MiB of grains in $((4 * size)) MiB of disk, source in the page cache"
+	heading "apply: $size MiB of grains in $((8 * size)) MiB of disk, source in the page cache"
 	for format in $formats; do
 		for shape in $shapes; do
 			make_delta
@@ -377,7 +382,7 @@ part_apply() {
 				sparse | falloc) who+=(buffered) ;;
 				alloc) who+=(oneflight dd fio vmfssparse sesparse) ;;
 				esac
-				contest apply "$format $shape $kind" "$kind" "$((4 * size))" "${who[@]}"
+				contest apply "$format $shape $kind" "$kind" "$((8 * size))" "${who[@]}"
 			done
 			rm -f "$delta"
 		done
@@ -394,7 +399,7 @@ part_cold() {
 		for shape in $shapes; do
 			[[ $shape == seq || $shape == rand ]] || continue
 			make_delta
-			contest cold "$format $shape alloc" alloc "$((4 * size))" vmdksync direct
+			contest cold "$format $shape alloc" alloc "$((8 * size))" vmdksync direct
 			rm -f "$delta"
 		done
 	done
@@ -406,16 +411,16 @@ part_cold() {
 part_peers() {
 	mib=$((size / 16))
 	[ "$mib" -gt 0 ] || mib=1
-	heading "peers: $mib MiB of grains in $((4 * mib)) MiB of disk (less: some are slow)"
+	heading "peers: $mib MiB of grains in $((8 * mib)) MiB of disk (less: some are slow)"
 	for format in $formats; do
 		for shape in $shapes; do
 			[ "$shape" != manyzero ] || continue
 			make_delta "descriptor=$format-$shape-desc.vmdk" base=alloc.raw
 			make_delta "descriptor=$delta.alone.vmdk"
-			target alloc "$((4 * mib))"
-			contest peers "$format $shape alloc" alloc "$((4 * mib))" vmdksync \
+			target alloc "$((8 * mib))"
+			contest peers "$format $shape alloc" alloc "$((8 * mib))" vmdksync \
 				pergrain oneflight commit ruby vmfssparse sesparse
-			contest peers "$format $shape sparse" sparse "$((4 * mib))" vmdksync \
+			contest peers "$format $shape sparse" sparse "$((8 * mib))" vmdksync \
 				pergrain convert nbdcopy
 			rm -f -- "$format-$shape"*
 		done
@@ -454,11 +459,11 @@ part_linear() {
 	for n in 1 2 4 8; do
 		mib=$((size * n / 8))
 		[ "$mib" -gt 0 ] || mib=1
-		"$mkvmdk" cowd "$delta" "capacity=$((4 * size))M" "alloc=runs:$((mib * 30)):8:128" \
+		"$mkvmdk" cowd "$delta" "capacity=$((8 * size))M" "alloc=runs:$((mib * 30)):8:128" \
 			layout=runs
 		bytes=$("$limit" bytes "$delta")
 		shape=${n}x
-		contest linear "cowd ${n}x alloc" alloc "$((4 * size))" vmdksync direct
+		contest linear "cowd ${n}x alloc" alloc "$((8 * size))" vmdksync direct
 	done
 	for n in 1G 32G 2T; do
 		mib=$((size / 8))
@@ -515,7 +520,7 @@ part_pipe() {
 		for shape in $shapes; do
 			[[ $shape == seq || $shape == rand ]] || continue
 			make_delta
-			target alloc "$((4 * size))"
+			target alloc "$((8 * size))"
 			extra='' note=''
 			for ((i = 0; i < runs; i++)); do
 				# shellcheck disable=SC2016 # the inner shell expands them
@@ -543,7 +548,7 @@ part_verify() {
 	for who in cold warm; do
 		format=hosted shape=rand
 		make_delta
-		target sparse "$((4 * size))"
+		target sparse "$((8 * size))"
 		"$vmdksync" -q "$delta" "$target"
 		sync "$target"
 		extra='' note=''
@@ -555,7 +560,7 @@ part_verify() {
 				cmd=(fio --rw=randread --bs=64k --ioengine=io_uring --iodepth=128
 					--invalidate=0 --output-format=json --output=fio.out --randrepeat=1
 					--name=a "--filename=$delta" "--size=$bytes"
-					--name=b "--filename=$target" "--size=$((4 * size))M"
+					--name=b "--filename=$target" "--size=$((8 * size))M"
 					"--io_size=$bytes")
 				one fio
 			fi
@@ -590,11 +595,11 @@ part_chain() {
 		sed -n 's/.*"length": \([0-9]*\),.*"data": true.*/\1/p' | awk '{ n += $1 } END { printf "%d", n }')
 	extra='' note=''
 	for ((i = 0; i < runs; i++)); do
-		target sparse "$((4 * mib))"
+		target sparse "$((8 * mib))"
 		cmd=("$vmdksync" -q --full "$delta" "$target") && one vmdksync
 		if have qemu-img; then
 			cp --sparse=always "$target" ours.raw
-			target sparse "$((4 * mib))"
+			target sparse "$((8 * mib))"
 			cmd=(qemu-img convert -q -n -W -m 16 -t writeback --target-is-zero -f vmdk -O raw
 				"$delta" "$target")
 			one convert
