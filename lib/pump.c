@@ -29,8 +29,8 @@ static const struct {
 	(64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is              \
 		      * thin: a system call each costs more */
 #define LEND_WORTH 4096u /* mean of the pieces: less is copied faster than it is mapped */
-/* What is lent is mapped, and counts as memory of ours, from when it is written out of (which may be
- * late: the kernel queues what the device does not take) to when all is unmapped. */
+/* What is lent is mapped, and counts as memory of ours, from when it is written out of to when all is
+ * unmapped; the former may be late: the kernel queues what the device does not take. */
 #define LENT_MAX (16u * BIG)
 #define LENT_LOOK (8u * BIG) /* so much more, at most: time to look how much it is */
 #define LENT_FLYING (24u * BIG)
@@ -334,8 +334,8 @@ static void lent_done(struct xfer *x, int err)
 	}
 }
 
-/* What was lent and has been written was right if its files are whole after that. One look is enough
- * for all that came back together. */
+/* What was lent and has been written was right if its files are whole after that. One look is
+ * enough for all that came back together. */
 static void finish_lent(struct pump *p)
 {
 	const struct source *seen = NULL;
