@@ -6,6 +6,7 @@
  * QEMU's block/vmdk.c.
  */
 #include "format.h"
+#include "grain.h"
 #include "gtree.h"
 #include "stream.h"
 

@@ -22,9 +22,10 @@ rooms() {
 	gtree       source run format gtree
 	gstream     source run format gtree
 	cowd        source run format gtree
-	hosted      source run format gtree stream
+	hosted      source run format gtree grain stream
 	sesparse    source run format gtree
-	stream      source run format gtree stream <zlib>
+	grain       source run grain <zlib>
+	stream      source run format grain stream
 	flat        source run format gtree
 	undo        source run format undo <zlib>
 	lookup      source lookup
