@@ -413,6 +413,12 @@ confined() {
 	confined
 	beneath strace -f -o trace -e trace=openat2 -e inject=openat2:error=ENOSYS
 	grep -q 'openat2.*INJECTED' trace
+	# folders within are walked through, even by way of "."
+	mv in/host-flat.vmdk in/sub/
+	descriptor in/host.vmdk 10000000 ffffffff vmfs '' 'RW 2048 VMFS "./sub//host-flat.vmdk"'
+	run -0 strace -qqf -o trace -e trace=openat2 -e inject=openat2:error=ENOSYS \
+		"$VMDKSYNC" -q --confine --full --create in/host-000001.vmdk got.raw
+	same host-1.raw got.raw
 }
 
 @test "a parent that is a FIFO, a device, a folder or no VMDK at all" {

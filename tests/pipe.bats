@@ -477,6 +477,14 @@ late() {
 	tail -c 8 "$1"
 }
 
+@test "a terminal is no delta" {
+	requires script
+	truncate -s 1M target
+	run script -qec "'$VMDKSYNC' - target" /dev/null </dev/null
+	[[ $output == *'standard input: is a terminal; send the delta through a pipe'* ]]
+	[ "$status" = 2 ]
+}
+
 @test "gzip that is damaged at its beginning is not called empty" {
 	printf '\037\213garbagegarbagegarbage' >bad.gz
 	truncate -s 1M target

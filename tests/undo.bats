@@ -429,3 +429,32 @@ killed_with_log() {
 	assert last[-4] != 0 and last[-3:] == ['fdatasync', 0, 'fdatasync'], last[-6:]
 	END
 }
+
+@test "what fails while the log is not safe yet leaves the target alone" {
+	requires strace
+	made cowd 8192 alloc=random:60
+	strace -qqf -o trace -P d.vmdk -e trace=pread64 "$VMDKSYNC" -q --no-uring --undo undo.vmdk d.vmdk t
+	last=$(wc -l <trace)
+	[ "$last" -gt 4 ]
+	for n in $((last - 1)) "$last"; do
+		cp t.orig t
+		rm -f undo.vmdk
+		run -2 strace -qqf -o trace -P d.vmdk -e trace=pread64 -e "inject=pread64:error=EIO:when=$n" \
+			"$VMDKSYNC" --no-uring --undo undo.vmdk d.vmdk t
+		[[ $output == *'d.vmdk: reading '*' at byte '*': Input/output error'* ]]
+		same t t.orig
+		[ ! -e undo.vmdk ]
+	done
+	# killed when all is in the log, and nothing of it synced: who goes on syncs it first
+	strace -qqf -o trace -e trace=fdatasync -e inject=fdatasync:signal=KILL:when=2 \
+		"$VMDKSYNC" -q --undo undo.vmdk d.vmdk t || :
+	same t t.orig
+	strace -f -y -o trace -e trace=pwrite64,fdatasync "$VMDKSYNC" -q --no-uring \
+		--undo undo.vmdk --undo-append d.vmdk t
+	same t want
+	grep -m1 'pwrite64([0-9]*<[^>]*/t>\|fdatasync([0-9]*<[^>]*/undo.vmdk>' trace | grep fdatasync
+	# nor is anything new in it but its end
+	[ "$(vs --dry-run undo.vmdk t 2>&1 | grep -c warning)" = 0 ]
+	vs -q undo.vmdk t
+	same t t.orig
+}

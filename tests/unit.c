@@ -1920,6 +1920,42 @@ static void test_undo_torn(void)
 	}
 }
 
+/* Behind a torn record others may be whole, a sector each where the disk was all zero: these do not
+ * come back when the log goes on over them. */
+static void test_undo_torn_zeros(void)
+{
+	struct log l = log_new(1 * MIB);
+	uint8_t zeros[512] = {0};
+	struct err e = {0};
+	off_t synced;
+	int fd;
+
+	CHECK(!log_open(&l, false, &e));
+	CHECK(!log_save(&l, 4096, 512, 0, &e));
+	CHECK(!undo_barrier(l.u, &e));
+	synced = file_size(l.path);
+	for (uint64_t n = 5; n <= 50; n += 5)
+		CHECK(!log_save(&l, n * 4096, 512, 0, &e));
+	CHECK(!undo_barrier(l.u, &e));
+	undo_free(l.u);
+	l.u = NULL;
+	CHECK(file_size(l.path) == synced + 11 * 512); /* a barrier's mark is the first */
+	fd = open(l.path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		die(l.path);
+	write_all(fd, zeros, 512, (uint64_t)synced + 512);
+	close(fd);
+	CHECK(log_read(&l, &e) == 4096);
+	CHECK(!log_open(&l, true, &e));
+	CHECK(!log_save(&l, 50 * 4096, 512, 0, &e));
+	CHECK(!undo_barrier(l.u, &e));
+	undo_free(l.u);
+	l.u = NULL;
+	CHECK(log_read(&l, &e) == 2 * 4096);
+	CHECK_STR(e.msg, "");
+	log_free(&l);
+}
+
 /* What had been on stable storage and is broken is damage, finished or not. */
 static void test_undo_damage(void)
 {
@@ -2052,6 +2088,7 @@ static const struct {
 	{"undo-tables", test_undo_tables},
 	{"undo-long", test_undo_long},
 	{"undo-torn", test_undo_torn},
+	{"undo-torn-zeros", test_undo_torn_zeros},
 	{"undo-damage", test_undo_damage},
 	{"undo-refuses", test_undo_refuses},
 	{"undo-full", test_undo_full},
