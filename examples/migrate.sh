@@ -110,7 +110,7 @@ only_ours() {
 		say "the snapshot '$n' was not made by this migration"
 	done
 	comm -13 "$tmp/names" "$tmp/ours" | while read -r n; do
-		say "the snapshot '$n' of this migration is gone"
+		say "the snapshot '$n' of this migration is gone: remove $state, and copy anew"
 	done
 	return 1
 }
@@ -231,13 +231,16 @@ pull() {
 		# A stream cut short is noticed: it is no whole gzip file.
 		port=$((listen_port + $2))
 		nc -l -p "$port" </dev/null &
+		listener=$!
+		trap 'kill $listener; exit 143' TERM
 		tries=0
 		until listens "$port" || [ $tries -ge 100 ]; do
 			tries=$((tries + 1))
 			sleep 0.1
 		done
-		remote "gzip -1 <$(q "$1") | nc $listen_addr $port" || kill $!
-		wait $!
+		remote "gzip -1 <$(q "$1") | nc $listen_addr $port" &
+		wait $! || kill $listener
+		wait $listener
 		exit
 		;;
 	esac
@@ -252,22 +255,31 @@ take() {
 	source_pid=$!
 	fifo=$3
 	shift 3
-	"$@" <"$fifo"
+	"$@" <"$fifo" &
+	# told to stop, it stops the source; who reads comes to an end by itself
+	trap 'kill $source_pid; wait; exit 143' TERM
+	wait $!
 	taken=$?
 	[ $taken = 0 ] || kill $source_pid 2>/dev/null
 	wait $source_pid
 	sent=$?
+	trap - TERM
 	rm -f "$fifo"
 	[ $taken = 0 ] && [ $sent = 0 ]
 }
 
-# write_base TARGET NOTE: standard input, unpacked if it comes packed, onto TARGET
+# write_base TARGET NOTE: standard input, unpacked if it comes packed, onto TARGET. The lock is the one
+# that vmdksync takes: as long as anything of this writes, vmdksync refuses the target.
 write_base() {
-	if [ "$via" = ssh ]; then
-		cat
-	else
-		gzip -dc || touch "$2.bad"
-	fi | LC_ALL=C dd of="$1" bs=4M iflag=fullblock conv=notrunc,fsync 2>"$2" && [ ! -e "$2.bad" ]
+	{
+		flock -w 5 9 || { echo 'it is locked' >"$2" && return 1; }
+		if [ "$via" = ssh ]; then
+			cat
+		else
+			gzip -dc || touch "$2.bad"
+		fi | LC_ALL=C dd of="$1" bs=4M iflag=fullblock conv=nocreat,notrunc,fsync 2>"$2" &&
+			[ ! -e "$2.bad" ]
+	} 9<"$1"
 }
 
 # copy_base NODE N: the whole base onto the target, and that it all came
@@ -282,9 +294,14 @@ copy_base() {
 		extent=$(cat "$d/clone")
 		extent=${extent%.vmdk}-flat.vmdk
 	fi
-	rm -f "$d/dd.bad"
+	rm -f "$d/dd.bad" "$d/kept"
+	: >"$d/dd"
+	# they lead back to what is overwritten now
+	for undo in "$d"/undo-*.vmdk; do
+		[ ! -e "$undo" ] || mv "$undo" "${undo%.vmdk}.old"
+	done
 	if ! take "$extent" "$2" "$d/pipe" write_base "$target" "$d/dd"; then
-		say "$1: the base did not come whole (source $sent): $(tail -n 1 "$d/dd")"
+		say "$1: the base did not come whole (source $sent): $(grep -v '^[0-9]*+' "$d/dd" | tr '\n' ' ')"
 		return 1
 	fi
 	got=$(sed -n 's/^\([0-9]*\) bytes.*/\1/p' "$d/dd")
@@ -340,7 +357,8 @@ copy_links() {
 		r=$?
 		sed "s|^|$link: |" "$d/said" >>"$log"
 		if [ $r != 0 ]; then
-			say "$link: vmdksync ended with $taken, the source with $sent: $(tail -n 1 "$d/said")"
+			say "$link: vmdksync ended with $taken, the source with $sent: $(grep -v ': warning: ' "$d/said" |
+				tail -n 2 | tr '\n' ' ')"
 			return 1
 		fi
 		got=$(tr -d ' \n' <"$d/json" | sed -n 's/.*"written":\([0-9]*\).*/\1/p')
@@ -636,7 +654,8 @@ stop_source() {
 # last_links NODE N: what is left, with a way back, and read back from the disk
 last_links() {
 	i=1
-	while [ -e "$state/$1/undo-$i.vmdk" ] || [ -e "$state/$1/undo-$i.done" ]; do
+	while [ -e "$state/$1/undo-$i.vmdk" ] || [ -e "$state/$1/undo-$i.done" ] ||
+		[ -e "$state/$1/undo-$i.old" ]; do
 		i=$((i + 1))
 	done
 	k=0
@@ -664,6 +683,7 @@ cutover() {
 		return
 	fi
 	t0=$(now)
+	stopping=1
 	stop_source
 	t1=$(now)
 	echo cutover >"$state/step"
@@ -673,8 +693,9 @@ cutover() {
 		only_ours || { back_to_source "a snapshot of somebody else's came in between"; }
 		look
 		for node in $nodes; do
+			# what a rollback leaves, of however many tries
+			[ -e "$state/$node/kept" ] || put_in_place "$state/$node/copied" "$state/$node/kept"
 			todo "$node" all >"$state/$node/todo"
-			cp "$state/$node/todo" "$state/$node/final"
 			remote "cat $(q "$(tail -n 1 "$state/$node/chain" | cut -f 1)")" >"$state/$node/before"
 		done
 		if all_disks last_links && still_the_same; then
@@ -704,7 +725,7 @@ start_target() {
 	say "starting the new machine: $start"
 	t=$(now)
 	echo starting >"$state/step"
-	if ! sh -c "$start" >>"$log" 2>&1; then
+	if ! sh -c "$start" >>"$log" 2>&1 8<&-; then
 		# what ran may have written anything
 		for node in $nodes; do
 			: >"$state/$node/written"
@@ -715,6 +736,11 @@ start_target() {
 	note 'downtime: start' 0 $(($(now) - t))
 }
 
+# put_in_place FILE COPY: a copy of FILE, all of it or nothing
+put_in_place() {
+	cp "$1" "$2.new" && mv "$2.new" "$2"
+}
+
 # back_to_source REASON: the targets as they were before the last copy, and the source started again
 back_to_source() {
 	say "$1: rolling back"
@@ -722,6 +748,10 @@ back_to_source() {
 	bad=
 	for node in $nodes; do
 		d=$state/$node
+		# frozen links that the last copy brought are undone, too. Noted before it is so: to bring them
+		# twice does no harm, not to bring them does
+		[ ! -e "$d/kept" ] || put_in_place "$d/kept" "$d/copied"
+		undone=1
 		i=99
 		while [ $i -gt 0 ]; do
 			if [ -e "$d/undo-$i.vmdk" ]; then
@@ -729,21 +759,18 @@ back_to_source() {
 				if $VMDKSYNC -q "$d/undo-$i.vmdk" "$(cat "$d/target")" >>"$log" 2>&1; then
 					mv "$d/undo-$i.vmdk" "$d/undo-$i.done"
 				else
-					bad="$bad $node"
+					undone=0
 				fi
 			fi
 			i=$((i - 1))
 		done
-		# frozen links that the last copy brought are undone, too; a machine that ran here may have
-		# written anywhere: nothing of the target can be relied on then
-		if [ -e "$d/written" ] || [ -n "$bad" ]; then
+		# a machine that ran here may have written anywhere: nothing of the target can be relied on
+		[ $undone = 1 ] || bad="$bad $node"
+		if [ -e "$d/written" ] || [ $undone = 0 ]; then
 			: >"$d/copied"
 			rm -f "$d/written"
-		elif [ -f "$d/final" ]; then
-			cut -f 1 "$d/final" >"$tmp/final"
-			grep -vxFf "$tmp/final" "$d/copied" >"$tmp/copied"
-			cp "$tmp/copied" "$d/copied"
 		fi
+		rm -f "$d/kept"
 	done
 	[ "$(power)" = on ] || change "vim-cmd vmsvc/power.on $vmid"
 	tries=0
@@ -753,6 +780,7 @@ back_to_source() {
 		sleep 1
 	done
 	echo precopy >"$state/step"
+	stopping=''
 	[ -z "$bad" ] || say "could not roll back:$bad; the next run copies the base again"
 	die 1 "$1: $vm runs on $host again. The next run of this goes on from here"
 }
@@ -788,13 +816,19 @@ on_exit() {
 	status=$?
 	trap '' INT TERM HUP
 	# shellcheck disable=SC2086 # pids and names are words
-	[ -z "${pids-}" ] || kill $pids 2>/dev/null
+	if [ -n "${pids-}" ]; then
+		kill $pids 2>/dev/null
+		wait
+	fi
 	for node in ${nodes-}; do
 		[ ! -f "$state/$node/clone" ] || {
 			say "a clone is left on $host; to remove it:"
 			say "  $SSH $host $(q "vmkfstools -U $(q "$(cat "$state/$node/clone")")")"
 		}
 	done
+	if [ $status != 0 ] && { [ -n "$stopping" ] || grep -qsx cutover "${state-}/step"; }; then
+		say "$vm is off, or about to be: the same command goes on, --rollback starts it again"
+	fi
 	if [ "${dry_run-1}" = 0 ] && [ -s "${state-}/snapshots" ]; then
 		say "snapshots of this migration are on $host. To remove them, when nothing of this is needed:"
 		while read -r name; do
@@ -830,7 +864,7 @@ SSH=${SSH:-ssh}
 VMDKSYNC=${VMDKSYNC:-vmdksync}
 tab=$(printf '\t')
 action=migrate budget=60 rounds=8 go_now=0 start='' shutdown_wait=300 hard_off=0 via=ssh listen=''
-larger=0 state='' dry_run=0 locks='' nodes='' left_out=''
+larger=0 state='' dry_run=0 locks='' nodes='' left_out='' stopping=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	--budget=*) number "$1" && budget=${1#*=} ;;
@@ -880,7 +914,10 @@ tmp=$(mktemp -d) || exit 2
 trap on_exit EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-lock "$state"
+command -v flock >/dev/null || refuse 'flock is not installed here'
+# all that this starts has it, too: it is free when nothing of this runs any more
+exec 8>>"$state/lock"
+flock -n 8 || refuse "$state: another migration runs, or the rest of one that was killed: wait for it"
 touch "$state/snapshots" "$state/ids"
 for arg; do
 	case $arg in
@@ -916,7 +953,10 @@ rollback:applied | rollback:starting | rollback:started | rollback:cutover)
 	done
 	back_to_source 'rolled back by hand'
 	;;
-rollback:*) die 2 'nothing to roll back: the source was not stopped' ;;
+rollback:*)
+	[ "$(power)" = off ] || die 2 'nothing to roll back: the source was not stopped'
+	back_to_source 'rolled back by hand'
+	;;
 migrate:precopy)
 	precopy
 	cutover

@@ -11,7 +11,12 @@
 
 #define INTERVAL (1.0 / 6)
 #define SMOOTH 4.0 /* seconds after which an old rate has lost half of its weight */
-#define ERASE "\x1b[K"
+/*
+ * Behind the line: what is left of a longer one, below it as well, and back to its start. A terminal
+ * that is made narrower breaks the line; the cursor stays with its first column, so the next line and
+ * this take away all of it.
+ */
+#define ERASE "\x1b[J\r"
 
 struct progress {
 	enum progress_form form;

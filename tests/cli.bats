@@ -8,6 +8,7 @@ setup() {
 }
 
 teardown() {
+	[ -z "${TMUX_TMPDIR-}" ] || tmux -L here kill-server 2>/dev/null || :
 	[ ! -d "$BATS_TEST_TMPDIR/mnt" ] || umount --lazy "$BATS_TEST_TMPDIR/mnt" 2>/dev/null || :
 	helpers_teardown
 }
@@ -473,32 +474,44 @@ slowed() {
 	done
 }
 
-@test "the line of progress in a real terminal of 80, 40 and 20 columns" {
+@test "the line of progress in a real terminal of 80, 40 and 20 columns, also when that is resized" {
 	requires unsanitized strace tmux
-	# ten seconds of writes, of which the first are needed
-	make_case 81920
+	make_case 122880
 	export TMUX_TMPDIR=$PWD
-	for columns in 80 40 20; do
-		truncate -s 40M t$columns.raw
-		tmux -L $columns -f /dev/null new-session -d -x $columns -y 10 \
-			"PS1= strace -f -qq -o /dev/null -P '$PWD/t$columns.raw' -e trace=pwrite64 \
-			-e inject=pwrite64:delay_enter=50000 '$VMDKSYNC' --no-uring delta.vmdk t$columns.raw"
-	done
-	for columns in 80 40 20; do
-		line=
-		for _ in {1..600}; do
-			line=$(tmux -L $columns capture-pane -p 2>/dev/null) || :
-			[[ $line != *left* ]] || break
-			sleep 0.05
+	at_80='^vmdksync +[0-9]+%  [0-9.]+ .iB / [0-9.]+ MiB  [0-9.]+ .iB/s  [0-9:-]+ left$'
+	at_40='^ *[0-9]+%  [0-9.]+ .iB  [0-9.]+ .iB/s  [0-9:-]+ left$'
+	at_20='^ *[0-9]+%  [0-9:-]+ left$'
+	# The program stops itself at every tenth write, and is let go on until it has drawn a line; it
+	# stays so for longer than from one line to the next.
+	tmux -L here -f /dev/null new-session -d -x 80 -y 10 "seq -f 'line %g' 9; exec strace -f -qq -o trace \
+		-P '$PWD/t.raw' -e trace=pwrite64 -e inject=pwrite64:signal=STOP:when=10+10 \
+		'$VMDKSYNC' --no-uring delta.vmdk t.raw"
+	until_true stopped 0
+	pid=$(sed -n '$s/ .*//p' trace)
+	goes=0
+	for columns in 80 40 20 80 20 40; do
+		tmux -L here resize-window -x $columns
+		form=at_$columns
+		until shows "${!form}"; do
+			goes=$((goes + 1))
+			kill -CONT "$pid"
+			until_true stopped $goes || break
+			sleep 0.3
 		done
-		tmux -L $columns kill-server 2>/dev/null || :
-		echo "$line"
-		[ "$(grep -c . <<<"$line")" = 1 ]
-		[[ $line =~ [0-9]+%\ .*[0-9-]+:[0-9-]+\ left ]]
-		case $columns in
-		80) [[ $line =~ ^vmdksync\ +[0-9]+%\ \ [0-9.]+\ .iB\ /\ [0-9.]+\ MiB\ \ [0-9.]+\ .iB/s\ \ [0-9:-]+\ left$ ]] ;;
-		40) [[ $line =~ ^\ *[0-9]+%\ \ [0-9.]+\ .iB\ \ [0-9.]+\ .iB/s\ \ [0-9:-]+\ left$ ]] ;;
-		20) [[ $line =~ ^\ *[0-9]+%\ \ [0-9:-]+\ left$ ]] ;;
-		esac
+		tmux -L here capture-pane -p | sed "s/^/$columns: /"
+		shows "${!form}"
 	done
+}
+
+# shows FORM: a line like this, behind what was there before, and nothing else
+shows() {
+	local picture
+
+	picture=$(tmux -L here capture-pane -p | grep .)
+	[ "$(sed '$d' <<<"$picture" | grep -vc '^line [1-9]$')" = 0 ] && [[ ${picture##*$'\n'} =~ $1 ]]
+}
+
+# stopped N: it stands still, after it was told N times to go on
+stopped() {
+	[ "$(grep -sc -- '--- SIGCONT' trace)" = "$1" ] && tail -n 1 trace | grep -q 'stopped by SIGSTOP'
 }

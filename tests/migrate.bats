@@ -22,14 +22,21 @@ setup() {
 }
 
 teardown() {
+	local s
+
+	# what a killed run leaves
+	for s in "$BATS_TEST_TMPDIR"/tmp.*/ssh; do
+		[ ! -S "$s" ] || ssh -o ControlPath="$s" -O exit esxi 2>/dev/null || :
+	done
+	[ ! -d mnt ] || umount mnt 2>/dev/null || :
 	esxi_stop
 	helpers_teardown
 }
 
-# targets [SECTOR_SIZE]: $a and $b, loop devices of the disks' sizes, full of old bytes
+# targets [SECTOR_SIZE [SIZE SIZE]]: $a and $b, loop devices of the disks' sizes, full of old bytes
 targets() {
-	"$MKVMDK" pattern a.raw 64M 77
-	"$MKVMDK" pattern b.raw 128M 78
+	"$MKVMDK" pattern a.raw "${2:-64M}" 77
+	"$MKVMDK" pattern b.raw "${3:-128M}" 78
 	a=$(loopdev a.raw "${1:-512}")
 	b=$(loopdev b.raw "${1:-512}")
 }
@@ -148,14 +155,14 @@ count() {
 	stopped 1 'round 1 failed'
 	fault -cut
 	# two at once
-	fault wait -000003-
+	fault hold -000003- 0
 	migrate --budget=60 >first.log 2>&1 3>&- &
 	first=$!
 	echo "$first" >pids
 	until_true grep -q 'notes in' first.log || cat first.log
 	run -2 migrate
 	[[ $output == *'another migration runs'* ]]
-	fault -wait
+	fault -hold
 	wait "$first" || { cat first.log && false; }
 	arrived
 }
@@ -184,10 +191,12 @@ count() {
 	fault restart -000005-
 	stopped 1 'was started while' --now
 	fault -restart
-	# left dirty
-	fault dirty-journal
+	# left open: COWD has a mark for that, SEsparse a journal
+	fault left-open 0
+	stopped 1 'was not closed cleanly' --now
+	fault left-open 1
 	stopped 1 'journal' --now
-	fault -dirty-journal
+	fault -left-open
 	# the new machine does not come up; it wrote to its disk
 	stopped 1 'the start hook failed' --now --start="dd if=/dev/urandom of=$a bs=4096 count=1; false"
 	fault shutdown-ignored
@@ -197,14 +206,188 @@ count() {
 	stopped 1 'rolled back by hand' --rollback
 }
 
+# wrap: vmdksync is a wrapper from now on, which goes wrong where its words match what is in the file
+# `bad`: as `how` tells, its writes fail, or all is done and the migration is killed then. Before the
+# last copy it keeps a copy of the target in before-NAME.
+wrap() {
+	printf '#!/bin/bash\nreal=%q\n' "$VMDKSYNC" >wrapped
+	cat >>wrapped <<-'END'
+	target=${!#}
+	case "$*" in
+	*--undo=*) [ -e "before-${target##*/}" ] || cp "$target" "before-${target##*/}" ;;
+	esac
+	# shellcheck disable=SC2053 # a pattern
+	[ -e bad ] && [[ "$*" == $(<bad) ]] || exec "$real" "$@"
+	if [ "$(<how)" = after ]; then
+		"$real" "$@"
+		kill -9 $PPID
+	fi
+	exec strace -f -qq -o /dev/null -P "$(realpath "$target")" -e trace=pwrite64 \
+		-e inject=pwrite64:error="$(<how)":when=3+ "$real" --no-uring "$@"
+	END
+	chmod +x wrapped
+	VMDKSYNC=$PWD/wrapped
+}
+
+# rolled_back: the targets are what they were before the last copy
+rolled_back() {
+	same "$a" "before-${a##*/}"
+	same "$b" "before-${b##*/}"
+	rm before-*
+}
+
+@test "a full disk: in the base, in a round, in the last copy, which is rolled back" {
+	esxi_requires
+	requires loop strace
+	targets
+	mkdir mnt
+	mount -t tmpfs -o size=40M none mnt || skip 'cannot mount here'
+	truncate -s 64M mnt/a.raw
+	a=mnt/a.raw
+	esxi_start
+	wrap
+	printf '%s\n' 12000 9000 >"$ESXI/ctl/bursts"
+	stopped 1 'No space left on device'
+	[[ $output == *'the base did not come whole'* ]]
+	mount -o remount,size=80M mnt
+	echo "*--json - $a" >bad
+	echo ENOSPC >how
+	stopped 1 'No space left on device'
+	[[ $output == *'round 1 failed'* ]]
+	echo "--spool=*--undo=*/undo-*.vmdk --json - $a" >bad
+	stopped 1 'No space left on device' --now
+	[[ $output == *'the last changes could not be copied: rolling back'* ]]
+	rolled_back
+	rm bad
+	run -0 migrate --now
+	arrived
+	umount mnt
+}
+
+@test "the delta never gets smaller; its snapshots are taken away" {
+	esxi_requires
+	requires loop
+	targets
+	esxi_start
+	fault idle
+	printf '%s\n' 2000 6000 12000 >"$ESXI/ctl/bursts"
+	stopped 1 'not converging: round 3 brought 6' --budget=0
+	stopped 1 '4 rounds, and the rest still takes' --budget=0 --rounds=4
+	fault -idle
+	for id in 5 4 3 2 1; do
+		esxi_ssh "vim-cmd vmsvc/snapshot.remove 12 $id"
+	done
+	run -2 migrate
+	[[ $output == *"the snapshot 'vmdksync-1' of this migration is gone"* ]]
+	guest_runs
+	rm -r state
+	run -0 migrate --now
+	arrived
+}
+
+@test "a rollback that fails on one of the disks" {
+	esxi_requires
+	requires loop strace
+	targets
+	esxi_start
+	wrap
+	printf '%s\n' 8000 12000 >"$ESXI/ctl/bursts"
+	fault cut data-000001- 90000
+	echo "-q */undo-*.vmdk $a" >bad
+	echo EIO >how
+	stopped 1 'could not roll back: scsi0:0; the next run copies the base again' --now
+	same "$b" "before-${b##*/}"
+	rm bad before-*
+	# the undo logs of before that base are no way back any more
+	fault cut data-000002- 90000
+	stopped 1 'the last changes could not be copied' --now
+	rolled_back
+	fault -cut
+	run -0 migrate --now
+	arrived
+}
+
+# interrupted KILL|INT PATTERN BYTES OPTION...: the signal comes after BYTES of that file
+interrupted() {
+	local signal=$1 status_got=0 i id
+
+	fault hold "$2" "$3"
+	shift 3
+	rm -f "$ESXI/ctl/held"
+	# what bats starts behind an '&' ignores SIGINT
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" env --default-signal=INT \
+		nsenter -t "$ESXI_HERE" --net setsid sh "$TOP/examples/migrate.sh" --state=state "$@" \
+		esxi 'web server' "scsi0:0=$a" "scsi0:1=$b" >run.log 2>&1 3>&- &
+	migration=$!
+	for ((i = 0; i < 3000; i++)); do
+		[ ! -e "$ESXI/ctl/held" ] || break
+		kill -0 "$migration" || break
+		sleep 0.1
+	done
+	[ -e "$ESXI/ctl/held" ] || { cat run.log && return 1; }
+	if [ "$signal" = KILL ]; then
+		kill -KILL "$migration"
+		wait "$migration" || status_got=$?
+		[ "$status_got" = 137 ]
+		# what it has started goes on: nobody else may write now
+		run -2 migrate
+		[[ $output == *'another migration runs'* ]]
+		until_true is_locked "$a"
+		fault -hold
+		until_true flock -n state/lock true
+	else
+		# the terminal sends it to all
+		kill -INT -- "-$migration"
+		timeout 100 tail --pid="$migration" -f /dev/null
+		wait "$migration" || status_got=$?
+		cat run.log
+		[ "$status_got" = 130 ]
+		# nothing goes on
+		flock -n state/lock true
+		while read -r id _; do
+			grep -q "snapshot.remove 12 $id" run.log
+		done <"$ESXI/ctl/snapshots"
+		fault -hold
+	fi
+}
+
+@test "killed, or stopped by hand, in the base, in a round, in the last copy: the next run goes on" {
+	esxi_requires
+	requires loop
+	targets
+	esxi_start
+	printf '%s\n' 12000 12000 12000 12000 >"$ESXI/ctl/bursts"
+	interrupted INT server-flat 30000000
+	interrupted KILL server-flat 20000000
+	guest_runs
+	interrupted INT server-000003- 3000000
+	interrupted KILL server-000001- 3000000
+	guest_runs
+	interrupted INT server-000005- 3000000 --now
+	grep -q 'is off, .*--rollback' run.log
+	interrupted KILL server-000005- 3000000
+	run -0 migrate
+	arrived
+}
+
 @test "over netcat; frozen links that cannot be read: one round" {
 	esxi_requires
 	requires loop nc
-	targets
-	esxi_start
+	targets 512 16M 64M
+	esxi_start 32768 131072
+	nc=(--via=nc --listen=192.0.2.2:31310)
 	fault links-unreadable
-	stopped 1 'cannot be read while' --via=nc --listen=192.0.2.2:31310
-	run -0 migrate --now --via=nc --listen=192.0.2.2:31310
+	stopped 1 'cannot be read while' "${nc[@]}"
+	# the last copy is of several links: it fails, and when the first is undone, too, the power goes
+	wrap
+	fault cut -000002- 90000
+	echo "-q */undo-1.vmdk $a" >bad
+	echo after >how
+	run -137 migrate --now
+	[[ $output == *'rolling back'* ]]
+	rm bad
+	fault -cut
+	run -0 migrate --now "${nc[@]}"
 	arrived
 }
 

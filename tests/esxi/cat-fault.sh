@@ -12,14 +12,16 @@ slow) # the second line: milliseconds, on the clock of the test
 	unlock
 	cat "$2"
 	;;
-wait) # for the end of the fault
-	while fault wait; do
-		sleep 0.1
-	done
-	cat "$2"
-	;;
 cut) # the end is missing, and nothing tells
 	head -c "$n" "$2"
+	;;
+hold) # stands still in the middle, for as long as the fault lasts
+	head -c "$n" "$2"
+	: >/ctl/held
+	while fault hold; do
+		sleep 0.1
+	done
+	tail -c +$((n + 1)) "$2"
 	;;
 drop) # the connection breaks
 	head -c "$n" "$2"

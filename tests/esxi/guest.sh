@@ -5,7 +5,7 @@
 
 while :; do
 	lock
-	if [ "$(cat /ctl/power)" = on ]; then
+	if [ "$(cat /ctl/power)" = on ] && ! fault idle; then
 		for n in 0 1; do
 			d=/ctl/disk/$n
 			grain=$(cat $d/grain)

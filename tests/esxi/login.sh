@@ -12,7 +12,7 @@ for a in $(busybox --list); do
 done
 
 cat() {
-	for f in slow wait cut drop restart; do
+	for f in slow hold cut drop restart; do
 		[ -e "/ctl/fault/$f" ] || continue
 		IFS= read -r pattern <"/ctl/fault/$f"
 		case "$*" in

@@ -92,9 +92,10 @@ write_vmx() {
 
 # freeze DISK: the active link becomes a file that can be read
 freeze() {
-	d=/ctl/disk/$1
+	disk=$1
+	d=/ctl/disk/$disk
 	active=$(cat "$d/active")
-	e=$(extent "$1" "$active")
+	e=$(extent "$disk" "$active")
 	rm -f "$e"
 	case $e in
 	*-flat.vmdk)
@@ -110,7 +111,7 @@ freeze() {
 	alloc=none
 	[ ! -s "$d/dirty" ] || alloc=$(tr '\n' ',' <"$d/dirty")
 	set --
-	if fault dirty-journal && [ -n "${closing-}" ]; then
+	if [ -n "${closing-}" ] && grep -qsx "$disk" /ctl/fault/left-open; then
 		set -- unclean=1
 	fi
 	mkvmdk "$(cat "$d/format")" "$e" "capacity=$(cat "$d/capacity")" "alloc=${alloc%,}" \
@@ -166,10 +167,12 @@ snapshot() {
 		held "$(extent $n "$(cat "$d/active")")"
 		: >"$d/dirty"
 	done
-	# how much more the guest writes until the next one, for tests
+	# how many sectors more the guest writes until the next one, for tests
 	if [ -s /ctl/bursts ]; then
-		echo "0-$(sed -n 1p /ctl/bursts)" >/ctl/disk/0/dirty
+		n=$(sed -n 1p /ctl/bursts)
 		sed -i 1d /ctl/bursts
+		dd if=/dev/urandom of=/ctl/disk/0/model.raw bs=512 count="$n" conv=notrunc 2>/dev/null
+		echo "0-$((n - 1))" >/ctl/disk/0/dirty
 	fi
 	write_vmx
 	echo "$id $1" >>/ctl/snapshots
