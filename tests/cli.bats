@@ -478,9 +478,11 @@ slowed() {
 	requires unsanitized strace tmux
 	make_case 122880
 	export TMUX_TMPDIR=$PWD
-	at_80='^vmdksync +[0-9]+%  [0-9.]+ .iB / [0-9.]+ MiB  [0-9.]+ .iB/s  [0-9:-]+ left$'
-	at_40='^ *[0-9]+%  [0-9.]+ .iB  [0-9.]+ .iB/s  [0-9:-]+ left$'
-	at_20='^ *[0-9]+%  [0-9:-]+ left$'
+	declare -A form=(
+		[80]='^vmdksync +[0-9]+%  [0-9.]+ .iB / [0-9.]+ MiB  [0-9.]+ .iB/s  [0-9:-]+ left$'
+		[40]='^ *[0-9]+%  [0-9.]+ .iB  [0-9.]+ .iB/s  [0-9:-]+ left$'
+		[20]='^ *[0-9]+%  [0-9:-]+ left$'
+	)
 	# The program stops itself at every tenth write, and is let go on until it has drawn a line; it
 	# stays so for longer than from one line to the next.
 	tmux -L here -f /dev/null new-session -d -x 80 -y 10 "seq -f 'line %g' 9; exec strace -f -qq -o trace \
@@ -491,15 +493,14 @@ slowed() {
 	goes=0
 	for columns in 80 40 20 80 20 40; do
 		tmux -L here resize-window -x $columns
-		form=at_$columns
-		until shows "${!form}"; do
+		until shows "${form[$columns]}"; do
 			goes=$((goes + 1))
 			kill -CONT "$pid"
 			until_true stopped $goes || break
 			sleep 0.3
 		done
 		tmux -L here capture-pane -p | sed "s/^/$columns: /"
-		shows "${!form}"
+		shows "${form[$columns]}"
 	done
 }
 

@@ -163,3 +163,54 @@ as_qemu() {
 	[ "$status" = 3 ]
 	same host-2.raw got.raw
 }
+
+# documented WORD: the fields that the manual names for --json with it
+documented() {
+	sed -n '/^\.Ss JSON/,/^\.Ss /p' "$TOP/vmdksync.1" | sed -n "/^\.It .*$1\$/,/^\.\(It\|El\)/p" |
+		sed -n 's/^\.Va//p' | grep -oE '[a-z_]+' | sort -u
+}
+
+@test "--json: what there is, what the manual and what README name is the same, and of one type" {
+	esx_chain 2048 2
+	cp host-000001.vmdk other.vmdk
+	vs --info --json host-000002.vmdk other.vmdk >info
+	mkdir alone
+	cp host-000002* alone
+	vs --info --json alone/host-000002.vmdk >lacking
+	"$MKVMDK" hosted top.vmdk capacity=2048 grain=8 alloc=1-9 zero=20 version=2 flags=5
+	"$MKVMDK" stream packed.vmdk capacity=2048 grain=8 alloc=1-9
+	vs --map --json top.vmdk >map
+	vs --map --json packed.vmdk >packed
+	cp host-0.raw t.raw
+	vs -q --json host-000001.vmdk t.raw >apply
+	vs -q --json --dry-run host-000002.vmdk t.raw >dry
+	vs -q --json --read-back - t.raw < <(cat host-000002-delta.vmdk) >piped
+	printf X | dd of=t.raw bs=1 seek=5000 conv=notrunc status=none
+	run -1 --separate-stderr vs -q --json --verify host-000002.vmdk t.raw
+	printf '%s' "$output" >verify
+	jq -n '
+		reduce (
+			[["string"], "name format job target base file"],
+			[["string", "null"], "lacks create_type cid parent_cid parent_hint layer"],
+			[["boolean"], "complete present data zero compressed whole equal more_ranges"],
+			[["number"], "size data zero unallocated runs version grain allocated machines provisioned"],
+			[["number"], "thin shared own linked saved start length depth offset milliseconds written"],
+			[["number"], "zeroed writes came spooled different ranges"],
+			[["array"], "images chain warnings families files differences"]
+		) as $x ({}; reduce ($x[1] / " ")[] as $key (.; .[$key] += $x[0]))' >types
+	while read -r mode files; do
+		# shellcheck disable=SC2086 # words
+		jq -e --slurpfile types types '[.. | objects | to_entries[] | (.value | type) as $type |
+			select($types[0][.key] | index($type) | not)] == []' $files
+		# shellcheck disable=SC2086 # words
+		jq -r '[.. | objects | keys[]] | .[]' $files | sort -u >there
+		diff there <(documented "$mode")
+		while read -r key; do
+			sed -n '/^  --json prints/,/^OPTIONS/p' "$TOP/README" | grep -qw "$key"
+		done <there
+	done <<-'END'
+	info info lacking
+	map map packed
+	others apply dry piped verify
+	END
+}
