@@ -3,7 +3,8 @@
  *
  *	mkvmdk pattern FILE SIZE [SEED]		raw file, every sector holds pattern data
  *	mkvmdk cowd|hosted|sesparse|stream FILE key=value...
- *	mkvmdk dribble FILE CHUNK		FILE to standard output, CHUNK bytes a write
+ *	mkvmdk dribble FILE CHUNK[,CHUNK...] [STALLS]	FILE to standard output, CHUNK bytes a write,
+ *						one after the other; STALLS times a pause
  *	mkvmdk socket FILE COMMAND...		COMMAND with a socket as its standard input, which brings
  *						FILE; its exit status
  *
@@ -64,6 +65,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SECTOR		512u
@@ -1760,11 +1762,50 @@ static void send_file(const char *path, int to, size_t chunk)
 	free(buf);
 }
 
+#define CHUNKS_MAX 16
+
+/* A pause is long enough for everything before it to be taken; that it was is for no test to rely on. */
 static int dribble(int argc, char **argv)
 {
-	if (argc != 2 || atol(argv[1]) < 1)
-		die(2, "usage: mkvmdk dribble FILE CHUNK");
-	send_file(argv[0], STDOUT_FILENO, (size_t)atol(argv[1]));
+	const struct timespec pause = {.tv_nsec = 5000000};
+	const uint64_t stalls = argc == 3 ? strtoull(argv[2], NULL, 10) : 0;
+	size_t chunk[CHUNKS_MAX], chunks = 0;
+	uint64_t size, pos = 0, stalled = 0;
+	struct stat st;
+	char *end;
+	int fd;
+
+	if (argc < 2 || argc > 3)
+		die(2, "usage: mkvmdk dribble FILE CHUNK[,CHUNK...] [STALLS]");
+	for (end = argv[1]; chunks < CHUNKS_MAX && *end; end += *end == ',') {
+		chunk[chunks] = strtoul(end, &end, 10);
+		if (!chunk[chunks++] || (*end && *end != ','))
+			die(2, "bad chunk in '%s'", argv[1]);
+	}
+	fd = open(argv[0], O_RDONLY);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		die(1, "%s: %s", argv[0], strerror(errno));
+	size = (uint64_t)st.st_size;
+	for (size_t i = 0; pos < size; i++) {
+		const size_t n = chunk[i % chunks];
+		char *buf = grab(n, 1);
+		const ssize_t got = read(fd, buf, n);
+
+		for (ssize_t done = 0, put; done < got; done += put) {
+			put = write(STDOUT_FILENO, buf + done, (size_t)(got - done));
+			if (put < 0)
+				die(1, "write: %s", strerror(errno));
+		}
+		free(buf);
+		if (got <= 0)
+			die(1, "%s: became shorter", argv[0]);
+		pos += (uint64_t)got;
+		if (stalled < stalls && pos > (stalled + 1) * size / (stalls + 1)) {
+			stalled++;
+			nanosleep(&pause, NULL);
+		}
+	}
+	close(fd);
 	return 0;
 }
 
