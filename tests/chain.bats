@@ -425,7 +425,7 @@ confined() {
 	esx_chain 2048 1
 	rm host.vmdk
 	mkfifo host.vmdk
-	run -2 --separate-stderr timeout 10 "$VMDKSYNC" --full --create host-000001.vmdk got.raw
+	run -2 --separate-stderr timeout 120 "$VMDKSYNC" --full --create host-000001.vmdk got.raw
 	refused 'a FIFO'
 	rm host.vmdk
 	mkdir host.vmdk

@@ -436,7 +436,7 @@ make_target() {
 refused() {
 	local file=$1 words=$2 code=0 line
 
-	timeout 60 "$VMDKSYNC" "${@:3}" "$file" t >out 2>err || code=$?
+	timeout 120 "$VMDKSYNC" "${@:3}" "$file" t >out 2>err || code=$?
 	grep -v '^vmdksync: warning: ' err >lines || :
 	line=$(<lines)
 	echo "$code: $line"
@@ -452,7 +452,7 @@ refused() {
 applied() {
 	local code=0
 
-	timeout 60 "$VMDKSYNC" "${@:3}" "$1" t >out 2>err || code=$?
+	timeout 120 "$VMDKSYNC" "${@:3}" "$1" t >out 2>err || code=$?
 	echo "$code: $(<err)"
 	[ "$code" = 0 ] && [ ! -s out ] || return 1
 	if [ -n "$2" ]; then

@@ -188,7 +188,7 @@ late_tables() {
 		for mode in --no-uring -q --undo=u.vmdk; do
 			code=0
 			cp t.orig t
-			timeout 60 "$VMDKSYNC" -q $mode --spool=full - t < <(cat d.vmdk) 2>err || code=$?
+			timeout 120 "$VMDKSYNC" -q $mode --spool=full - t < <(cat d.vmdk) 2>err || code=$?
 			echo "$code: $(<err)"
 			[ $code = 3 ]
 			head -n 1 err | grep -q "^vmdksync: standard input: $full\$"
@@ -207,7 +207,7 @@ late_tables() {
 		for mode in --spool-first --memory=1 "--spool-first --undo=v.vmdk"; do
 			code=0
 			cp t.orig t
-			timeout 60 "$VMDKSYNC" -q $mode --spool=full - t < <(cat d.vmdk) 2>err || code=$?
+			timeout 120 "$VMDKSYNC" -q $mode --spool=full - t < <(cat d.vmdk) 2>err || code=$?
 			echo "$code: $(<err)"
 			[ $code = 2 ]
 			[ "$(wc -l <err)" = 1 ]
@@ -275,7 +275,7 @@ late_tables() {
 	interrupted() {
 		cp t.orig t
 		rm -f u.vmdk
-		run -0 timeout 60 strace -qqf -o trace -e "trace=$calls" \
+		run -0 timeout 120 strace -qqf -o trace -e "trace=$calls" \
 			-e "inject=$calls:error=EINTR:when=$when" "$VMDKSYNC" -q "$@"
 		[ "$(grep -c INJECTED trace)" -gt 5 ]
 		same t want
@@ -297,7 +297,7 @@ late_tables() {
 	requires strace loop
 	made 8192 alloc=random:300 zero=runs:9:130:300
 	refused() {
-		run timeout 60 strace -qqf -o trace -P "$1" -e trace=fallocate,ioctl \
+		run timeout 120 strace -qqf -o trace -P "$1" -e trace=fallocate,ioctl \
 			-e inject=fallocate:error="$2" "${inject[@]}" "$VMDKSYNC" "${@:3}" d.vmdk "$1"
 		cat trace
 		echo "$output"
@@ -343,14 +343,14 @@ late_tables() {
 	grep -q io_uring log || skip 'no io_uring here'
 	for errno in EAGAIN EBUSY EINTR; do
 		cp t.orig t
-		run -0 timeout 60 strace -qqf -o trace -e trace=io_uring_enter \
+		run -0 timeout 120 strace -qqf -o trace -e trace=io_uring_enter \
 			-e inject=io_uring_enter:error=$errno:when=2+2 "$VMDKSYNC" -q d.vmdk t
 		grep -q INJECTED trace
 		same t want
 	done
 	for when in 1 2 5; do
 		cp t.orig t
-		run timeout 60 strace -qqf -o trace -e trace=io_uring_enter \
+		run timeout 120 strace -qqf -o trace -e trace=io_uring_enter \
 			-e inject=io_uring_enter:error=EIO:when=$when+ "$VMDKSYNC" d.vmdk t
 		echo "$when: $status: $output"
 		[ "$status" = 3 ] || [ "$status" = 2 ]
@@ -367,7 +367,7 @@ late_tables() {
 	cp t.orig t
 	# said SYSCALL:ERRNO WORDS OPTION... FILE...: exit 2, one line, the target as it was
 	said() {
-		run -2 timeout 60 strace -qqf -o trace -P t -P "$PWD/new" -P new -P u.vmdk -P "$PWD/u.vmdk" -P "$PWD" -P d.vmdk \
+		run -2 timeout 120 strace -qqf -o trace -P t -P "$PWD/new" -P new -P u.vmdk -P "$PWD/u.vmdk" -P "$PWD" -P d.vmdk \
 			-e "trace=${1%%:*}" -e "inject=${1%%:*}:error=${1#*:}" "$VMDKSYNC" -q "${@:3}"
 		echo "$*: $output"
 		grep -q INJECTED trace
@@ -476,7 +476,7 @@ late_tables() {
 	requires_fuse
 	made 16384 alloc=all
 	cp t.orig t
-	fuse t delay -- t delay-write=20ms
+	fuse t delay -- t delay-write=10ms
 	for sig in TERM INT HUP; do
 		"$VMDKSYNC" d.vmdk fuse.t/disk 2>err &
 		pid=$!
@@ -489,7 +489,7 @@ late_tables() {
 		[ "$code" = 0 ] || grep -q 'stopped by a signal after [0-9]* of 8388608 bytes; running again' err
 		vs -q d.vmdk fuse.t/disk
 		cmp fuse.t/disk want
-		dd if=t.orig of=fuse.t/disk conv=notrunc bs=1M status=none
+		dd if=t.orig of=t conv=notrunc bs=1M status=none
 	done
 }
 

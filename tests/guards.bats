@@ -13,7 +13,7 @@ setup() {
 refuses() {
 	local code=0
 
-	timeout 20 "$VMDKSYNC" "${@:3}" d.vmdk "$2" >out 2>err </dev/null || code=$?
+	timeout 120 "$VMDKSYNC" "${@:3}" d.vmdk "$2" >out 2>err </dev/null || code=$?
 	echo "$code: $(<err)"
 	[ "$code" = 2 ] || return 1
 	[ ! -s out ] || return 1
@@ -43,7 +43,7 @@ size_of() {
 applies() {
 	cp t.orig want
 	"$MKVMDK" cowd again.vmdk capacity=2048 alloc=every:5 seed=7 apply=want
-	timeout 60 "$VMDKSYNC" -q "${@:2}" d.vmdk "$1"
+	timeout 120 "$VMDKSYNC" -q "${@:2}" d.vmdk "$1"
 	same t want
 }
 
@@ -79,13 +79,13 @@ applies() {
 	local code=0
 
 	# shellcheck disable=SC2016 # the inner shell expands it
-	script -qec 'exec timeout 20 "$VMDKSYNC" d.vmdk /dev/tty 2>err' /dev/null >out </dev/null || code=$?
+	script -qec 'exec timeout 120 "$VMDKSYNC" d.vmdk /dev/tty 2>err' /dev/null >out </dev/null || code=$?
 	cat err
 	[ "$code" = 2 ]
 	[ ! -s out ]
 	[ "$(<err)" = 'vmdksync: /dev/tty: is a terminal' ]
 	# shellcheck disable=SC2016
-	script -qec 'tty >name; exec timeout 20 "$VMDKSYNC" d.vmdk "$(tty)" 2>err' /dev/null </dev/null >out || code=$?
+	script -qec 'tty >name; exec timeout 120 "$VMDKSYNC" d.vmdk "$(tty)" 2>err' /dev/null </dev/null >out || code=$?
 	cat err
 	[ "$(<err)" = "vmdksync: $(tr -d '\r' <name): is a terminal" ]
 }
@@ -265,12 +265,12 @@ hold_with_qemu_io() {
 @test "a delta that is a FIFO with nothing in it, a directory or a device" {
 	mkfifo fifo
 	mkdir dir
-	: >fifo &
-	run -2 --separate-stderr timeout 20 "$VMDKSYNC" fifo t
+	: >fifo 3>&- &
+	run -2 --separate-stderr timeout 120 "$VMDKSYNC" fifo t
 	[[ $stderr == 'vmdksync: fifo: '* ]]
-	run -2 --separate-stderr timeout 20 "$VMDKSYNC" dir t
+	run -2 --separate-stderr timeout 120 "$VMDKSYNC" dir t
 	[ "$stderr" = 'vmdksync: dir: is a directory, no image can be read from it' ]
-	run -2 --separate-stderr timeout 20 "$VMDKSYNC" /dev/zero t
+	run -2 --separate-stderr timeout 120 "$VMDKSYNC" /dev/zero t
 	[ "$stderr" = 'vmdksync: /dev/zero: is a character device, no image can be read from it' ]
 	same t t.orig
 }

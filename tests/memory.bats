@@ -16,7 +16,7 @@ setup() {
 # without N COMMAND...: the same with memory refused; fails where it is killed.
 without() {
 	code=0
-	LD_PRELOAD=$NOMEM_SO NOMEM=$1 timeout 60 "${@:2}" >out 2>err < <(cat "$input") || code=$?
+	LD_PRELOAD=$NOMEM_SO NOMEM=$1 timeout 120 "${@:2}" >out 2>err < <(cat "$input") || code=$?
 }
 
 # requests COMMAND...: how many there are when all goes well.

@@ -682,7 +682,7 @@ differ() {
 	while [ "$(readlink /proc/$receiver/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do
 		sleep 0.05
 	done
-	timeout 60 unshare -n sh send $receiver 2>/dev/null 3>&-
+	timeout 120 unshare -n sh send $receiver 2>/dev/null 3>&-
 	wait $receiver
 	same target expected
 	grep -q ', 0 bytes spooled' log
