@@ -386,6 +386,10 @@ late_tables() {
 	said fsync:EIO 'u.vmdk: fsync of its directory: Input/output error' --undo u.vmdk d.vmdk t
 	said openat:ENOSPC:when=3 'u.vmdk: cannot be opened as undo log: No space left on device' \
 		--undo u.vmdk d.vmdk t
+	# a new target is as lasting as its name
+	run -3 strace -qqf -o trace -P "$PWD" -e trace=fsync -e inject=fsync:error=EIO \
+		"$VMDKSYNC" --create d.vmdk new
+	[[ $output == *'vmdksync: new: fsync of its directory: Input/output error'* ]]
 }
 
 @test "an input that becomes shorter while it is read" {
