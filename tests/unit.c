@@ -1,14 +1,16 @@
 /*
- * Unit tests of lib/: base, run and its gate, source, stream, chain, ring, pump, undo log. Random
- * tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
+ * Unit tests of lib/: base, run and its gate, source, inflow, stream, chain, ring, pump, undo log.
+ * Random tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
  */
 #include "chain.h"
 #include "image.h"
+#include "inflow.h"
 #include "pump.h"
 #include "stream.h"
 #include "undo.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +18,7 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 #define KIB 1024u
@@ -668,6 +671,133 @@ out:
 	source_free(s);
 	remove_temp(fd, path);
 	free(buf);
+}
+
+/* --- inflow ---------------------------------------------------------------------------------- */
+
+struct feed {
+	const uint8_t *bytes;
+	size_t n, chunk; /* at most so many at a time */
+	int fd;
+};
+
+static void *feed(void *arg)
+{
+	struct feed *f = arg;
+	size_t pos = 0, n = 1;
+
+	while (pos < f->n) {
+		ssize_t put = write(f->fd, f->bytes + pos, n < f->n - pos ? n : f->n - pos);
+
+		if (put < 0)
+			break;
+		pos += (size_t)put;
+		n = n * 7 % f->chunk + 1;
+	}
+	close(f->fd);
+	return NULL;
+}
+
+/* What comes of the bytes sent is the beginning of `want`; how much, and how it ended. */
+static int flow(const uint8_t *bytes, size_t n, const uint8_t *want, size_t size,
+		const struct inflow_opts *o, uint64_t *have, struct err *e)
+{
+	struct feed f = {.bytes = bytes, .n = n, .chunk = 1 + below(700)};
+	struct inflow *flow = NULL;
+	uint64_t checked = 0;
+	pthread_t thread;
+	int fd[2], r;
+
+	if (pipe(fd) < 0)
+		die("pipe");
+	f.fd = fd[1];
+	if (pthread_create(&thread, NULL, feed, &f))
+		die("pthread_create");
+	CHECK(inflow_open(&flow, fd[0], "pipe", o, e) == 0);
+	for (;;) {
+		/* as far as can be asked for, or a little */
+		const uint64_t low = inflow_low(flow), most = low + inflow_room(flow);
+		const uint64_t end = min_u64(most, below(3) ? checked + 1 + below(300) : most);
+
+		CHECK(inflow_wait(flow, end, have, e) == 0);
+		if (!CHECK(*have <= size && *have <= most))
+			break;
+		/* nothing that is held has changed, wherever the windows begin */
+		for (uint64_t pos = low + below(*have - low + 1); pos < *have;) {
+			size_t here;
+			const uint8_t *p = inflow_at(flow, pos, &here);
+
+			if (!CHECK(here && !memcmp(p, want + pos, min_u64(here, *have - pos))))
+				break;
+			pos += here;
+		}
+		if (*have < end)
+			break;
+		checked = *have;
+		inflow_release(flow, checked == most ? most : low + below(checked - low + 1));
+		CHECK(inflow_low(flow) % inflow_window(flow) == 0);
+	}
+	r = inflow_error(flow, e);
+	inflow_free(flow);
+	pthread_join(thread, NULL);
+	return r;
+}
+
+/* Adds a member of n bytes. */
+static size_t gzip_add(uint8_t *to, size_t room, const uint8_t *from, size_t n)
+{
+	z_stream z = {.next_in = (z_const Bytef *)from, .avail_in = (uInt)n, .next_out = to,
+		      .avail_out = (uInt)room};
+
+	if (deflateInit2(&z, (int)below(10), Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK ||
+	    deflate(&z, Z_FINISH) != Z_STREAM_END)
+		die("deflate");
+	deflateEnd(&z);
+	return room - z.avail_out;
+}
+
+static void test_inflow(void)
+{
+	enum { SIZE = 30000, ROOM = 100000 };
+	static uint8_t want[SIZE], packed[ROOM];
+	struct inflow_opts o = {.windows = 3};
+	struct err e = {.set = false};
+	uint64_t have;
+	size_t n;
+
+	signal(SIGPIPE, SIG_IGN); /* who has seen enough lets go */
+	seed(31);
+	random_bytes(want, sizeof(want));
+	memset(want + 5000, 0, 5000);
+	want[0] = 'x';
+	for (int round = 0; round < 40; round++) {
+		const size_t size = round < 3 ? (size_t)round : 1 + below(SIZE);
+		size_t done = 0;
+
+		o.window = (size_t)64 << below(8);
+		CHECK(flow(want, size, want, size, &o, &have, &e) == 0 && have == size);
+		/* members of any length, also of none, zeros behind them */
+		n = gzip_add(packed, ROOM, want, 0);
+		while (done < size) {
+			size_t part = below((unsigned)(size - done) + 1);
+
+			n += gzip_add(packed + n, ROOM - n, want + done, part);
+			done += part;
+		}
+		CHECK(flow(packed, n, want, size, &o, &have, &e) == 0 && have == size);
+		memset(packed + n, 0, 1000);
+		CHECK(flow(packed, n + below(1000), want, size, &o, &have, &e) == 0 && have == size);
+		CHECK(!e.set);
+		/* all that came before what is wrong is there */
+		memcpy(packed + n, "garbage", 7);
+		CHECK(flow(packed, n + 1 + below(7), want, size, &o, &have, &e) < 0 && have == size);
+		CHECK(strstr(e.msg, "there is something else behind the gzip data"));
+		e = (struct err){0};
+		CHECK(flow(packed, n - 1 - below(8), want, size, &o, &have, &e) < 0 && have <= size);
+		CHECK(strstr(e.msg, "the gzip data ends in the middle"));
+		e = (struct err){0};
+	}
+	signal(SIGPIPE, SIG_DFL);
 }
 
 /* --- chain ----------------------------------------------------------------------------------- */
@@ -2069,6 +2199,7 @@ static const struct {
 	{"source-memory", test_source_memory},
 	{"source-file", test_source_file},
 	{"source-holes", test_source_holes},
+	{"inflow", test_inflow},
 	{"stream-batches", test_stream_batches},
 	{"merge", test_merge},
 	{"fill", test_fill},
