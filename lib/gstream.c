@@ -9,6 +9,7 @@
  */
 #include "gtree.h"
 
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -787,6 +788,8 @@ int gstream_init(struct gtree *g, struct err *e)
 	if (q) {
 		q->table_bytes = (size_t)g->shape.entries * g->shape.width;
 		q->window_size = source_window(g->src);
+		/* bitmaps of sectors are whole words, and no table lies in more than two windows */
+		assert(q->window_size >= 64 * SECTOR && q->window_size >= q->table_bytes);
 		q->remember = g->shape.remember ? g->shape.remember : REMEMBER;
 		q->all_from = UINT64_MAX;
 		q->buf = malloc(q->table_bytes);
