@@ -34,7 +34,7 @@ one stopped.
 SSH and VMDKSYNC in the environment: other commands for these.
 Exit status: 0 done; 1 stopped before the end, the source runs or was started
 again; 2 wrong usage or refused, nothing was done; 3 look at it, see the last
-line.
+line; 130, 143 stopped by a signal, the last lines say whether the source runs.
 END
 }
 
