@@ -231,6 +231,25 @@ small() {
 	cat delta | vs -q --info - | grep -q COWD
 }
 
+@test "with other layers: refused by a message that names --spool-first, which merges them in any place" {
+	one cowd capacity=9000 alloc=runs:20:1:30 seed=2
+	mv delta older
+	one cowd capacity=9000 alloc=runs:20:1:30 seed=3
+	for order in 'older -' '- older'; do
+		cp base target
+		# shellcheck disable=SC2086
+		run -2 vs $order target < <(cat delta)
+		[[ $output == 'vmdksync: standard input: what comes through a pipe is written alone, '*'--spool-first makes a file of it' ]]
+		same target base
+		# shellcheck disable=SC2086
+		cat delta | vs -q --spool-first $order target
+		cp base twice
+		# shellcheck disable=SC2086
+		vs -q ${order/-/delta} twice
+		same target twice
+	done
+}
+
 @test "a spool that cannot be made, or is full, is said" {
 	requires root unshare
 	one hosted capacity=40960 alloc=runs:20:1:12 layout=tables-last
