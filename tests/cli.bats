@@ -8,6 +8,8 @@ setup() {
 }
 
 teardown() {
+	# who stands still does not hear that the terminal is gone
+	[ -z "${goes-}" ] || kill -KILL "$pid" || :
 	[ -z "${TMUX_TMPDIR-}" ] || tmux -L here kill-server 2>/dev/null || :
 	[ ! -d "$BATS_TEST_TMPDIR/mnt" ] || umount --lazy "$BATS_TEST_TMPDIR/mnt" 2>/dev/null || :
 	helpers_teardown
