@@ -234,11 +234,21 @@ static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size
 static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, const char *what,
 			struct err *e)
 {
+	const uint64_t low = inflow_low(s->flow);
 	uint64_t have;
 	int r;
 
-	if (s->spool >= 0 && off + n <= inflow_low(s->flow))
-		return read_fd(s, s->spool, off, buf, n, what, e);
+	/* what was spooled may go on in what is still in memory */
+	if (s->spool >= 0 && off < low) {
+		size_t gone = (size_t)min_u64(n, low - off);
+
+		r = read_fd(s, s->spool, off, buf, gone, what, e);
+		if (r || gone == n)
+			return r;
+		off += gone;
+		buf += gone;
+		n -= gone;
+	}
 	if (off < inflow_low(s->flow))
 		return fail(e, EBADMSG, "%s: %s at byte %llu has passed already", s->name, what,
 			    (unsigned long long)off);
