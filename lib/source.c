@@ -249,7 +249,7 @@ static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, 
 		buf += gone;
 		n -= gone;
 	}
-	if (off < inflow_low(s->flow))
+	if (off < low)
 		return fail(e, EBADMSG, "%s: %s at byte %llu has passed already", s->name, what,
 			    (unsigned long long)off);
 	r = source_ahead(s, off + n, &have, e);
