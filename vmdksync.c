@@ -504,12 +504,11 @@ int main(int argc, char **argv)
 	sigaction(SIGTERM, &act, NULL);
 	sigaction(SIGHUP, &act, NULL);
 	sigaction(SIGUSR1, &ask, NULL);
-	/*
-	 * Nobody listens any more: a list may end there, in silence like other programs' lists; what
-	 * writes to a disk, or compares one, goes on to its end.
-	 */
+	/* Nobody listens any more: a list ends there, in silence like other programs' lists. What we say
+	 * of the end of others may bring the next. */
+	act.sa_flags = 0;
 	if (!o.info && !o.map)
-		signal(SIGPIPE, SIG_IGN);
+		sigaction(SIGPIPE, &act, NULL);
 	signal(SIGXFSZ, SIG_IGN);
 
 	r = run(&w, &e);

@@ -119,25 +119,19 @@ deaf() {
 	env --default-signal=PIPE "$@" 2>&5
 }
 
-@test "nobody listens: what writes goes on to its end, a list ends in silence" {
-	requires strace
+@test "nobody listens: what writes ends in order, a list ends in silence" {
 	"$MKVMDK" pattern t.orig 20480 3
 	cp t.orig want
 	"$MKVMDK" cowd d.vmdk capacity=20480 alloc=every:2 apply=want
 	cp t.orig t
-	deaf "$VMDKSYNC" -v --progress d.vmdk t
-	same t want
-	deaf "$VMDKSYNC" -v --verify d.vmdk t
-	cp t.orig t
+	status=0
+	deaf "$VMDKSYNC" -v --progress d.vmdk t || status=$?
+	[ "$status" = 2 ]
+	same t t.orig
 	status=0
 	deaf "$VMDKSYNC" --json d.vmdk t >&5 || status=$?
 	[ "$status" = 3 ]
-	same t want
-	# a summary that cannot be written, while grains still are
-	cp t.orig t
-	run -0 strace -qqf -o /dev/null -e trace=pwrite64 -e inject=pwrite64:signal=PIPE:when=5 \
-		"$VMDKSYNC" --no-uring d.vmdk t
-	[[ $output == *'on stable storage'* ]]
+	vs -q d.vmdk t
 	same t want
 	# more than a pipe holds
 	[ "$(vs --map d.vmdk | wc -c)" -gt 200000 ]
@@ -155,7 +149,7 @@ deaf() {
 	"$MKVMDK" pattern t.orig 61440 3
 	cp t.orig want
 	"$MKVMDK" cowd d.vmdk capacity=61440 alloc=all apply=want
-	for sig in INT TERM HUP; do
+	for sig in INT TERM PIPE HUP; do
 		cp t.orig t
 		# in line, each MiB is one write; the signal comes with the fifth
 		run -3 --separate-stderr strace -f -o trace -e trace=pwrite64,fdatasync,io_uring_enter \
