@@ -45,6 +45,8 @@ struct inflow {
 	int fd, wake;
 	uint8_t head[2]; /* bytes read already */
 	size_t heads, head_at;
+	int aside[2];    /* a pipe of our own, -1: there is none */
+	size_t in_aside; /* bytes in it */
 	/* from gzip */
 	struct inflow *packed;
 	uint64_t packed_at;
@@ -77,15 +79,60 @@ static ssize_t read_some(int fd, int wake, int timeout, uint8_t *buf, size_t n)
 	}
 }
 
-static ssize_t fill_read(struct inflow *f, uint8_t *buf, size_t n)
+/*
+ * Who reads a pipe keeps out who writes to it while the bytes are copied, and the other way round. So
+ * the pages are moved into a pipe of our own, which takes no time, and the bytes are copied from there
+ * while the next ones come. As read_some(); -EINVAL: such pages cannot be moved.
+ */
+static ssize_t read_aside(struct inflow *f, uint8_t *buf, size_t n)
 {
 	ssize_t got;
+
+	while (!f->in_aside) {
+		struct pollfd p[2] = {{.fd = f->fd, .events = POLLIN},
+				      {.fd = f->wake, .events = POLLIN}};
+
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[1].revents)
+			return -EINTR;
+		got = splice(f->fd, NULL, f->aside[1], NULL, PIPE_SIZE,
+			     SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
+			return got < 0 ? -errno : 0;
+		f->in_aside = got > 0 ? (size_t)got : 0;
+	}
+	do {
+		got = read(f->aside[0], buf, n);
+	} while (got < 0 && errno == EINTR);
+	if (got > 0)
+		f->in_aside -= (size_t)got;
+	return got < 0 ? -errno : got;
+}
+
+static void close_aside(struct inflow *f)
+{
+	for (int i = 0; i < 2; i++) {
+		if (f->aside[i] >= 0)
+			close(f->aside[i]);
+		f->aside[i] = -1;
+	}
+}
+
+static ssize_t fill_read(struct inflow *f, uint8_t *buf, size_t n)
+{
+	ssize_t got = -EINVAL;
 
 	if (f->head_at < f->heads) {
 		*buf = f->head[f->head_at++];
 		return 1;
 	}
-	got = read_some(f->fd, f->wake, -1, buf, n);
+	if (f->aside[0] >= 0)
+		got = read_aside(f, buf, n);
+	if (got == -EINVAL && !f->in_aside) {
+		close_aside(f);
+		got = read_some(f->fd, f->wake, -1, buf, n);
+	}
 	if (got < 0 && got != -EINTR)
 		return fail(&f->e, (int)-got, "%s: reading at byte %llu: %s", f->name,
 			    (unsigned long long)f->have, strerror((int)-got));
@@ -320,7 +367,7 @@ static struct inflow *inflow_new(const char *name, size_t window, unsigned windo
 
 	if (!f)
 		return NULL;
-	f->fd = f->wake = -1;
+	f->fd = f->wake = f->aside[0] = f->aside[1] = -1;
 	f->name = name;
 	f->window = window;
 	f->windows = windows;
@@ -366,6 +413,7 @@ void inflow_free(struct inflow *f)
 		close(f->fd);
 	if (f->wake >= 0)
 		close(f->wake);
+	close_aside(f);
 	munmap(f->memory, f->window * f->windows);
 	free(f);
 }
@@ -417,6 +465,11 @@ int inflow_open(struct inflow **out, int fd, const char *name, const struct infl
 	f->fd = fd;
 	f->wake = eventfd(0, EFD_CLOEXEC);
 	f->fill = fill_read;
+	/* where there is none it is slower; only pages of a pipe are moved and not copied */
+	if (fcntl(fd, F_GETPIPE_SZ) > 0 && pipe2(f->aside, O_CLOEXEC) == 0)
+		fcntl(f->aside[0], F_SETPIPE_SZ, PIPE_SIZE);
+	else
+		f->aside[0] = f->aside[1] = -1;
 	memcpy(f->head, head, heads);
 	f->heads = heads;
 	f->stop = o->stop;

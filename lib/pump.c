@@ -28,7 +28,7 @@ static const struct {
 #define ZERO_WORTH                                                                                 \
 	(64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is              \
 		      * thin: a system call each costs more */
-#define LEND_WORTH 4096u /* mean of the pieces: less is copied faster than it is mapped */
+#define LEND_WORTH (64u * 1024) /* mean of the pieces: less is copied faster than it is mapped */
 /* What is lent is mapped, and counts as memory of ours, from when it is written out of to when all is
  * unmapped; the former may be late: the kernel queues what the device does not take. */
 #define LENT_MAX (16u * BIG)
