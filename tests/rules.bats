@@ -112,3 +112,10 @@ code() {
 	requires make clang
 	make BUILD="$BATS_TEST_TMPDIR/b" CC=clang WERROR=1 everything
 }
+
+@test "the top level holds what belongs there, and no more" {
+	requires git
+	files=$(git -C "$TOP" ls-files) || skip 'no checkout'
+	[ "$(cut -d/ -f1 <<<"$files" | grep -v '^\.' | sort -u | tr '\n' ' ')" = \
+		'CHANGELOG Makefile README examples lib tests vmdksync.1 vmdksync.c ' ]
+}
