@@ -350,8 +350,12 @@ static int decode_table(struct gtree *g, const struct table *t, struct err *e)
 			r = place(g, off, len, pos, e);
 		kind = is;
 		if (is != GRAIN_NONE) {
-			off = (base + k) * g->shape.grain;
-			len = gtree_grain_len(g, base + k);
+			const uint32_t from = k;
+
+			if (is == GRAIN_DATA)
+				k = gtree_skip_plain(g, q->buf, k + 1, used, raw, limit) - 1;
+			off = (base + from) * g->shape.grain;
+			len = (k - from) * g->shape.grain + gtree_grain_len(g, base + k);
 			pos = next;
 		}
 	}

@@ -322,6 +322,21 @@ int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t
 	return kind;
 }
 
+uint32_t gtree_skip_plain(const struct gtree *g, const uint8_t *p, uint32_t k, uint32_t used,
+			  uint64_t raw, uint64_t limit)
+{
+	const uint64_t step = g->shape.grain / SECTOR;
+	const uint64_t to = limit < g->shape.grain ? 0
+						   : min_u64(g->shape.plain_to,
+							     (limit - g->shape.grain) / SECTOR + 1);
+
+	if (raw < g->shape.plain_from || g->shape.width != 4)
+		return k;
+	while (k < used && (raw += step) < to && le32(p + k * 4) == raw)
+		k++;
+	return k;
+}
+
 /* An entry of the table in work. */
 static int decode(struct gtree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
@@ -353,20 +368,6 @@ static uint32_t skip_unused(const struct gtree *g, const uint8_t *p, uint32_t k,
 			break;
 	}
 	while (k < used && !gtree_entry(g, p + k * width))
-		k++;
-	return k;
-}
-
-/* The first entry from k on that is more than the next plain grain behind raw, or `used`. With grains
- * of one sector there are two million entries in a GiB. */
-static uint32_t skip_plain(const struct gtree *g, const uint8_t *p, uint32_t k, uint32_t used,
-			   uint64_t raw)
-{
-	const uint64_t step = g->shape.grain / SECTOR;
-
-	if (raw < g->shape.plain_from || g->shape.width != 4)
-		return k;
-	while (k < used && (raw += step) < g->shape.plain_to && le32(p + k * 4) == raw)
 		k++;
 	return k;
 }
@@ -409,7 +410,7 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 			if (kind < 0)
 				return kind;
 			if (kind == GRAIN_DATA)
-				w->k = skip_plain(g, p, w->k, used, raw);
+				w->k = gtree_skip_plain(g, p, w->k, used, raw, g->src->size);
 		}
 		if (kind == GRAIN_NONE)
 			continue;
@@ -620,11 +621,6 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 		if (r)
 			return r < 0 ? r : 0;
 	}
-	/* as far as whole grains lie inside the file */
-	g->shape.plain_to = g->src->size < g->shape.grain
-				    ? 0
-				    : min_u64(g->shape.plain_to,
-					      (g->src->size - g->shape.grain) / SECTOR + 1);
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return fail(e, ENOMEM, "out of memory");

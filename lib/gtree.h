@@ -97,5 +97,10 @@ uint64_t gtree_grain_len(const struct gtree *g, uint64_t n);
 /* Decodes the entry of grain n, and checks that it leads to bytes before `limit`. */
 int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t limit,
 		 uint64_t *pos, struct err *e);
+/* Of a table p: the first entry from k on that is not the plain grain that follows the one before, of
+ * which `raw` leads to entry k - 1; or `used`. With grains of one sector there are two million
+ * entries in a GiB. */
+uint32_t gtree_skip_plain(const struct gtree *g, const uint8_t *p, uint32_t k, uint32_t used,
+			  uint64_t raw, uint64_t limit);
 
 #endif

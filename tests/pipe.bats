@@ -167,13 +167,13 @@ small() {
 		same target expected
 	}
 
-	# a window is 4 MiB: what is in the same one as its table needs no spool
-	one cowd capacity=40960 alloc=runs:300:1:100 layout=tables-last seed=4
+	# a window is 8 MiB: what is in the same one as its table needs no spool
+	one cowd capacity=81920 alloc=runs:600:1:100 layout=tables-last seed=4
 	[ "$(spooled)" -gt 2000000 ]
 	n=$(spooled)
 	[ "$(json .spooled)" = "$n" ]
 	[ "$(json .came)" = "$(stat -c %s delta)" ]
-	one hosted capacity=40960 alloc=runs:20:1:12 layout=tables-last
+	one hosted capacity=81920 alloc=runs:40:1:12 layout=tables-last
 	[ "$(spooled)" -gt 2000000 ]
 	n=$(spooled)
 	gzip -1c delta >delta.gz
@@ -252,7 +252,7 @@ small() {
 
 @test "a spool that cannot be made, or is full, is said" {
 	requires root unshare
-	one hosted capacity=40960 alloc=runs:20:1:12 layout=tables-last
+	one hosted capacity=81920 alloc=runs:40:1:12 layout=tables-last
 	cp base target
 	run -2 vs --spool=nowhere - target < <(cat delta)
 	[[ $output == 'vmdksync: standard input: no spool can be made in nowhere: No such file or directory'* ]]
@@ -574,7 +574,7 @@ late() {
 	[ "$status" = 2 ] # the whole file is in one window
 }
 
-# The grains are unpacked on all processors while the next ones come: over many windows of 4 MiB, with
+# The grains are unpacked on all processors while the next ones come: over many windows of 8 MiB, with
 # one that is cut in two by the end of a window, and of another size.
 @test "packed grains: right over many windows, in little memory; damage in one is said" {
 	local keys at
@@ -583,8 +583,8 @@ late() {
 		'variant=A alloc=all grain=4096' 'variant=C alloc=every:2 layout=reverse grain=8'; do
 		echo "--- $keys"
 		# shellcheck disable=SC2086
-		one stream capacity=40005 $keys
-		[ "$(stat -c %s delta)" -gt 8388608 ]
+		one stream capacity=80005 $keys
+		[ "$(stat -c %s delta)" -gt 16777216 ]
 		cp base target
 		if [ "$FLAVOUR" = plain ] && command -v time >/dev/null; then
 			cat delta | command time -f %M -o peak "$VMDKSYNC" -q - target
