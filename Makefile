@@ -12,7 +12,7 @@
 PREFIX ?= /usr/local
 BUILD ?= build/plain
 PKG_CONFIG ?= pkg-config
-VERSION := 1.0.0-dev
+VERSION := 1.0.0
 
 bindir = $(PREFIX)/bin
 mandir = $(PREFIX)/share/man/man1

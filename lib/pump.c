@@ -29,6 +29,7 @@ static const struct {
 	(64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is              \
 		      * thin: a system call each costs more */
 #define LEND_WORTH (64u * 1024) /* mean of the pieces: less is copied faster than it is mapped */
+#define LEND_PASSING 4096u /* the same of what is in memory anyway */
 /* What is lent is mapped, and counts as memory of ours, from when it is written out of to when all is
  * unmapped; the former may be late: the kernel queues what the device does not take. */
 #define LENT_MAX (16u * BIG)
@@ -406,7 +407,8 @@ static bool lend(struct pump *p, const struct batch *b)
 	const uint32_t block = b->direct ? p->t->block : 1, memory = b->direct ? p->t->memory : 1;
 	uint64_t at = b->off;
 
-	if (b->end - b->off < (uint64_t)b->pieces * LEND_WORTH)
+	if (b->end - b->off <
+	    (uint64_t)b->pieces * (b->piece[0].kind == RUN_PACKED ? LEND_PASSING : LEND_WORTH))
 		return false;
 	if (p->no_lend || p->o->in_line || p->o->ready || p->o->look || b->zeros || memory > PAGE ||
 	    b->off % block || b->end % block)
