@@ -1,6 +1,7 @@
 /* See inflow.h. */
 #include "inflow.h"
 
+#include <assert.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -336,6 +337,7 @@ void inflow_release(struct inflow *f, uint64_t off)
 	if (off <= f->low)
 		return;
 	pthread_mutex_lock(&f->lock);
+	assert(off <= f->have); /* a window that was never filled has no place to give back */
 	for (; f->low < off; f->low += f->window)
 		f->free[f->frees++] = f->place[f->low / f->window % f->windows];
 	pthread_cond_signal(&f->freed);

@@ -481,10 +481,8 @@ static int look(struct stream *s, struct err *e)
 		reader_turn(&s->reader);
 	}
 	r = source_skip(s->src, s->pos, &have, e);
-	if (!r) {
-		source_release(s->src, s->pos);
+	if (!r)
 		r = source_ahead(s->src, end, &have, e);
-	}
 	if (!r && have < end) {
 		reader_turn(&s->reader);
 		r = source_finish(s->src, &have, e);

@@ -442,6 +442,14 @@ cut_all() {
 	cut_all markers
 }
 
+@test "a marker that leads past the end of what comes, by many windows" {
+	one stream variant=A capacity=4000 grain=16 alloc=random:20 poke=gt:0-500:4:4 \
+		poke=gt:0-512:8:65536
+	cp base target
+	run -3 vs - target < <(cat delta)
+	[[ $output == *"ends after $(stat -c %s delta) bytes without an end marker: it was cut short"* ]]
+}
+
 @test "gzip: several members, zeros behind them; damage and other data are errors" {
 	one cowd capacity=9000 alloc=runs:20:1:30
 	members() {

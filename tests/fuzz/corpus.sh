@@ -150,6 +150,7 @@ for head in '\000\000' '\003\000' '\001\001'; do
 		hosted capacity=700 grain=8 gtes=128 alloc=random:30 layout=reverse
 		stream variant=A capacity=1000 grain=8 alloc=random:20 layout=random
 		stream variant=C capacity=1000 grain=8 alloc=last lastgrain=short
+		stream variant=A capacity=300 grain=8 alloc=all poke=gt:0-500:4:4 poke=gt:0-512:8:9999
 	END
 done
 rm -f y
