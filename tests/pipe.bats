@@ -167,7 +167,7 @@ small() {
 		same target expected
 	}
 
-	# a window is 8 MiB: what is in the same one as its table needs no spool
+	# a window is 4 MiB: what is in the same one as its table needs no spool
 	one cowd capacity=81920 alloc=runs:600:1:100 layout=tables-last seed=4
 	[ "$(spooled)" -gt 2000000 ]
 	n=$(spooled)
@@ -582,7 +582,7 @@ late() {
 	[ "$status" = 2 ] # the whole file is in one window
 }
 
-# The grains are unpacked on all processors while the next ones come: over many windows of 8 MiB, with
+# The grains are unpacked on all processors while the next ones come: over many windows of 4 MiB, with
 # one that is cut in two by the end of a window, and of another size.
 @test "packed grains: right over many windows, in little memory; damage in one is said" {
 	local keys at
