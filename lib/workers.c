@@ -19,6 +19,7 @@ struct workers {
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t work, news;
 	struct queue todo, finished;
+	unsigned ready, wanted; /* finished, and as many as are waited for */
 	bool end;
 };
 
@@ -56,7 +57,8 @@ static void *work(void *arg)
 		j->run(j);
 		pthread_mutex_lock(&w->lock);
 		append(&w->finished, j);
-		pthread_cond_signal(&w->news);
+		if (++w->ready == w->wanted)
+			pthread_cond_signal(&w->news);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
@@ -126,21 +128,22 @@ void workers_put(struct workers *w, struct job *j)
 
 unsigned workers_wait(struct workers *w, unsigned min)
 {
-	unsigned ran = 0;
+	unsigned ran;
+	struct job *j, *next;
 
-	while (w->busy) {
-		struct job *j;
-
-		pthread_mutex_lock(&w->lock);
-		while (!w->finished.head && ran < min)
-			pthread_cond_wait(&w->news, &w->lock);
-		j = take(&w->finished);
-		pthread_mutex_unlock(&w->lock);
-		if (!j)
-			break;
-		w->busy--;
+	pthread_mutex_lock(&w->lock);
+	w->wanted = (unsigned)min_u64(min, w->busy);
+	while (w->ready < w->wanted)
+		pthread_cond_wait(&w->news, &w->lock);
+	j = w->finished.head;
+	w->finished = (struct queue){.tail = &w->finished.head};
+	ran = w->ready;
+	w->ready = w->wanted = 0;
+	pthread_mutex_unlock(&w->lock);
+	w->busy -= ran;
+	for (; j; j = next) {
+		next = j->next;
 		j->done(j);
-		ran++;
 	}
 	return ran;
 }

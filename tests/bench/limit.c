@@ -4,8 +4,9 @@
  *	limit direct|buffered DELTA TARGET	gather writes out of the mapped file, in guest order,
  *						1 MiB or 64 pieces each, 128 in flight (buffered: one
  *						by one); fdatasync
- *	limit oneflight DELTA TARGET		one direct write of at most 256 sectors at a time, no
- *						sync: what the closest peer does
+ *	limit oneflight DELTA TARGET		one direct pwritev of at most 256 sectors at a time,
+ *						a piece for each grain, no sync: what the closest peer
+ *						does
  *	limit pergrain DELTA TARGET		one read and one write a grain; fdatasync
  *	limit bytes DELTA			prints the bytes of all grains, zeros included
  *	limit need DELTA			prints the bytes of the 4 KiB blocks that hold data grains
@@ -492,17 +493,12 @@ static void one_grain(void *arg, int kind, uint64_t off, uint64_t len, const uin
 		from = o->buf;
 	while (len) {
 		uint64_t n = lesser(len, 256 * SECTOR);
-		struct iovec *last;
 
 		if (o->n && (o->end != off || off + n - o->off > 256 * SECTOR))
 			one_flush(o);
 		if (!o->n)
 			o->off = off;
-		last = o->n ? &o->iov[o->n - 1] : NULL;
-		if (last && (const uint8_t *)last->iov_base + last->iov_len == from)
-			last->iov_len += n;
-		else
-			o->iov[o->n++] = (struct iovec){(void *)(uintptr_t)from, n};
+		o->iov[o->n++] = (struct iovec){(void *)(uintptr_t)from, n};
 		o->end = off + n;
 		off += n;
 		len -= n;

@@ -504,6 +504,8 @@ part_stream() {
 		cmd=("$limit" inflate 2 "$delta") && one inflate2
 		cmd=(qemu-img convert -q -n -W -m 16 -t writeback -f vmdk -O raw "$delta" "$target")
 		one convert
+		sync "$target"
+		"$limit" cold "$target" # qemu-img leaves it in the page cache, dirty
 	done
 	note="  file/data $(awk -v a="$(stat -c %s "$delta")" -v b="$bytes" \
 		'BEGIN { printf "%.2f", a / b }')"
