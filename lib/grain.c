@@ -23,6 +23,11 @@ static uint64_t record_max(uint64_t grain)
 	return grain + grain / 1024 + 512;
 }
 
+uint64_t grain_record_max(uint64_t grain)
+{
+	return RECORD_HEAD + record_max(grain);
+}
+
 int grain_record(const struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t bytes,
 		 uint64_t *end, struct err *e)
 {

@@ -11,6 +11,8 @@
  * record at pos. *end: behind that, a whole number of sectors. -EBADMSG. */
 int grain_record(const struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t bytes,
 		 uint64_t *end, struct err *e);
+/* Bytes that the record of a grain of so many takes at most. */
+uint64_t grain_record_max(uint64_t grain);
 /*
  * Looks at the marker at pos without reading what it stands before: it is that of the grain that
  * begins at guest byte `off`, and its record lies inside the file and is no longer than a grain can

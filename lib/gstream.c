@@ -464,6 +464,8 @@ static int finish(struct gtree *g, struct err *e)
 {
 	struct gtree_queue *q = g->queue;
 	uint64_t size, used = max_u64(q->end, g->shape.promised);
+	/* of a packed grain only its first sector is known to be in use */
+	const uint64_t usual = TAIL_USUAL + (g->shape.packed ? 2 * g->shape.grain : 0);
 	int r;
 
 	q->finished = true;
@@ -472,7 +474,7 @@ static int finish(struct gtree *g, struct err *e)
 		return r;
 	if (size < g->shape.promised)
 		return source_short(g->src, "what its header calls used", g->shape.promised, e);
-	if (size > used && size - used > TAIL_USUAL)
+	if (size > used && size - used > usual)
 		return warning(e,
 			       "%s: %" PRIu64 " bytes came behind the last grain; they are ignored",
 			       g->reader.name, size - used);
@@ -504,8 +506,9 @@ static int next_window(struct gtree *g, struct err *e)
 			return r;
 	}
 	drop(q, q->window);
-	if (g->src->passing) /* what lies in the window itself may be lent until the next turn */
-		source_release(g->src, end - q->window_size);
+	/* what lies in the window itself may be lent until the next turn; packed grains never are */
+	if (g->src->passing)
+		source_release(g->src, g->shape.packed ? end : end - q->window_size);
 	q->window++;
 	q->loaded = q->given = false;
 	return 1;

@@ -263,8 +263,10 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    " entries is over the limit of %" PRIu64,
 			    src->name, tables, DIR_MAX);
 	dir_bytes = tables * 4;
-	if (src->passing && !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN))) {
-		/* only its end tells how far it can be believed */
+	/* of such a log only its end tells how far it can be believed; records are unpacked whole */
+	if (src->passing &&
+	    (!memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN)) ||
+	     (packed && source_window(src) + grain_record_max(grain * SECTOR) > source_room(src)))) {
 		uint64_t size;
 
 		r = source_spool_rest(src, e);

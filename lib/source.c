@@ -453,6 +453,11 @@ size_t source_window(const struct source *s)
 	return inflow_window(s->flow);
 }
 
+uint64_t source_room(const struct source *s)
+{
+	return inflow_room(s->flow);
+}
+
 int source_ahead(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 {
 	int r = inflow_wait(s->flow, end, have, e);

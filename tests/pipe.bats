@@ -627,6 +627,17 @@ late() {
 	done
 }
 
+@test "a packed grain of 16 MiB whose record begins with the last sector of a window" {
+	one stream variant=C grain=32768 capacity=32768 alloc=all gte=0:40959
+	"$MKVMDK" stream x variant=C grain=32768 capacity=32768 alloc=all
+	dd if=x of=delta bs=512 skip=32768 seek=40959 conv=notrunc status=none
+	cp base target
+	run -0 timeout 60 "$VMDKSYNC" -v - target < <(cat delta)
+	[[ $output == *', 0 bytes spooled '* ]]
+	[[ $output != *' came behind '* ]]
+	same target expected
+}
+
 @test "a grain that is named twice, far apart" {
 	one cowd capacity=40960 alloc=all
 	"$MKVMDK" cowd bad capacity=40960 alloc=all gte=last:grain:1
