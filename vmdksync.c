@@ -149,6 +149,9 @@ static void say_summary(const struct work *w)
 		w->target->name, size_text(data, w->stats.written),
 		size_text(zero, w->stats.zeroed), w->stats.runs, plural(w->stats.runs), seconds,
 		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes));
+	if (w->undo)
+		fprintf(stderr, "vmdksync: %s: 'vmdksync %s %s' brings back what was there\n",
+			w->undo_name, w->undo_name, w->target->name);
 }
 
 static int open_target(struct work *w, struct err *e)
@@ -405,6 +408,7 @@ static int run(struct work *w, struct err *e)
 	enum progress_form form = o->progress >= 0	  ? (enum progress_form)o->progress
 				  : isatty(STDERR_FILENO) ? PROGRESS_LINE
 							  : PROGRESS_NONE;
+	char size[32], exact[32];
 	int r;
 
 	if (o->info)
@@ -427,7 +431,10 @@ static int run(struct work *w, struct err *e)
 	}
 	if (o->dry_run) {
 		say_piped(w);
-		fprintf(stderr, "vmdksync: %s: dry run, nothing was written%s\n", w->target->name,
+		fprintf(stderr, "vmdksync: %s: %s %s%s; dry run, nothing was written%s\n",
+			w->target->name, w->target->created ? "would have" : "has",
+			size_text(size, w->target->size),
+			exact_text(exact, w->target->size),
 			w->target->read_only ? "; it is read-only, so it could not be" : "");
 		return 0;
 	}

@@ -132,8 +132,9 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 				    src->name, gd_entries);
 		return fail(e, EBADMSG,
 			    "%s: COWD header: %" PRIu64 " directory entries, but %" PRIu64
-			    " sectors need %" PRIu64,
-			    src->name, gd_entries, capacity, tables);
+			    " sector%s need%s %" PRIu64,
+			    src->name, gd_entries, capacity, plural(capacity),
+			    capacity == 1 ? "s" : "", tables);
 	}
 	if (gd < HEADER / SECTOR)
 		return fail(e, EBADMSG,

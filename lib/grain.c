@@ -285,8 +285,8 @@ static int inflate_grain(struct unpacker *u, struct lane *l, uint64_t pos, uint6
 		return 0;
 	return warning(e,
 		       "%s: grain %" PRIu64 " at file sector %" PRIu64
-		       " has %u bytes behind its compressed data",
-		       name, n, sector, z->avail_in);
+		       " has %u byte%s behind its compressed data",
+		       name, n, sector, z->avail_in, plural(z->avail_in));
 }
 
 int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct err *e)

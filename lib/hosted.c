@@ -222,7 +222,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	uint64_t footer_at = 0;
 	struct gtree_shape shape;
 	struct hosted *hosted;
-	bool scan = false, packed;
+	bool scan = false, packed, open_log;
 	uint32_t flags;
 	int r;
 
@@ -263,10 +263,11 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    " entries is over the limit of %" PRIu64,
 			    src->name, tables, DIR_MAX);
 	dir_bytes = tables * 4;
+	open_log = !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
 	/* of such a log only its end tells how far it can be believed; records are unpacked whole */
-	if (src->passing &&
-	    (!memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN)) ||
-	     (packed && source_window(src) + grain_record_max(grain * SECTOR) > source_room(src)))) {
+	if (src->passing && (open_log || (packed && source_window(src) +
+							    grain_record_max(grain * SECTOR) >
+						    source_room(src)))) {
 		uint64_t size;
 
 		r = source_spool_rest(src, e);
@@ -323,7 +324,8 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (!r && entries != 512)
 		r = warning(e, "%s: %" PRIu64 " entries a grain table (512 is usual)", src->name,
 			    entries);
-	if (!r && h[AT_UNCLEAN])
+	/* of an open undo log another warning follows, which says more */
+	if (!r && h[AT_UNCLEAN] && !(scan && open_log && !src->passing))
 		r = warning(e,
 			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
 			    "copied, or its host crashed",
@@ -338,7 +340,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			.table_sectors = div_up(entries * 4, SECTOR),
 			.dir_sectors = div_up(dir_bytes, SECTOR),
 			.marks = MARKS,
-			.open_log = !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN)),
+			.open_log = open_log,
 		};
 
 		if (!src->passing)

@@ -227,9 +227,10 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 		return -EIO;
 	if (!f->between)
 		return fail(&f->e, EBADMSG,
-			    "%s: the gzip data ends in the middle, after %llu bytes (%llu unpacked): "
+			    "%s: the gzip data ends in the middle, after %llu byte%s (%llu unpacked): "
 			    "it was cut short",
-			    f->name, (unsigned long long)f->packed_at, (unsigned long long)f->have);
+			    f->name, (unsigned long long)f->packed_at, plural(f->packed_at),
+			    (unsigned long long)f->have);
 	return 0;
 }
 

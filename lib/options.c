@@ -117,8 +117,12 @@ static int search_option(struct options *o, const char *word, struct err *e)
 
 static int offset_option(struct options *o, const char *word, struct err *e)
 {
+	int r = byte_number(&o->offset, word, e);
+
 	o->placed = true;
-	return byte_number(&o->offset, word, e);
+	if (!r && o->offset % SECTOR)
+		r = refuse(e, "--offset: ", word, " is no whole number of sectors; 8s are 8 sectors");
+	return r;
 }
 
 static int expect_option(struct options *o, const char *word, struct err *e)

@@ -123,9 +123,9 @@ static int check_area(const struct source *src, const struct area *a, struct err
 	    a->at + a->size <= src->size / SECTOR)
 		return 0;
 	return fail(e, EBADMSG,
-		    "%s: SEsparse header: %s of %" PRIu64 " sectors at file sector %" PRIu64
+		    "%s: SEsparse header: %s of %" PRIu64 " sector%s at file sector %" PRIu64
 		    " lies outside the file of %" PRIu64 " bytes",
-		    src->name, a->what, a->size, a->at, src->size);
+		    src->name, a->what, a->size, plural(a->size), a->at, src->size);
 }
 
 static struct area area_at(const uint8_t *h, size_t at, const char *what)
@@ -311,8 +311,9 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	if (gd.size > GD_MAX || gd.size * SECTOR / 8 < tables)
 		return fail(e, EBADMSG,
 			    "%s: SEsparse header: a grain directory of %" PRIu64
-			    " sectors, but %" PRIu64 " tables need %" PRIu64,
-			    src->name, gd.size, tables, div_up(tables * 8, SECTOR));
+			    " sector%s, but %" PRIu64 " tables need %" PRIu64,
+			    src->name, gd.size, plural(gd.size), tables,
+			    div_up(tables * 8, SECTOR));
 	if (grains.at < gt.at + gt.size)
 		return fail(e, EBADMSG,
 			    "%s: SEsparse header: the grains begin at file sector %" PRIu64

@@ -400,8 +400,9 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	    like_a_file(fd, &st) || S_ISDIR(st.st_mode)) {
 		r = source_fd(&s, standard ? "standard input" : path, fd < 0 ? -errno : fd, e);
 		if (!r && o->expect && s->size != o->expect)
-			r = fail(e, EBADMSG, "%s: has %llu bytes, but %llu are expected", s->name,
-				 (unsigned long long)s->size, (unsigned long long)o->expect);
+			r = fail(e, EBADMSG, "%s: has %llu byte%s, but %llu were expected", s->name,
+				 (unsigned long long)s->size, plural(s->size),
+				 (unsigned long long)o->expect);
 		goto out;
 	}
 	r = source_new(&s, standard ? "standard input" : path, e);
@@ -609,9 +610,10 @@ int source_finish(struct source *s, uint64_t *size, struct err *e)
 	if (!r && s->expect && *size < s->expect)
 		r = source_short(s, "the file", s->expect, e);
 	if (!r && s->expect && *size > s->expect)
-		r = warning(e, "%s: %llu bytes came, but %llu were expected: did the file grow while "
+		r = warning(e, "%s: %llu bytes came, but %llu %s expected: did the file grow while "
 			       "it was sent?",
-			    s->name, (unsigned long long)*size, (unsigned long long)s->expect);
+			    s->name, (unsigned long long)*size, (unsigned long long)s->expect,
+			    s->expect == 1 ? "was" : "were");
 	return r;
 }
 
@@ -622,7 +624,8 @@ int source_short(struct source *s, const char *what, uint64_t need, struct err *
 	need = max_u64(need, s->expect);
 	return r < 0 ? r
 		     : fail(e, EBADMSG,
-			    "%s: ends after %llu bytes, in the middle of %s: at least %llu were to "
+			    "%s: ends after %llu byte%s, in the middle of %s: at least %llu were to "
 			    "come",
-			    s->name, (unsigned long long)s->size, what, (unsigned long long)need);
+			    s->name, (unsigned long long)s->size, plural(s->size), what,
+			    (unsigned long long)need);
 }

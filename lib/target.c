@@ -127,7 +127,7 @@ static int check_type(const struct target *t, const struct stat *st, struct err 
 	case S_IFCHR:
 		if (is_terminal(st->st_rdev))
 			return fail(e, ENOTBLK, "%s: is a terminal", t->name);
-		return fail(e, ENOTBLK, "%s: is a character device", t->name);
+		return fail(e, ENOTBLK, "%s: is a character device, not a disk", t->name);
 	default:
 		return fail(e, ENOTBLK, "%s: is neither a file nor a block device", t->name);
 	}
@@ -319,8 +319,9 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
 	else if (ioctl(t->fd, BLKGETSIZE64, &t->size) < 0)
 		return fail(e, errno, "%s: size of the device: %s", t->name, strerror(errno));
 	if (t->size < o->need)
-		return fail(e, ENOSPC, "%s: has %llu bytes, the disk needs %llu", t->name,
-			    (unsigned long long)t->size, (unsigned long long)o->need);
+		return fail(e, ENOSPC, "%s: has %llu byte%s, the disk needs %llu", t->name,
+			    (unsigned long long)t->size, plural(t->size),
+			    (unsigned long long)o->need);
 	/* a guest leaves some blocks alone; small files get no slack to be thin in */
 	slack = min_u64(1 << 20, t->size / 64);
 	t->thick = t->device || (!t->created && (uint64_t)st->st_blocks * 512 + slack >= t->size);

@@ -608,7 +608,8 @@ static int check_head(struct undo *u, struct err *e)
 	make_header(u, want, UINT64_MAX, false);
 	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
 		return fail(e, EINVAL,
-			    "%s: is a finished undo log: the run it was made by came to its end",
+			    "%s: is a finished undo log: the run it was made by came to its end, and "
+			    "there is nothing to go on with",
 			    u->name);
 	return fail(e, EINVAL, "%s: is no unfinished undo log of a disk of %" PRIu64 " bytes", u->name,
 		    u->size);

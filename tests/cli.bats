@@ -119,8 +119,10 @@ repaired() {
 	refused 'write nothing'
 	run --separate-stderr vs --search= a b
 	refused 'search'
-	run --separate-stderr vs --offset 1 a b c
+	run --separate-stderr vs --offset 1s a b c
 	refused 'one extent'
+	run --separate-stderr vs --offset 100 a b
+	refused '--offset: 100 is no whole number of sectors'
 	run --separate-stderr vs --nonsense a b
 	refused 'nonsense'
 	run --separate-stderr vs -Z a b
@@ -203,7 +205,7 @@ repaired() {
 	# a target that may only be read will do, and that is said
 	chmod 400 t.raw
 	run -0 --separate-stderr vs --dry-run delta.vmdk t.raw
-	[[ $stderr == *'t.raw: dry run, nothing was written; it is read-only, so it could not be' ]]
+	[[ $stderr == *'t.raw: has 1.0 MiB (1048576 bytes); dry run, nothing was written; it is read-only, so it could not be' ]]
 }
 
 @test "--dry-run finds damage" {

@@ -101,7 +101,7 @@ rows() {
 	cowd-header|cowd|hdr=flags:0x40003|COWD flags 0x40003
 	cowd-header|cowd|hdr=flags:0x80000003|COWD flags 0x80000003
 	cowd-header|cowd|hdr=capacity:0|capacity is 0 sectors
-	cowd-header|cowd|hdr=capacity:1|3 directory entries, but 1 sectors need 1
+	cowd-header|cowd|hdr=capacity:1|3 directory entries, but 1 sector needs 1
 	cowd-header|cowd|hdr=capacity:4095|3 directory entries, but 4095 sectors need 1
 	cowd-header|cowd|hdr=capacity:12289|3 directory entries, but 12289 sectors need 4
 	cowd-header|cowd|hdr=capacity:4096|3 directory entries, but 4096 sectors need 1
@@ -255,9 +255,9 @@ rows() {
 	sesparse-cut|ses|cut=7|is no VMDK that is known
 	sesparse-cut|ses|cut=8|SEsparse header lies outside the file
 	sesparse-cut|ses|cut=511|SEsparse header lies outside the file
-	sesparse-cut|ses|cut=512|the volatile header of 1 sectors at file sector 1 lies outside
-	sesparse-cut|ses|cut=513|the volatile header of 1 sectors at file sector 1 lies outside
-	sesparse-cut|ses|cut=1023|the volatile header of 1 sectors at file sector 1 lies outside
+	sesparse-cut|ses|cut=512|the volatile header of 1 sector at file sector 1 lies outside
+	sesparse-cut|ses|cut=513|the volatile header of 1 sector at file sector 1 lies outside
+	sesparse-cut|ses|cut=1023|the volatile header of 1 sector at file sector 1 lies outside
 	sesparse-cut|ses|cut=1024|the grain directory of 2048 sectors at file sector 4096 lies outside
 	sesparse-cut|ses|cut=1025|the grain directory of 2048 sectors at file sector 4096 lies outside
 	sesparse-cut|ses|cut=gd-1|the grain directory of 2048 sectors at file sector 4096 lies outside
@@ -317,12 +317,12 @@ rows() {
 	sesparse-header|ses|hdr=reserved3:1|reserved field 3 is 0x1, only 0 is known
 	sesparse-header|ses|hdr=reserved4:1|reserved field 4 is 0x1, only 0 is known
 	sesparse-header|ses|hdr=reserved4:0x8000000000000000|reserved field 4 is 0x8000000000000000, only 0 is known
-	sesparse-header|ses|hdr=vhoff:0|the volatile header of 1 sectors at file sector 0 lies outside
+	sesparse-header|ses|hdr=vhoff:0|the volatile header of 1 sector at file sector 0 lies outside
 	sesparse-header|ses|hdr=vhoff:2|SEsparse volatile header at file sector 2 begins with 0x0, not 0xcafecafe
 	sesparse-header|ses|hdr=vhoff:gd|SEsparse volatile header at file sector 4096 begins with 0x1000000000000000, not 0xcafecafe
 	sesparse-header|ses|hdr=vhoff:gt:0|the area of the grain tables at file sector 6144 overlaps the volatile header
-	sesparse-header|ses|hdr=vhoff:eof|the volatile header of 1 sectors at file sector 12336 lies outside
-	sesparse-header|ses|hdr=vhoff:0xFFFFFFFFFFFFFFFF|the volatile header of 1 sectors at file sector 18446744073709551615 lies outside
+	sesparse-header|ses|hdr=vhoff:eof|the volatile header of 1 sector at file sector 12336 lies outside
+	sesparse-header|ses|hdr=vhoff:0xFFFFFFFFFFFFFFFF|the volatile header of 1 sector at file sector 18446744073709551615 lies outside
 	sesparse-header|ses|hdr=vhsize:0|the volatile header of 0 sectors at file sector 1 lies outside
 	sesparse-header|ses|hdr=vhsize:eof|the volatile header of 12336 sectors at file sector 1 lies outside
 	sesparse-header|ses|hdr=vhsize:0xFFFFFFFFFFFFFFFF|the volatile header of 18446744073709551615 sectors at file sector 1 lies outside
@@ -371,7 +371,7 @@ rows() {
 	sesparse-header|ses|hdr=vpad:1|SEsparse volatile header: bytes 32 to 511 are not zero
 	sesparse-header|ses|poke=511:1:1|bytes 208 to 511 are not zero
 	sesparse-header|ses|poke=1023:1:128|SEsparse volatile header: bytes 32 to 511 are not zero
-	sesparse-header|ses|hdr=gdsize:1 hdr=capacity:2097153|a grain directory of 1 sectors, but 65 tables need 2
+	sesparse-header|ses|hdr=gdsize:1 hdr=capacity:2097153|a grain directory of 1 sector, but 65 tables need 2
 	sesparse-entry|ses|gde=0:1|directory entry 0 is 0x0000000000000001
 	sesparse-entry|ses|gde=0:2|directory entry 0 is 0x0000000000000002
 	sesparse-entry|ses|gde=0:0xFFFFFFFF|directory entry 0 is 0x00000000ffffffff
