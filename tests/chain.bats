@@ -121,6 +121,9 @@ whole() {
 	rm got.raw
 	run -2 --separate-stderr vs --full --base host-000001.vmdk --create host-000003.vmdk got.raw
 	refused host-000003.vmdk 'CID 10000002' host-000001.vmdk 'CID 10000001'
+	truncate -s 20971521 large.raw
+	run -2 --separate-stderr vs --full --base large.raw --create host-00000[1-3]-delta.vmdk got.raw
+	refused large.raw '20971521 bytes are no whole number of sectors'
 }
 
 @test "no file of any layer is a target" {
@@ -210,6 +213,11 @@ deep() {
 	deep 255
 	run -2 --separate-stderr vs --full --create d255.vmdk got.raw
 	refused '255 images'
+	# where all are named there has to be room for a base
+	deltas=()
+	for ((i = 0; i < 256; i++)); do deltas+=(d1.vmdk); done
+	run -2 --separate-stderr vs "${deltas[@]}" want.raw
+	refused '256 images are more than 254'
 }
 
 @test "a child larger than its parent reads zeros behind it; a smaller one is refused" {

@@ -123,6 +123,12 @@ repaired() {
 	refused 'one extent'
 	run --separate-stderr vs --offset 100 a b
 	refused '--offset: 100 is no whole number of sectors'
+	run --separate-stderr vs --offset one a b
+	refused 'is no number of bytes'
+	run --separate-stderr vs --offset -1 a b
+	refused 'is no number of bytes'
+	run --separate-stderr vs --offset 1Mi a b
+	refused 'is no number of bytes in range'
 	run --separate-stderr vs --nonsense a b
 	refused 'nonsense'
 	run --separate-stderr vs -Z a b
@@ -506,6 +512,9 @@ slowed() {
 		tmux -L here capture-pane -p | sed "s/^/$columns: /"
 		shows "${form[$columns]}"
 	done
+	kill -TERM "$pid"
+	until_true gone
+	goes=
 }
 
 # shows FORM: a line like this, behind what was there before, and nothing else
@@ -514,6 +523,10 @@ shows() {
 
 	picture=$(tmux -L here capture-pane -p | grep .)
 	[ "$(sed '$d' <<<"$picture" | grep -vc '^line [1-9]$')" = 0 ] && [[ ${picture##*$'\n'} =~ $1 ]]
+}
+
+gone() {
+	! kill -CONT "$pid" 2>/dev/null
 }
 
 # stopped N: it stands still, after it was told N times to go on

@@ -80,6 +80,19 @@ refused() {
 	reads
 	printf %s "$(sound | sed 's/$/\r/')" >d.vmdk
 	reads
+	{ head_lines && extents; } | sed 's/$/\r/' >d.vmdk
+	reads
+}
+
+@test "zeros behind the text, and what is left of a longer one" {
+	{ sound && head -c 700 /dev/zero; } >d.vmdk
+	reads
+	{ sound && printf '\0' && sound | tail -c 5; } >d.vmdk
+	reads
+	{ sound && printf '\0' && sound | tail -c 5 && head -c 700 /dev/zero; } >d.vmdk
+	reads
+	{ sound && printf '\0' && sound | tail -c 5 | tr 0 1 && head -c 700 /dev/zero; } >d.vmdk
+	refused 'line '
 }
 
 @test "a byte order mark, blank lines in front, no first comment, other comments" {
@@ -121,6 +134,10 @@ refused() {
 		printf '%s\n' 'RW 7 ZERO' 'RW 100 FLAT "a.raw" 0' 'NOACCESS 0 ZERO ' \
 			'NOACCESS 7 ZERO' 'rdonly 60 flat "b.raw"' 'RDONLY 7 ZERO'
 	} >d.vmdk
+	reads
+	# nothing else
+	{ head_lines && printf 'RW 7 ZERO\nNOACCESS 5 ZERO\n'; } >d.vmdk
+	head -c $((12 * 512)) /dev/zero >want
 	reads
 }
 

@@ -251,6 +251,13 @@ forty() {
 	same want.raw got.raw
 	run -2 vs --offset 2001s disk-s002.vmdk got.raw
 	same want.raw got.raw
+	run -2 --separate-stderr vs --offset $(((1 << 62) - 512)) disk-s002.vmdk got.raw
+	[[ $stderr == "vmdksync: disk-s002.vmdk: --offset 4611686018427387392 is too far out" ]]
+	same want.raw got.raw
+	descriptor disk.vmdk 1 ffffffff custom '' 'RW 1000 SPARSE "disk-s002.vmdk"'
+	run -2 --separate-stderr vs --offset 1500s disk.vmdk got.raw
+	[[ $stderr == 'vmdksync: disk.vmdk: a descriptor says itself where its extents belong'* ]]
+	same want.raw got.raw
 }
 
 @test "a renamed file is still its own extent; --search finds what was moved" {

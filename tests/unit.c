@@ -1,10 +1,12 @@
 /*
- * Unit tests of lib/: base, run and its gate, source, inflow, stream, chain, ring, pump, undo log.
+ * Unit tests of lib/: base, run and its gate, source, inflow, stream, chain, ring, pump, undo log,
+ * progress.
  * Random tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
  */
 #include "chain.h"
 #include "image.h"
 #include "inflow.h"
+#include "progress.h"
 #include "pump.h"
 #include "stream.h"
 #include "undo.h"
@@ -1589,7 +1591,6 @@ static void test_pump_source_shrinks(void)
 	}
 }
 
-/* In a child, for the limit cannot be raised again by everyone. */
 /* A page that the end of the file now lies in reads as zeros behind that, and nobody objects. */
 static void test_pump_source_shrinks_a_little(void)
 {
@@ -1613,6 +1614,7 @@ static void test_pump_source_shrinks_a_little(void)
 	}
 }
 
+/* In a child, for the limit cannot be raised again by everyone. */
 static void test_pump_write_error(void)
 {
 	static struct bench b;
@@ -2180,6 +2182,47 @@ static void test_undo_full(void)
 	log_free(&l);
 }
 
+/* --- progress -------------------------------------------------------------------------------- */
+
+/* What is said when so much is done, but for the rate, which nobody can foresee. */
+static void test_progress(void)
+{
+	static const struct {
+		uint64_t done, total;
+		const char *begin, *end;
+	} want[] = {
+		/* all that is there, and all but a byte, as far as a double can tell them apart */
+		{UINT64_C(1) << 60, UINT64_C(1) << 60, "disk 100%  1.0 EiB / 1.0 EiB  ", "/s  0:00 left\n"},
+		{(UINT64_C(1) << 60) - 1, UINT64_C(1) << 60, "disk  99%  1.0 EiB / 1.0 EiB  ",
+		 "/s  0:00 left\n"},
+		/* more than there should be */
+		{2000, 1000, "disk 100%  2.0 KiB / 1000 bytes  ", "/s  0:00 left\n"},
+		/* years, and nobody knows how many */
+		{1000, UINT64_C(1) << 62, "disk   0%  1000 bytes / 4.0 EiB  ", "/s  999:59:59 left\n"},
+		{0, 1000, "disk   0%  0 bytes / 1000 bytes  0 bytes", "/s  -:-- left\n"},
+		{1000, 0, "disk  1000 bytes  ", "/s  0:00\n"},
+	};
+	int fd[2];
+
+	if (pipe(fd))
+		die("pipe");
+	for (size_t i = 0; i < COUNT(want); i++) {
+		struct progress *p = progress_new(PROGRESS_LINE, -1, "disk", want[i].total);
+		const size_t begin = strlen(want[i].begin), end = strlen(want[i].end);
+		char line[600];
+		ssize_t n;
+
+		progress_say(p, fd[1], want[i].done);
+		n = read(fd[0], line, sizeof(line) - 1);
+		line[n > 0 ? n : 0] = '\0';
+		CHECK(n >= (ssize_t)(begin + end) && !memcmp(line, want[i].begin, begin));
+		CHECK_STR(n > (ssize_t)end ? line + n - end : line, want[i].end);
+		progress_free(p);
+	}
+	close(fd[0]);
+	close(fd[1]);
+}
+
 /* --- all of it ------------------------------------------------------------------------------- */
 
 static const struct {
@@ -2223,6 +2266,7 @@ static const struct {
 	{"undo-damage", test_undo_damage},
 	{"undo-refuses", test_undo_refuses},
 	{"undo-full", test_undo_full},
+	{"progress", test_progress},
 };
 
 static bool chosen(const char *name, int argc, char **argv)
