@@ -76,12 +76,12 @@ static inline void reader_turn(struct reader *r)
 /* NULL-safe; frees what it is made of, too. */
 void reader_free(struct reader *r);
 
-/* What is left of `most` for one of those that share it, but not less than `least`. */
+/* What is left of `most` for one of those that share it: all of it, or not less than `least`. */
 static inline size_t reader_part(const struct reader *r, size_t most, size_t least)
 {
 	size_t part = r->share ? most / r->share : most;
 
-	return part > least ? part : least;
+	return r->share && part < least ? least : part;
 }
 
 /* Drops the first n bytes, n < run->len. */

@@ -41,6 +41,18 @@ whole() {
 	[[ $stderr != *'100.0 %'* ]]
 }
 
+@test "more deltas in one pass than have pages lent at a time" {
+	"$MKVMDK" pattern got.raw 4096 9
+	cp got.raw want.raw
+	deltas=()
+	for ((i = 0; i < 24; i++)); do
+		"$MKVMDK" hosted "d$i.vmdk" capacity=4096 grain=128 alloc=$i,31 seed=$i apply=want.raw
+		deltas+=("d$i.vmdk")
+	done
+	vs -q "${deltas[@]}" got.raw
+	same want.raw got.raw
+}
+
 @test "deltas in the wrong order are refused where descriptors tell" {
 	esx_chain 2048 2
 	run -2 --separate-stderr vs --create host-000002.vmdk host-000001.vmdk got.raw

@@ -201,6 +201,15 @@ refused() {
 	EUC-JP \xe6\x97\xa5 \xc6\xfc
 	windows-1251 \xd0\x96 \xc6
 	END
+	# the first one of the header counts
+	cp a.raw $'\xc3\xa4.raw'
+	for other in encoding ddb.encoding; do
+		{
+			head_lines 'encoding="windows-1252"' "$other=\"windows-1251\""
+			printf 'RW 100 FLAT "\xe4.raw" 0\nRW 60 FLAT "b.raw"\n'
+		} >d.vmdk
+		reads
+	done
 	# an unknown one: the bytes as they are
 	rm -f ./*.img
 	cp a.raw $'\xe4.img'

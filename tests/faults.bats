@@ -86,6 +86,15 @@ requires_fuse() {
 		cmp -n 4194304 t want || cmp -n 1048576 t want
 		vs -q d.vmdk t
 		same t want
+		# the same through a pipe
+		rm -f t
+		truncate -s 8M t
+		# shellcheck disable=SC2016
+		run -3 bash -c 'ulimit -f 4096; cat d.vmdk | "$@"' bash "$VMDKSYNC" $mode - t
+		[[ $output == 'vmdksync: t: writing '*' at byte 4194304: File too large'*'; running again is safe' ]]
+		cmp -n 4194304 t want || cmp -n 1048576 t want
+		vs -q d.vmdk t
+		same t want
 	done
 }
 

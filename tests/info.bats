@@ -118,6 +118,12 @@ as_qemu() {
 	run -0 vs --map b.vmdk
 	[ "${#lines[@]}" = 3 ]
 	[[ ${lines[1]} =~ ^2560\ +2560\ +[0-9]+\ +b.vmdk$ ]]
+	run -0 vs --map a.vmdk
+	[[ ${lines[2]} =~ ^65536\ +65536\ +zeros\ +a.vmdk$ ]]
+	[[ ${lines[3]} =~ ^131072\ +65536\ +nothing\ *$ ]]
+	"$MKVMDK" stream s.vmdk capacity=2048 grain=16 alloc=7
+	run -0 vs --map s.vmdk
+	[[ ${lines[2]} =~ ^57344\ +8192\ +compressed\ +s.vmdk$ ]]
 	# its bytes are there
 	read -r at < <(vs --map --json b.vmdk | jq '.[1].offset')
 	"$MKVMDK" pattern want.raw 1

@@ -229,6 +229,11 @@ small() {
 	[[ $output == *--spool-first* ]]
 	cat delta | vs -q --verify --spool-first - expected
 	cat delta | vs -q --info - | grep -q COWD
+	# grains that a file would be written out of
+	one hosted capacity=20480 alloc=all
+	cp base target
+	cat delta | vs -q --spool-first - target
+	same target expected
 }
 
 @test "with other layers: refused by a message that names --spool-first, which merges them in any place" {
@@ -305,6 +310,19 @@ small() {
 	run -0 vs - target < <(tail_of 16777217)
 	[[ $output == *'warning: standard input: 16777217 bytes came behind the last grain'* ]]
 	same target expected
+	one stream variant=A capacity=9000 alloc=0-9
+	for bytes in 1 100000 30000000; do
+		cp base target
+		run -0 vs - target < <(tail_of $bytes)
+		[[ $output == *'warning: standard input: there is data behind the end marker; it is ignored'* ]]
+		same target expected
+	done
+	# only the first of it is no zero
+	cp base target
+	run -0 vs - target < <(cat delta && echo tail && head -c 9000000 /dev/zero)
+	[[ $output == *'warning: standard input: there is data behind the end marker'* ]]
+	run -3 vs --strict - target < <(tail_of 1)
+	[[ $output == *'standard input: there is data behind the end marker'* ]]
 }
 
 # What was said of the last cut, where a test has failed.
@@ -580,6 +598,31 @@ late() {
 	refused gte=last:gt:0
 	[[ $output == *'grain 20479 at file sector '*'lies on sectors of another table or grain'* ]]
 	[ "$status" = 2 ] # the whole file is in one window
+	"$MKVMDK" hosted bad capacity=20480 alloc=all gde=0:gd
+	cp base target
+	run -2 vs - target < <(cat bad)
+	[[ $output == *'grain table 0 at file sector '*' lies inside the grain directory' ]]
+	same target base
+	# where the size is known
+	"$MKVMDK" cowd bad capacity=20480 alloc=all gde=1:eof
+	run -2 vs --expect-size "$(stat -c %s bad)" - target < <(cat bad)
+	[[ $output == *'grain table 1 at file sector '*' lies outside the file of '*' bytes' ]]
+	same target base
+	# all grains came, but not what the header calls used
+	"$MKVMDK" cowd bad capacity=20480 alloc=runs:100:1:40 hdr=free:eof+1
+	run -3 vs - target < <(cat bad)
+	[[ $output == *', in the middle of what its header calls used: '* ]]
+}
+
+@test "entries for grains beyond the end of the disk: a warning, or refused" {
+	one cowd capacity=10000 alloc=runs:20:1:30 gte=10000:eof
+	cp base target
+	run -0 vs - target < <(cat delta)
+	[[ $output == *'warning: standard input: grain table 2 has entries for grains beyond the end of the disk'* ]]
+	same target expected
+	cp base target
+	run -2 vs --strict - target < <(cat delta)
+	same target base
 }
 
 # The grains are unpacked on all processors while the next ones come: over many windows of 4 MiB, with

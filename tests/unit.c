@@ -2204,6 +2204,12 @@ static void test_progress(void)
 	};
 	int fd[2];
 
+	/* where memory was short */
+	progress_show(NULL, 1);
+	progress_say(NULL, -1, 1);
+	progress_clear(NULL);
+	progress_end(NULL, 1);
+	CHECK(progress_seconds(NULL) == 0);
 	if (pipe(fd))
 		die("pipe");
 	for (size_t i = 0; i < COUNT(want); i++) {
