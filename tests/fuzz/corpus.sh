@@ -133,7 +133,7 @@ done
 chain top.vmdk
 
 # through a pipe: two bytes in front that choose how
-for head in '\000\000' '\003\000' '\001\001'; do
+for head in '\000\000' '\003\000' '\001\001' '\000\002' '\006\002' '\011\106'; do
 	while read -r format keys; do
 		# shellcheck disable=SC2086
 		"$mkvmdk" "$format" y $keys
@@ -150,6 +150,8 @@ for head in '\000\000' '\003\000' '\001\001'; do
 		hosted capacity=700 grain=8 gtes=128 alloc=random:30 layout=reverse
 		stream variant=A capacity=1000 grain=8 alloc=random:20 layout=random
 		stream variant=C capacity=1000 grain=8 alloc=last lastgrain=short
+		cowd capacity=500 alloc=all layout=runs
+		hosted capacity=500 grain=4 gtes=128 alloc=all layout=tables-last
 		stream variant=A capacity=300 grain=8 alloc=all poke=gt:0-500:4:4 poke=gt:0-512:8:9999
 	END
 done

@@ -1,11 +1,14 @@
 /*
  * Any extent through a pipe, and the same as a file: where both ways come to their end, the disk is
- * the same. The first two bytes choose the window and whether all is taken in first.
+ * the same. The first two bytes choose the window, the memory, whether all is taken in first, and who
+ * applies the runs: one at a time as they come, or as the pump does it, which gathers them, is lent
+ * what it can be, and writes that when the reader has called turn() for the second time.
  */
 #include "fuzz.h"
 #include "image.h"
 
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +26,144 @@ static void need(bool ok)
 		abort();
 }
 
-/* Applies the image at path to disk[]. 0 or -errno; *size is the disk's. */
-static int apply(const char *path, const struct image_opts *o, uint8_t *disk, uint64_t *size)
+static int apply_run(const struct run *run, uint8_t *disk, struct err *e)
+{
+	if (run->kind == RUN_ZERO)
+		memset(disk + run->off, 0, run->len);
+	else if (run->kind == RUN_PACKED)
+		return reader_fetch(run, disk + run->off, e);
+	else
+		return source_read(run->src, run->pos, disk + run->off, run->len, "data", e);
+	return 0;
+}
+
+/* --- as the pump does it --- */
+
+#define STRETCHES 64u
+
+struct lent {
+	struct lent *next;
+	uint64_t turn;
+	struct run run;
+	struct iovec iov[STRETCHES];
+	unsigned n;
+	uint8_t copy[]; /* what it was when it was lent */
+};
+
+struct pump {
+	uint8_t *disk;
+	struct run run[STRETCHES];
+	unsigned runs, room;
+	struct lent *lent;
+	uint64_t turn;
+	struct err e;
+	int failed;
+};
+
+static void lend(struct pump *p, const struct run *run)
+{
+	struct lent *l = malloc(sizeof(*l) + run->len);
+	struct reader *leaf = run->leaf;
+	uint64_t at = 0;
+
+	need(l);
+	l->n = leaf->ops->lend ? leaf->ops->lend(leaf, run, l->iov, STRETCHES) : 0;
+	if (!l->n) {
+		free(l);
+		if (!p->failed)
+			p->failed = reader_fetch(run, p->disk + run->off, &p->e);
+		return;
+	}
+	for (unsigned i = 0; i < l->n; at += l->iov[i++].iov_len) {
+		need(l->iov[i].iov_len && l->iov[i].iov_len <= run->len - at);
+		memcpy(l->copy + at, l->iov[i].iov_base, l->iov[i].iov_len);
+	}
+	need(at == run->len);
+	l->run = *run;
+	l->turn = p->turn;
+	l->next = p->lent;
+	p->lent = l;
+}
+
+static void launch(struct pump *p)
+{
+	for (unsigned i = 0; i < p->runs; i++)
+		if (p->run[i].kind == RUN_PACKED)
+			lend(p, &p->run[i]);
+		else if (!p->failed)
+			p->failed = apply_run(&p->run[i], p->disk, &p->e);
+	p->runs = 0;
+}
+
+/* Writes what was lent before turn number `before`, where it lies. */
+static void settle(struct pump *p, uint64_t before)
+{
+	struct lent *l, **at = &p->lent;
+
+	while ((l = *at)) {
+		uint8_t *to = p->disk + l->run.off;
+
+		if (l->turn >= before) {
+			at = &l->next;
+			continue;
+		}
+		for (unsigned i = 0; i < l->n; to += l->iov[i++].iov_len)
+			memcpy(to, l->iov[i].iov_base, l->iov[i].iov_len);
+		need(!memcmp(p->disk + l->run.off, l->copy, l->run.len));
+		*at = l->next;
+		free(l);
+	}
+}
+
+static void on_turn(void *arg)
+{
+	struct pump *p = arg;
+
+	launch(p);
+	sched_yield(); /* who reads has the time to fill what was given back too early */
+	settle(p, p->turn);
+	p->turn++;
+}
+
+/* 0, 1 when there are too many runs, -errno. */
+static int pump(struct reader *r, unsigned room, uint8_t *disk, struct err *e)
+{
+	struct pump *p = calloc(1, sizeof(*p));
+	unsigned runs = 0;
+	int got = 0;
+
+	need(p);
+	p->disk = disk;
+	p->room = room;
+	if (r->passing) {
+		r->passing->turn = on_turn;
+		r->passing->turn_arg = p;
+	}
+	while (!p->failed && runs++ < RUNS_MAX) {
+		if (p->runs == p->room)
+			launch(p);
+		got = reader_next(r, &p->run[p->runs], e);
+		if (got <= 0)
+			break;
+		need(p->run[p->runs].len && p->run[p->runs].off <= r->size &&
+		     p->run[p->runs].len <= r->size - p->run[p->runs].off);
+		p->runs++;
+	}
+	launch(p);
+	settle(p, UINT64_MAX);
+	if (r->passing)
+		r->passing->turn = NULL;
+	need(!p->failed || p->e.set);
+	got = got < 0 ? got : p->failed ? p->failed : got;
+	e->set |= p->e.set;
+	free(p);
+	return got;
+}
+
+/* Applies the image at path to disk[]; gather: 0, or so many runs are held back as the pump does. 0 or
+ * -errno; *size is the disk's. */
+static int apply(const char *path, const struct image_opts *o, unsigned gather, uint8_t *disk,
+		 uint64_t *size)
 {
 	struct err e = {.set = false};
 	struct image *m;
@@ -39,14 +178,11 @@ static int apply(const char *path, const struct image_opts *o, uint8_t *disk, ui
 	}
 	if (m->reader && m->reader->size <= DISK_MAX) {
 		*size = m->reader->size;
-		while (runs++ < RUNS_MAX && (r = reader_next(m->reader, &run, &e)) > 0) {
+		if (gather)
+			r = pump(m->reader, gather, disk, &e);
+		while (!gather && runs++ < RUNS_MAX && (r = reader_next(m->reader, &run, &e)) > 0) {
 			need(run.len && run.off <= *size && run.len <= *size - run.off);
-			if (run.kind == RUN_ZERO)
-				memset(disk + run.off, 0, run.len);
-			else if (run.kind == RUN_PACKED)
-				r = reader_fetch(&run, disk + run.off, &e);
-			else
-				r = source_read(run.src, run.pos, disk + run.off, run.len, "data", &e);
+			r = apply_run(&run, disk, &e);
 			if (r < 0)
 				break;
 		}
@@ -67,11 +203,13 @@ static bool by_markers(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static const uint64_t memory[] = {0, 1, 3000, 12000};
 	static uint8_t *piped, *filed;
 	struct image_opts o = {.source = {.spool = "/dev/shm"}};
 	uint64_t piped_size, filed_size;
 	char path[64];
 	int ends[2], fd, by_pipe, by_file;
+	unsigned gather;
 
 	if (size < 2 || size > INPUT_MAX)
 		return -1;
@@ -83,7 +221,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memset(piped, UNTOUCHED, DISK_MAX);
 	memset(filed, UNTOUCHED, DISK_MAX);
 	o.source.window = (size_t)32768 << data[0] % 3;
+	o.format.remember = memory[data[0] / 3 % 4];
 	o.source.spool_first = data[1] == 1;
+	gather = data[1] & 2 ? 1 + data[1] / 4 : 0;
 	data += 2;
 	size -= 2;
 
@@ -92,13 +232,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	close(ends[1]);
 	need(dup2(ends[0], STDIN_FILENO) == STDIN_FILENO);
 	close(ends[0]);
-	by_pipe = apply("-", &o, piped, &piped_size);
+	by_pipe = apply("-", &o, gather, piped, &piped_size);
 
 	fd = memfd_create("fuzz", MFD_CLOEXEC);
 	need(fd >= 0 && write(fd, data, size) == (ssize_t)size);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	o.source = (struct source_opts){0};
-	by_file = apply(path, &o, filed, &filed_size);
+	o = (struct image_opts){.lookup = {0}};
+	by_file = apply(path, &o, 0, filed, &filed_size);
 	close(fd);
 
 	if (by_pipe || by_file || !piped_size || !filed_size)
