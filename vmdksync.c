@@ -131,7 +131,8 @@ static void say_piped(const struct work *w)
 			fprintf(stderr,
 				"vmdksync: %s: %s came (%" PRIu64 " bytes%s), %s spooled (%" PRIu64
 				" bytes)\n",
-				w->chain->link[i]->name, size_text(came, s->size), s->size,
+				w->chain->link[i]->name, size_text(came, source_came(s)),
+				source_came(s),
 				source_is_gzip(s) ? ", unpacked" : "",
 				size_text(spooled, s->spooled), s->spooled);
 	}

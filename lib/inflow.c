@@ -170,7 +170,9 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 		int r;
 
 		inflow_release(f->packed, f->packed_at);
-		r = inflow_wait(f->packed, f->packed_at + 1, &have, &f->e);
+		r = inflow_ask_stop(f->packed, &f->e); /* there may always be more */
+		if (!r)
+			r = inflow_wait(f->packed, f->packed_at + 1, &have, &f->e);
 		if (r < 0)
 			return 0; /* told to quit */
 		if (have == f->packed_at)
@@ -292,7 +294,13 @@ uint64_t inflow_room(const struct inflow *f)
 
 uint64_t inflow_low(const struct inflow *f)
 {
-	return f->low; /* only who asks changes it */
+	/* only who asks changes it; others of his threads look what has not gone */
+	return __atomic_load_n(&f->low, __ATOMIC_RELAXED);
+}
+
+int inflow_ask_stop(struct inflow *f, struct err *e)
+{
+	return f->stop && f->stop(f->arg) ? fail(e, EINTR, "%s: stopped", f->name) : 0;
 }
 
 int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
@@ -301,13 +309,12 @@ int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
 
 	pthread_mutex_lock(&f->lock);
 	assert(f->end || end <= f->low + inflow_room(f)); /* or it would wait for ever */
-	f->want = end;
 	while (f->have < end && !f->end && !r) {
 		struct timespec until;
 
+		f->want = end;
 		pthread_mutex_unlock(&f->lock);
-		if (f->stop && f->stop(f->arg))
-			r = fail(e, EINTR, "%s: stopped", f->name);
+		r = inflow_ask_stop(f, e);
 		pthread_mutex_lock(&f->lock);
 		if (r || f->have >= end || f->end)
 			break;
@@ -340,8 +347,9 @@ void inflow_release(struct inflow *f, uint64_t off)
 		return;
 	pthread_mutex_lock(&f->lock);
 	assert(off <= f->have); /* a window that was never filled has no place to give back */
-	for (; f->low < off; f->low += f->window)
-		f->free[f->frees++] = f->place[f->low / f->window % f->windows];
+	for (uint64_t low = f->low; low < off; low += f->window)
+		f->free[f->frees++] = f->place[low / f->window % f->windows];
+	__atomic_store_n(&f->low, off, __ATOMIC_RELAXED);
 	pthread_cond_signal(&f->freed);
 	pthread_mutex_unlock(&f->lock);
 }

@@ -4,7 +4,7 @@
  *
  * A thread of its own reads (for gzip a second one inflates), so the other end never waits while a
  * window is free. The bytes from `low` on that have arrived are held until they are released; low is
- * a multiple of the window. One thread asks.
+ * a multiple of the window. One thread asks; others may look at what has come.
  */
 #ifndef INFLOW_H
 #define INFLOW_H
@@ -39,6 +39,8 @@ uint64_t inflow_low(const struct inflow *f);
  * have, in all. Bytes that are missing then: inflow_error() tells why. -EINTR.
  */
 int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e);
+/* For who never has to wait: -EINTR when it is to be given up. */
+int inflow_ask_stop(struct inflow *f, struct err *e);
 /* Where byte `off` stands, low <= off < have; *n: how many of those that have arrived follow it
  * without a break. */
 const uint8_t *inflow_at(struct inflow *f, uint64_t off, size_t *n);

@@ -231,6 +231,15 @@ static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size
 	return 0;
 }
 
+static int wait_for(struct source *s, uint64_t end, uint64_t *have, struct err *e)
+{
+	int r = inflow_wait(s->flow, end, have, e);
+
+	if (!r && *have < end) /* that was all */
+		__atomic_store_n(&s->size, *have, __ATOMIC_RELAXED);
+	return r;
+}
+
 static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, const char *what,
 			struct err *e)
 {
@@ -252,7 +261,7 @@ static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, 
 	if (off < low)
 		return fail(e, EBADMSG, "%s: %s at byte %llu has passed already", s->name, what,
 			    (unsigned long long)off);
-	r = source_ahead(s, off + n, &have, e);
+	r = wait_for(s, off + n, &have, e);
 	if (r < 0)
 		return r;
 	if (have < off + n)
@@ -449,6 +458,15 @@ uint64_t source_limit(const struct source *s)
 	return s->expect ? s->expect : POS_LIMIT;
 }
 
+uint64_t source_came(const struct source *s)
+{
+	uint64_t have = s->size;
+
+	if (s->passing)
+		inflow_wait(s->flow, 0, &have, NULL); /* which is nothing to wait for */
+	return have;
+}
+
 size_t source_window(const struct source *s)
 {
 	return inflow_window(s->flow);
@@ -461,11 +479,10 @@ uint64_t source_room(const struct source *s)
 
 int source_ahead(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 {
-	int r = inflow_wait(s->flow, end, have, e);
+	/* asked here, too: where the sender is always faster than we are nobody waits */
+	int r = inflow_ask_stop(s->flow, e);
 
-	if (!r && *have < end) /* that was all */
-		__atomic_store_n(&s->size, *have, __ATOMIC_RELAXED);
-	return r;
+	return r < 0 ? r : wait_for(s, end, have, e);
 }
 
 const uint8_t *source_at(struct source *s, uint64_t off, size_t *n)

@@ -97,6 +97,8 @@ size_t source_window(const struct source *s);
 /* Bytes that are held at once, from the beginning of the window on that something lies in: what has
  * to be there as a whole may begin at the end of that window. */
 uint64_t source_room(const struct source *s);
+/* Bytes that have come in all. */
+uint64_t source_came(const struct source *s);
 /* No byte from here on can come, as far as anyone has said. */
 uint64_t source_limit(const struct source *s);
 /* Waits until the bytes before `end` have come, or no more will; end lies no further than all windows

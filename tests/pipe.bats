@@ -715,7 +715,7 @@ differ() {
 	sleep 1000 >fifo 3>&- &
 	held=$!
 	echo $held >pids
-	"$VMDKSYNC" fifo target 2>log 3>&- &
+	"$VMDKSYNC" -v fifo target 2>log 3>&- &
 	ours=$!
 	head -c 9000000 delta >fifo
 	until_true differ base target
@@ -725,6 +725,7 @@ differ() {
 	kill $held
 	echo "$status: $(cat log)"
 	[ "$status" = 3 ]
+	grep -q ': [0-9.]* MiB came ([0-9]* bytes), 0 bytes spooled' log
 	grep -q 'stopped by a signal after [1-9][0-9]* bytes, .* on stable storage; running again is safe' log
 	from cat delta
 }

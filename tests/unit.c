@@ -802,6 +802,73 @@ static void test_inflow(void)
 	signal(SIGPIPE, SIG_DFL);
 }
 
+/* Sends the same bytes again and again: `chunk` times, or until nobody wants them. */
+static void *feed_on(void *arg)
+{
+	struct feed *f = arg;
+	size_t left = f->chunk;
+
+	while (write(f->fd, f->bytes, f->n) > 0 && --left)
+		;
+	close(f->fd);
+	return NULL;
+}
+
+static bool flag_stop(void *arg)
+{
+	return __atomic_load_n((bool *)arg, __ATOMIC_RELAXED);
+}
+
+/* A sender that is always faster than we are keeps nobody from stopping. */
+static void test_inflow_stop(void)
+{
+	enum { SIZE = 32768 };
+	static uint8_t bytes[SIZE];
+
+	signal(SIGPIPE, SIG_IGN);
+	seed(32);
+	for (int what = 0; what < 3; what++) {
+		struct feed f = {.bytes = bytes, .n = SIZE, .chunk = 6};
+		struct err e = {.set = false};
+		bool stop = false;
+		struct source_opts o = {.window = 32768, .stop = flag_stop, .arg = &stop};
+		struct source *s = NULL;
+		char path[32];
+		pthread_t thread;
+		uint64_t have;
+		int fd[2];
+
+		random_bytes(bytes, SIZE);
+		if (what == 2) { /* gzip in which there is nothing, without end */
+			f.chunk = 0;
+			for (f.n = 0; f.n < SIZE - 100;)
+				f.n += gzip_add(bytes + f.n, SIZE - f.n, bytes, 0);
+		}
+		if (pipe(fd) < 0)
+			die("pipe");
+		f.fd = fd[1];
+		if (pthread_create(&thread, NULL, feed_on, &f))
+			die("pthread_create");
+		snprintf(path, sizeof(path), "/dev/fd/%d", fd[0]);
+		CHECK(source_open_any(&s, path, &o, &e) == 0);
+		close(fd[0]);
+		alarm(60); /* it was waited for ever */
+		if (what < 2) { /* all of it is there, and its end is known */
+			CHECK(source_ahead(s, SIZE, &have, &e) == 0 && have >= SIZE);
+			source_release(s, SIZE);
+			CHECK(source_ahead(s, 7 * SIZE, &have, &e) == 0 && have == 6 * SIZE);
+		}
+		__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
+		CHECK((what == 0   ? source_spool_rest(s, &e)
+		       : what == 1 ? source_skip(s, UINT64_MAX, &have, &e)
+				   : source_ahead(s, 1, &have, &e)) == -EINTR);
+		source_free(s);
+		pthread_join(thread, NULL);
+		alarm(0);
+	}
+	signal(SIGPIPE, SIG_DFL);
+}
+
 /* --- chain ----------------------------------------------------------------------------------- */
 
 #define DISK 200u
@@ -2249,6 +2316,7 @@ static const struct {
 	{"source-file", test_source_file},
 	{"source-holes", test_source_holes},
 	{"inflow", test_inflow},
+	{"inflow-stop", test_inflow_stop},
 	{"stream-batches", test_stream_batches},
 	{"merge", test_merge},
 	{"fill", test_fill},
