@@ -7,6 +7,8 @@
  *						one after the other; STALLS times a pause
  *	mkvmdk socket FILE COMMAND...		COMMAND with a socket as its standard input, which brings
  *						FILE; its exit status
+ *	mkvmdk reset FILE BYTES COMMAND...	the same with the first BYTES, and a connection of TCP that
+ *						is reset then
  *
  * Made from the format description alone; shares no code with the program under test.
  * SIZE and capacity=: sectors, or bytes with a suffix K M G T (2T of COWD means its limit, 2^32-1).
@@ -55,6 +57,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -62,6 +66,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -1835,6 +1841,53 @@ static int bring(int argc, char **argv)
 	return WEXITSTATUS(status);
 }
 
+static int reset(int argc, char **argv)
+{
+	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	struct linger linger = {.l_onoff = 1};
+	socklen_t len = sizeof(at);
+	int status, unread, file, to, from, door = socket(AF_INET, SOCK_STREAM, 0);
+	uint64_t left;
+	pid_t child;
+
+	if (argc < 3)
+		die(2, "usage: mkvmdk reset FILE BYTES COMMAND...");
+	left = strtoull(argv[1], NULL, 10);
+	signal(SIGPIPE, SIG_IGN);
+	to = socket(AF_INET, SOCK_STREAM, 0);
+	if (door < 0 || to < 0 || bind(door, (struct sockaddr *)&at, len) < 0 ||
+	    listen(door, 1) < 0 || getsockname(door, (struct sockaddr *)&at, &len) < 0 ||
+	    connect(to, (struct sockaddr *)&at, len) < 0 || (from = accept(door, NULL, NULL)) < 0 ||
+	    (child = fork()) < 0)
+		die(1, "socket: %s", strerror(errno));
+	if (!child) {
+		signal(SIGPIPE, SIG_DFL);
+		dup2(from, STDIN_FILENO);
+		close(from);
+		close(door);
+		close(to);
+		execvp(argv[2], argv + 2);
+		die(1, "%s: %s", argv[2], strerror(errno));
+	}
+	close(from);
+	file = open(argv[0], O_RDONLY);
+	while (left) {
+		ssize_t n = sendfile(to, file, NULL, left < BUF_SIZE ? left : BUF_SIZE);
+
+		if (n <= 0)
+			die(1, "%s: %s", argv[0], n ? strerror(errno) : "is too short");
+		left -= (uint64_t)n;
+	}
+	/* what the other side has not got would be lost */
+	while (ioctl(to, SIOCOUTQ, &unread) == 0 && unread)
+		nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+	setsockopt(to, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	close(to);
+	if (waitpid(child, &status, 0) < 0 || !WIFEXITED(status))
+		die(1, "%s: did not exit", argv[2]);
+	return WEXITSTATUS(status);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 3)
@@ -1845,6 +1898,8 @@ int main(int argc, char **argv)
 		return dribble(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "socket"))
 		return bring(argc - 2, argv + 2);
+	if (!strcmp(argv[1], "reset"))
+		return reset(argc - 2, argv + 2);
 	if (!strcmp(argv[1], "cowd"))
 		return extent(COWD, argc - 2, argv + 2);
 	if (!strcmp(argv[1], "hosted"))

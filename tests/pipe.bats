@@ -704,6 +704,36 @@ late() {
 	[[ $output == *'is a directory'* ]]
 }
 
+# resets FILE BYTES MESSAGE
+resets() {
+	cp base target
+	run -3 "$MKVMDK" reset "$1" "$2" "$VMDKSYNC" - target
+	[[ ${lines[0]} == "vmdksync: standard input: reading at byte $2: Connection reset by peer" ]]
+	[[ ${lines[1]} == *"gave up after $3 bytes, "*', are on stable storage; running again is safe' ]]
+	[ "${#lines[@]}" = 2 ]
+	# what was there before, or what belongs there
+	cmp -n "$3" target expected
+	cmp -i "$3" target base
+	from cat delta
+}
+
+@test "a connection that is reset: what came whole is written, and running again is safe" {
+	one cowd capacity=20480 alloc=all
+	at=$("$MKVMDK" cowd x capacity=20480 alloc=all print=grain:18000)
+	resets delta $((at + 100)) $((18000 * 512))
+	# whatever was to come behind it: who sent it did not come to its end
+	resets delta "$(stat -c %s delta)" $((20480 * 512))
+	gzip -1c delta >delta.gz
+	resets delta.gz "$(stat -c %s delta.gz)" $((20480 * 512))
+	cp base target
+	for bytes in 0 1 600; do
+		run -2 "$MKVMDK" reset delta $bytes "$VMDKSYNC" - target
+		[[ $output == 'vmdksync: standard input: '*'Connection reset by peer' ]]
+		[ "${#lines[@]}" = 1 ]
+	done
+	same target base
+}
+
 differ() {
 	! cmp -s "$1" "$2"
 }
