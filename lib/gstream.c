@@ -18,6 +18,7 @@
 #define REMEMBER (64u << 20)
 #define DIR_CHUNK 8192u /* directory entries read at a time */
 #define HASHES 64u      /* to begin with */
+#define REST_MAX (UINT64_C(128) << 30) /* bytes of file that the bitmap of the rest covers */
 #define TAIL_USUAL (16u << 20) /* ESX(i) makes its files grow in such steps */
 
 struct piece { /* of the file, in one window */
@@ -50,12 +51,15 @@ struct gtree_queue {
 	size_t hashes, awaits;
 	uint64_t pieces; /* awaited in all */
 	uint64_t end;    /* of the furthest table or grain named */
-	uint64_t all_from; /* everything behind this was spooled */
+	/* everything behind all_from was spooled; bitmap of the sectors from there to rest_to that
+	 * somebody has named */
+	uint64_t all_from, rest_to, *rest;
 	/* the window in work */
 	uint64_t window, window_size;
 	uint64_t have; /* bytes that have come, in all */
 	bool loaded, given;
-	bool cut; /* something named ends behind the end of the file */
+	bool cut;  /* something named in it ends behind the end of the file */
+	bool lost; /* the same of what was not awaited there */
 	bool finished, warned_beyond;
 	uint64_t *claimed; /* bitmap of its sectors */
 	struct awaited *open;
@@ -227,6 +231,50 @@ static int claim_all(struct gtree *g, struct err *e)
 	return 0;
 }
 
+/* Marks what of [from, to) lies where everything was spooled. */
+static bool claim_rest(struct gtree_queue *q, uint64_t from, uint64_t to)
+{
+	from = max_u64(from, q->all_from);
+	to = min_u64(to, q->rest_to);
+	return from >= to || turn_bits(q->rest, from - q->all_from, to - from, true);
+}
+
+/* What is awaited takes more memory than it may: the rest becomes a file, in which nothing has to be
+ * awaited that is not yet. */
+static int spool_rest(struct gtree *g, struct err *e)
+{
+	struct gtree_queue *q = g->queue;
+	int r;
+
+	reader_turn(&g->reader); /* twice: nothing is lent any more */
+	reader_turn(&g->reader);
+	r = source_spool_rest(g->src, e);
+	if (r < 0)
+		return r;
+	q->have = g->src->size;
+	q->all_from = q->window * q->window_size;
+	q->rest_to = min_u64(max_u64(q->have, q->all_from), q->all_from + REST_MAX);
+	/* calloc of this size is fresh mappings: only what is marked costs memory */
+	q->rest = calloc((size_t)div_up(q->rest_to - q->all_from, 64 * SECTOR) + 1, sizeof(*q->rest));
+	if (!q->rest)
+		return fail(e, ENOMEM, "out of memory");
+	for (size_t i = 0; i < g->shape.areas; i++)
+		claim_rest(q, g->shape.area[i].at, g->shape.area[i].end);
+	for (size_t i = 0; i < q->tables; i++)
+		if (!claim_rest(q, q->table[i].pos, q->table[i].pos + q->table_bytes))
+			return overlap(g, "grain table", q->table[i].index, q->table[i].pos, e);
+	for (size_t i = 0; i < q->hashes; i++)
+		for (const struct awaited *a = q->hash[i]; a; a = a->next)
+			for (uint32_t k = 0; k < a->pieces; k++) {
+				const struct piece *p = &a->piece[k];
+				uint64_t pos = a->window * q->window_size + p->at;
+
+				if (!claim_rest(q, pos, pos + (g->shape.packed ? SECTOR : p->len)))
+					return overlap(g, "grain", p->off / g->shape.grain, pos, e);
+			}
+	return 0;
+}
+
 /* The window passes while tables are still to come: what nobody has named is kept. */
 static int keep_left(struct gtree *g, struct err *e)
 {
@@ -276,6 +324,25 @@ static void add_now(struct gtree_queue *q, uint64_t off, uint64_t len, uint64_t 
 		q->now[q->nows++] = (struct now){off, len, pos};
 }
 
+/* A grain, or a part of it, that was spooled, but its end may not have come. */
+static int place_now(struct gtree *g, uint64_t off, uint64_t len, uint64_t pos, struct err *e)
+{
+	struct gtree_queue *q = g->queue;
+	uint64_t here = len;
+	int r = 1;
+
+	if (g->shape.packed)
+		r = g->shape.arrived(g, pos, off, e);
+	else if (pos >= q->all_from)
+		here = pos < q->have ? min_u64(len, (q->have - pos) / SECTOR * SECTOR) : 0;
+	if (r < 0)
+		return r;
+	if (r && here)
+		add_now(q, off, here, pos, !g->shape.packed);
+	q->lost |= !r || here < len;
+	return 0;
+}
+
 /* Guest bytes [off, off + len) lie at pos: to come, or gone by. */
 static int place(struct gtree *g, uint64_t off, uint64_t len, uint64_t pos, struct err *e)
 {
@@ -289,14 +356,16 @@ static int place(struct gtree *g, uint64_t off, uint64_t len, uint64_t pos, stru
 		uint64_t n = packed ? len : min_u64(len, (window + 1) * q->window_size - pos);
 
 		if (pos >= q->all_from) {
-			add_now(q, off, n, pos, !packed);
+			if (!claim_rest(q, pos, pos + (packed ? SECTOR : n)))
+				return overlap(g, "grain", off / g->shape.grain, pos, e);
+			r = place_now(g, off, n, pos, e);
 		} else if (window < q->window) {
 			struct awaited *a = *slot(q, window);
 
 			if (!a || !a->left ||
 			    !turn_bits(a->left, pos % q->window_size, packed ? SECTOR : n, false))
 				return overlap(g, "grain", off / g->shape.grain, pos, e);
-			add_now(q, off, n, pos, !packed);
+			r = place_now(g, off, n, pos, e);
 		} else {
 			r = add_piece(q, off, pos, n, e);
 		}
@@ -382,13 +451,6 @@ static int take_table(struct gtree *g, struct err *e)
 	if (!r)
 		r = decode_table(g, t, e);
 	q->at++;
-	if (!r && q->memory > q->remember && g->src->passing) {
-		q->all_from = q->window * q->window_size;
-		reader_turn(&g->reader); /* twice: nothing is lent any more */
-		reader_turn(&g->reader);
-		r = source_spool_rest(g->src, e);
-		q->have = g->src->size;
-	}
 	return r;
 }
 
@@ -472,6 +534,8 @@ static int finish(struct gtree *g, struct err *e)
 	r = source_finish(g->src, &size, e);
 	if (r < 0)
 		return r;
+	if (q->lost)
+		return source_short(g->src, "its grains", used, e);
 	if (size < g->shape.promised)
 		return source_short(g->src, "what its header calls used", g->shape.promised, e);
 	if (size > used && size - used > usual)
@@ -523,6 +587,10 @@ static int go_on(struct gtree *g, struct err *e)
 
 	if (q->finished)
 		return 0;
+	if (!q->given && q->memory > q->remember && g->src->passing) {
+		r = spool_rest(g, e);
+		return r < 0 ? r : 1;
+	}
 	if (!q->loaded) {
 		q->loaded = true;
 		r = g->src->passing ? source_ahead(g->src, end, &q->have, e) : 0;
@@ -690,6 +758,7 @@ void gstream_free(struct gtree_queue *q)
 	free(q->hash);
 	free(q->table);
 	free(q->claimed);
+	free(q->rest);
 	free(q->buf);
 	free(q->now);
 	free(q);

@@ -368,7 +368,7 @@ cut_at() {
 	local status=0 output
 
 	cp base target
-	head -c "$1" "$2" | vs -q - target 2>log || status=$?
+	head -c "$1" "$2" | vs -q $OPTIONS - target 2>log || status=$?
 	IFS= read -r -d '' output <log || :
 	echo "cut at $1 of $2, of which $3 are needed: $status $output" >last
 	if [ "$1" -ge "$3" ]; then
@@ -433,6 +433,21 @@ cut_all() {
 	done
 	for pos in "${at[@]}"; do
 		cut_at "$pos" delta.gz "$size" 8
+	done
+}
+
+@test "cut where more had to be remembered than --memory allows: what came whole is written" {
+	local kind pos n=0
+
+	[ "$FLAVOUR" = plain ] || skip 'the same code as above'
+	export OPTIONS=--memory=4700
+	for kind in cowd hosted sesparse tables; do
+		cuts "$kind"
+		cp base target
+		vs -v $OPTIONS - target <delta 2>log
+		for ((pos = size - 11; pos > 600; pos -= size / 9)); do
+			cut_at "$pos" delta "$needed" 3
+		done
 	done
 }
 
@@ -687,6 +702,12 @@ late() {
 	cp base target
 	run -3 vs - target < <(cat bad)
 	[[ $output == *'grain 40959 at file sector '*'lies on sectors of another table or grain'* ]]
+	# where everything is spooled, too: a grain that is awaited, one that is not, a table
+	for gte in 40000:grain:1 40000:grain:39000 40000:gt:9; do
+		"$MKVMDK" cowd bad capacity=40960 alloc=all gte=$gte
+		run -3 vs -v --memory=4700 - target < <(cat bad)
+		[[ $output == *'grain 40000 at file sector '*'lies on sectors of another table or grain'* ]]
+	done
 	"$MKVMDK" stream bad variant=A capacity=20480 alloc=0-9 poke=grain:7:8:0
 	run -3 vs - target < <(cat bad)
 	[[ $output == *'grain 0 is there twice'* ]]
