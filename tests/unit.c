@@ -1,9 +1,10 @@
 /*
- * Unit tests of lib/: base, run and its gate, source, inflow, stream, chain, ring, pump, undo log,
+ * Unit tests of lib/: base, run and its gate, source, inflow, file order, stream, chain, ring, pump, undo log,
  * progress.
  * Random tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
  */
 #include "chain.h"
+#include "gtree.h"
 #include "image.h"
 #include "inflow.h"
 #include "progress.h"
@@ -2296,6 +2297,291 @@ static void test_progress(void)
 	close(fd[1]);
 }
 
+/* --- file order ------------------------------------------------------------------------------ */
+
+#define ORDER_DISK (192 * KIB)
+#define ORDER_FILE (640 * KIB)
+#define ORDER_GRAINS (ORDER_DISK / SECTOR)
+#define ORDER_TABLES 64u
+#define ORDER_LENT 16u
+
+/* An extent like no other: whatever the shape is, and wherever everything lies. */
+struct order {
+	struct gtree_shape shape;
+	uint8_t file[ORDER_FILE], model[ORDER_DISK], disk[ORDER_DISK], written[ORDER_DISK];
+	uint64_t end;                  /* of the file */
+	uint64_t table[ORDER_TABLES];  /* where each is, 0: nowhere */
+	uint64_t grain[ORDER_GRAINS];  /* the same; 1: zeros */
+	/* what is lent */
+	struct {
+		struct run run;
+		struct iovec iov[64];
+		unsigned n;
+		uint64_t turn;
+	} lent[ORDER_LENT];
+	unsigned lents;
+	uint64_t turn;
+};
+
+static int order_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+{
+	(void)g, (void)i, (void)e;
+	*pos = raw * SECTOR;
+	return 1;
+}
+
+static int order_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+		       struct err *e)
+{
+	(void)g, (void)n, (void)first, (void)e;
+	*pos = raw * SECTOR;
+	return raw == 1 ? GRAIN_ZERO : GRAIN_DATA;
+}
+
+static void order_entry(struct order *o, uint64_t at, uint64_t i, uint64_t value)
+{
+	for (unsigned k = 0; k < o->shape.width; k++)
+		o->file[at + i * o->shape.width + k] = (uint8_t)(value >> 8 * k);
+}
+
+static uint64_t order_len(const struct order *o, uint64_t grain)
+{
+	return min_u64(o->shape.grain, o->shape.size - grain * o->shape.grain);
+}
+
+/* layout: tables in front of all grains, behind them, each before its grains with the last one first,
+ * or anything anywhere. */
+static void order_make(struct order *o, unsigned layout)
+{
+	struct gtree_shape *s = &o->shape;
+	static uint32_t item[ORDER_TABLES + ORDER_GRAINS]; /* grains, and tables with the high bit */
+	const uint32_t table = UINT32_C(1) << 31;
+	uint64_t grains, n = 0, used = 1 + below(8), at;
+
+	memset(o, 0, sizeof(*o));
+	s->width = below(2) ? 4 : 8;
+	s->entries = 16u << below(4);
+	s->grain = (uint64_t)SECTOR << below(6);
+	s->size = (1 + below(min_u64(ORDER_GRAINS, ORDER_TABLES * s->entries * s->grain / SECTOR))) *
+		  SECTOR;
+	grains = div_up(s->size, s->grain);
+	s->tables = div_up(grains, s->entries);
+	s->dir = SECTOR;
+	s->area[0] = (struct gtree_area){0, SECTOR, "header"};
+	s->area[1] = (struct gtree_area){SECTOR, SECTOR + s->tables * s->width, "directory"};
+	s->areas = 2;
+	s->floor = div_up(s->area[1].end, SECTOR) * SECTOR;
+	s->table = order_table;
+	s->grain_at = order_grain;
+	random_bytes(o->file, sizeof(o->file));
+	memset(o->file + s->dir, 0, s->tables * s->width);
+	for (uint64_t t = s->tables; t-- > 0;) {
+		item[n++] = (uint32_t)t | table;
+		for (uint64_t g = t * s->entries; g < min_u64(grains, (t + 1) * s->entries); g++) {
+			o->grain[g] = below(8) >= used ? 0 : below(9) ? 2 : 1;
+			if (o->grain[g] == 2)
+				item[n++] = (uint32_t)g;
+		}
+	}
+	for (uint64_t i = 0, tables = 0; layout < 2 && i < n; i++)
+		if (item[i] & table) { /* to the front; the rest in any order */
+			uint32_t x = item[i];
+
+			item[i] = item[tables];
+			item[tables++] = x;
+		}
+	for (uint64_t i = 0; layout == 1 && i < n / 2; i++) {
+		uint32_t x = item[i];
+
+		item[i] = item[n - 1 - i];
+		item[n - 1 - i] = x;
+	}
+	for (uint64_t i = 0; layout == 3 && i < n; i++) {
+		uint64_t k = i + below(n - i);
+		uint32_t x = item[i];
+
+		item[i] = item[k];
+		item[k] = x;
+	}
+	at = s->floor;
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t g = item[i], len;
+
+		at += below(5) ? 0 : below(9) * SECTOR;
+		if (g & table) {
+			g &= ~table;
+			len = s->entries * s->width;
+			o->table[g] = at;
+			memset(o->file + at, 0, len);
+			order_entry(o, s->dir, g, at / SECTOR);
+		} else {
+			len = order_len(o, g);
+			o->grain[g] = at;
+		}
+		o->end = at + len;
+		at = div_up(at + len, SECTOR) * SECTOR;
+	}
+	for (uint64_t g = 0; g < grains; g++) {
+		uint8_t *to = o->model + g * s->grain;
+
+		if (!o->grain[g])
+			memset(to, 0x5a, order_len(o, g));
+		else
+			order_entry(o, o->table[g / s->entries], g % s->entries,
+				    o->grain[g] == 1 ? 1 : o->grain[g] / SECTOR);
+		if (o->grain[g] > 1)
+			memcpy(to, o->file + o->grain[g], order_len(o, g));
+	}
+	if (!o->end)
+		o->end = s->area[1].end;
+	CHECK(at <= ORDER_FILE);
+}
+
+static void order_write(struct order *o, unsigned i)
+{
+	uint64_t off = o->lent[i].run.off;
+
+	for (unsigned k = 0; k < o->lent[i].n; off += o->lent[i].iov[k++].iov_len)
+		memcpy(o->disk + off, o->lent[i].iov[k].iov_base, o->lent[i].iov[k].iov_len);
+	CHECK(off == o->lent[i].run.off + o->lent[i].run.len);
+	o->lent[i] = o->lent[--o->lents];
+}
+
+/* The last moment for what was lent before the last turn. */
+static void order_turn(void *arg)
+{
+	struct order *o = arg;
+
+	for (unsigned i = 0; i < o->lents;)
+		if (o->lent[i].turn < o->turn)
+			order_write(o, i);
+		else
+			i++;
+	o->turn++;
+}
+
+/* Applies what src brings to disk[], as the pump does; *queued: in file order. */
+static int order_apply(struct order *o, struct source *src, bool *queued, struct err *e)
+{
+	struct gtree *g = alloc(sizeof(*g));
+	struct run run;
+	int r = gtree_init(g, src, &o->shape, e);
+
+	if (r < 0) {
+		free(g);
+		source_free(src);
+		return r;
+	}
+	*queued = g->queue;
+	g->reader.turn = order_turn;
+	g->reader.turn_arg = o;
+	memset(o->disk, 0x5a, sizeof(o->disk));
+	memset(o->written, 0, sizeof(o->written));
+	while (r >= 0 && (r = reader_next(&g->reader, &run, e)) > 0) {
+		CHECK(all_zero(o->written + run.off, run.len)); /* nothing is given twice */
+		memset(o->written + run.off, 1, run.len);
+		if (run.kind == RUN_ZERO) {
+			memset(o->disk + run.off, 0, run.len);
+		} else if (run.kind == RUN_RAW) {
+			r = source_read(run.src, run.pos, o->disk + run.off, run.len, "data", e);
+		} else {
+			unsigned i = o->lents, n = 0;
+
+			if (i < ORDER_LENT)
+				n = run.leaf->ops->lend(run.leaf, &run, o->lent[i].iov, 64);
+			if (n) {
+				o->lent[i].run = run;
+				o->lent[i].n = n;
+				o->lent[i].turn = o->turn;
+				o->lents++;
+			} else {
+				r = reader_fetch(&run, o->disk + run.off, e);
+			}
+		}
+	}
+	while (o->lents)
+		order_write(o, 0);
+	reader_free(&g->reader);
+	return r;
+}
+
+/* The bytes before `size` come through a pipe. */
+static int order_pipe(struct order *o, uint64_t size, bool *queued, struct err *e)
+{
+	struct feed f = {.bytes = o->file, .n = size, .chunk = 5000 + below(60000)};
+	const struct source_opts opts = {.window = (size_t)32768 << below(3)};
+	struct source *src = NULL;
+	char path[32];
+	pthread_t thread;
+	int fd[2], r;
+
+	if (pipe(fd) < 0)
+		die("pipe");
+	f.fd = fd[1];
+	if (pthread_create(&thread, NULL, feed, &f))
+		die("pthread_create");
+	snprintf(path, sizeof(path), "/dev/fd/%d", fd[0]);
+	r = source_open_any(&src, path, &opts, e);
+	close(fd[0]);
+	if (CHECK(r == 0))
+		r = order_apply(o, src, queued, e);
+	pthread_join(thread, NULL);
+	return r;
+}
+
+/* Of a file that was cut there, all grains are there of which the table and they themselves came whole. */
+static void order_cut(struct order *o, uint64_t cut)
+{
+	bool queued = false;
+	struct err e = {.set = false};
+	int r = order_pipe(o, cut, &queued, &e);
+
+	CHECK((r < 0) == (cut < o->end) && e.set == (r < 0));
+	if (!queued)
+		return;
+	for (uint64_t g = 0; g * o->shape.grain < o->shape.size; g++) {
+		uint64_t table = o->table[g / o->shape.entries], at = g * o->shape.grain;
+		uint64_t len = order_len(o, g);
+
+		for (uint64_t i = at; i < at + len; i++)
+			if (o->disk[i] != 0x5a && !CHECK(o->disk[i] == o->model[i]))
+				return;
+		if (o->grain[g] && table + o->shape.entries * o->shape.width <= cut &&
+		    (o->grain[g] == 1 || o->grain[g] + len <= cut))
+			CHECK(!memcmp(o->disk + at, o->model + at, len));
+	}
+}
+
+static void test_file_order(void)
+{
+	struct order *o = alloc(sizeof(*o));
+	unsigned in_order = 0;
+
+	signal(SIGPIPE, SIG_IGN);
+	seed(55);
+	for (unsigned round = 0; round < 300 && failures < 10; round++) {
+		struct err e = {.set = false};
+		bool queued = false;
+		struct source *src;
+
+		order_make(o, round % 4);
+		o->shape.remember = below(2) ? 0 : 4600 + below(1000);
+		o->shape.promised = below(2) ? o->end : 0;
+		if (source_memory(&src, "file", o->file, o->end, &e) < 0)
+			die(e.msg);
+		CHECK(order_apply(o, src, &queued, &e) == 0 && !queued);
+		CHECK(!memcmp(o->disk, o->model, o->shape.size));
+		CHECK(order_pipe(o, o->end, &queued, &e) == 0);
+		CHECK(!memcmp(o->disk, o->model, o->shape.size));
+		in_order += queued;
+		order_cut(o, below(o->end + SECTOR) + 1);
+		CHECK_STR(e.msg, "");
+	}
+	CHECK(in_order > 100);
+	free(o);
+	signal(SIGPIPE, SIG_DFL);
+}
+
 /* --- all of it ------------------------------------------------------------------------------- */
 
 static const struct {
@@ -2318,6 +2604,7 @@ static const struct {
 	{"inflow", test_inflow},
 	{"inflow-stop", test_inflow_stop},
 	{"stream-batches", test_stream_batches},
+	{"file-order", test_file_order},
 	{"merge", test_merge},
 	{"fill", test_fill},
 	{"chain-edges", test_chain_edges},
