@@ -40,15 +40,24 @@ copy() {
 
 	tar xf a/build/vmdksync-*.tar.gz
 	cd vmdksync-*/
-	args=(DESTDIR="$root" PREFIX=/opt/x)
-	make "${args[@]}" install
+	mkdir bin
+	printf '#!/bin/sh\nexec "$@"\n' >bin/sudo
+	chmod +x bin/sudo
+	PATH=$PWD/bin:$PATH
+	export DESTDIR=$root PREFIX=/opt/x
+	sh tests/setup.sh build && make && sudo make install
 	[ "$("$root/opt/x/bin/vmdksync" --version)" = "$(vs --version)" ]
 	same vmdksync.1 "$root/opt/x/share/man/man1/vmdksync.1"
 	same examples/completion.bash "$root/opt/x/share/bash-completion/completions/vmdksync"
 	[ "$(stat -c %a "$root/opt/x/share/man/man1/vmdksync.1")" = 644 ]
-	make "${args[@]}" uninstall
+	sudo make uninstall
 	run -0 find "$root" ! -type d
 	[ -z "$output" ]
+	# the same step by step
+	sh tests/setup.sh build
+	make && sudo make install
+	make install
+	[ -x "$root/opt/x/bin/vmdksync" ]
 }
 
 @test "make static: a program that needs no library" {

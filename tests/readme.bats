@@ -1,6 +1,7 @@
 # What README and examples/ show is what happens.
 
 load helpers
+load shown
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
@@ -8,7 +9,8 @@ setup() {
 
 @test "README: the first command shows the main job and proves it" {
 	requires plain make gcc qemu-img
-	run -0 sh "$TOP/examples/demo.sh"
+	cd "$TOP"
+	run -0 sh examples/demo.sh
 	[[ ${lines[-1]} == 'cmp: both disks are the same, byte for byte.' ]]
 	grep -q '^  sh examples/demo.sh ' "$TOP/README"
 }
@@ -20,13 +22,6 @@ setup() {
 	[ "$output" = "$command" ]
 }
 
-# commands FILE: the command lines that it shows, each on one line
-commands() {
-	sed -e ':a' -e '/|$/{N;s/|\n */| /;ba' -e '}' "$1" | sed '/^\.Bd/,/^\.Ed/s/^/    /' |
-		sed -nE "s/^ {2,}(.*  )?((vmdksync|ssh|nc|gzip|scp|lvcreate|sh) .*(host|vm-hda|whole\.raw|'web server').*)\$/\2/p" |
-		sed -E 's/ {3}.*//'
-}
-
 # stand_in NAME: a program of that name, from standard input
 stand_in() {
 	mkdir -p bin
@@ -34,9 +29,68 @@ stand_in() {
 	chmod +x "bin/$1"
 }
 
-@test "README and manual: every command line works" {
+# not_run: what looks like a command line, and is none. A program's name alone is none, either.
+not_run() {
+	cat <<-'END'
+	examples/migrate.sh does it for all disks of a VM at once, see SCRIPTS.
+	vmdksync [OPTIONS] DELTA... TARGET
+	vmdksync --verify [OPTIONS] IMAGE... TARGET
+	vmdksync --info | --map [OPTIONS] IMAGE...
+	as DELTA, or any other VMDK
+	examples/migrate.sh does these steps for all disks of a VM on an ESXi host, with the downtime of
+	examples/oneswap-sesparse.sh takes the place of
+	last part of its name beside the child, and in every --search DIR; and at last as it is named,
+	nc has to end when its input does: -N does that where the sending side is OpenBSD's nc, -q0 where
+	write what DELTA and its parents hold, but for the base
+	make TARGET, a new sparse file of the disk's size; never replaces one
+	look for parents and extents in DIR, too; may be repeated
+	who uses it. --verify --force=busy compares it all the same.
+	qemu-img cannot read a delta from a pipe, nor one without its descriptor; it takes a delta that
+	make bench (BENCH_SIZE=MiB) makes deltas of several shapes, and runs vmdksync, the limit of the
+	dd of as many bytes, direct, COWD
+	qemu-img commit, COWD
+	qemu-img commit, hosted sparse
+	qemu-img convert, COWD
+	nbdcopy from qemu-nbd, COWD
+	qemu-img convert, hosted sparse
+	nbdcopy from qemu-nbd, hosted
+	qemu-img convert
+	qemu-img compare (--verify)
+	install with apt what the build needs
+	bash completion
+	migrate.sh --accept | --rollback [OPTIONS] HOST VM NODE=TARGET...
+	END
+}
+
+# sort_shown: sorts what is shown: `here` is run below, `elsewhere` stands in another test as it
+# is shown, `migrate` is run by migrate.bats
+sort_shown() {
+	local line
+
+	: >here
+	: >elsewhere
+	: >migrate
+	shown | sed 's/ *$//' >all
+	not_run | sort >none
+	# none that is shown no more
+	run -0 comm -23 none <(sort all)
+	[ -z "$output" ]
+	while IFS= read -r line; do
+		case $line in
+		*' '*) ;;
+		*) continue ;;
+		esac
+		! grep -qxF -- "$line" none || continue
+		case $line in
+		'sh examples/migrate.sh '*) echo "$line" >>migrate ;;
+		make\ * | sudo\ * | sh\ *) echo "$line" >>elsewhere ;;
+		*) echo "$line" >>here ;;
+		esac
+	done <all
+}
+
+@test "README, manual, CHANGELOG, examples: every command line works" {
 	esx_chain 2048 2
-	ln -s "$VMDKSYNC" vmdksync
 	# the old host is this folder, the other end of a netcat is there already
 	stand_in ssh <<-'END'
 	eval "$2"
@@ -45,47 +99,66 @@ stand_in() {
 	cp "${1#*:}" copied && test "$2" = .
 	END
 	stand_in nc <<-'END'
-	case $1 in -l) cat host-000001-delta.vmdk ;; -N) cat >sent ;; *) exit 1 ;; esac
+	case $* in
+	'-l 31310' | '-l -p 31310') cat host-000001-delta.vmdk ;;
+	'-N newhost 31310' | '-w 60 HERE PORT') cat >>sent ;;
+	*) exit 1 ;;
+	esac
 	END
 	stand_in lvcreate <<-'END'
-	test "$*" = '-n vm-hda -L 42949672960b vg0'
+	case $* in
+	'-n vm-hda -L 42949672960b vg0') ;;
+	'-s -n vm-hda-cutover -L 10G vm-hda.raw') cp host-2.raw vm-hda.raw-cutover ;;
+	*) exit 1 ;;
+	esac
 	END
+	cp "$TOP"/examples/*.sh .
+	ln -s "$VMDKSYNC" bin/vmdksync
 	cp host-0.raw vm-hda.raw
-	for f in README vmdksync.1; do
-		n=0
-		while read -r line; do
-			case $line in
-			*examples/migrate.sh*) continue ;; # below
-			*--create*) rm -f changes.raw whole.raw ;;
-			*--undo=*) rm -f undo.vmdk ;;
-			esac
-			line=${line//\/dev\/vg0\/vm-hda/vm-hda.raw}
-			PATH=$PWD:$PWD/bin:$PATH run -0 bash -o pipefail -c "${line//\/vmfs\/volumes\/ds\/host\//}"
-			n=$((n + 1))
-		done < <(commands "$TOP/$f")
-		echo "$f: $n commands"
-		[ "$n" -ge 13 ]
-	done
-	cmp sent <(gzip -1 <host-000001-delta.vmdk) || cmp sent host-000001-delta.vmdk
+	sort_shown
+	# it takes the place of another program from the start
+	{ grep '^install ' here && grep -v '^install ' here; } >in-order
+	n=0
+	while IFS= read -r line; do
+		case $line in
+		*--create*) rm -f changes.raw whole.raw ;;
+		*--undo=*) rm -f undo.vmdk ;;
+		*DELTA* | *FILE* | *delta\ target*)
+			line=${line/DELTA/host-000001-delta.vmdk}
+			line=${line/delta target/host-000001-delta.vmdk vm-hda.raw}
+			line=${line/FILE/undo.vmdk}
+			line=${line/TARGET/vm-hda.raw}
+			;;
+		esac
+		line=${line//\/dev\/vg0\/vm-hda/vm-hda.raw}
+		line=${line//\/usr\/lib\/one/bin}
+		line=${line//\/vmfs\/volumes\/ds\/host\//}
+		echo "$line"
+		PATH=$PWD/bin:$PWD:$PATH run -0 bash -o pipefail -c "$line" </dev/null
+		n=$((n + 1))
+	done <in-order
+	echo "$n commands"
+	[ "$n" -ge 25 ]
+	# all that was sent
+	for i in cat gzip gzip cat; do
+		case $i in
+		gzip) gzip -1 <host-000001-delta.vmdk ;;
+		*) cat host-000001-delta.vmdk ;;
+		esac
+	done >all-sent
+	cmp sent all-sent
 	cmp copied host-000001-delta.vmdk
 }
 
-@test "README: the command lines of migrate.sh are understood; each make has its target" {
-	n=0
-	while read -r line; do
-		# as far as it comes without a host
-		line=${line/.../scsi0:0=/dev/vg0/hda scsi0:1=/dev/vg0/hdb}
-		SSH=false run -2 bash -c "${line/examples/$TOP/examples}"
-		[[ $output == *'cannot log in, or no ESXi'* ]]
-		n=$((n + 1))
-	done < <(commands "$TOP/README" | grep migrate.sh)
-	[ "$n" -ge 3 ]
-	n=0
-	while read -r t; do
-		grep -qE "^([a-z-]+ )*$t( [a-z-]+)*:" "$TOP/Makefile"
-		n=$((n + 1))
-	done < <(grep -oE '(^  |&& |sudo )make [a-z][a-z-]+' "$TOP/README" | sed 's/.*make //' | sort -u)
-	[ "$n" -ge 7 ]
+@test "README and CHANGELOG: what is to be built, installed, packed stands in a test as it is shown" {
+	sort_shown
+	while IFS= read -r line; do
+		sed 's/^	*//; s/^run -0 //' "$TOP"/tests/{package,readme,bench}.bats "$TOP/.ci/run" | grep -qxF -- "$line"
+	done <elsewhere
+	[ "$(wc -l <elsewhere)" -ge 9 ]
+	# those of migrate.sh are taken from README there
+	diff migrate <(shown_in "$TOP/README" | grep '^sh examples/migrate.sh ')
+	[ "$(wc -l <migrate)" -ge 3 ]
 }
 
 @test "scripts: the options they speak of are vmdksync's, or their own" {
