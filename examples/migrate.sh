@@ -19,7 +19,8 @@ one stopped.
   --rounds=N           rounds of pre-copy at most (8)
   --now                stop the VM after the next round, whatever the estimate
   --start=COMMAND      starts the new VM and tells if it is well: if it fails,
-                       the targets are rolled back and the source started again
+                       and it has to stop the new VM then, the targets are
+                       rolled back and the source is started again
   --shutdown-wait=S    seconds the guest may take to shut down (300)
   --hard-off           switch the VM off if the guest does not shut down in time
   --via=ssh|gzip|nc    how data come: ssh, ssh and gzip, netcat and gzip (ssh)
@@ -100,11 +101,39 @@ snapshots() {
 		"$tmp/snapshots" | awk 'NR % 2 { name = $0; next } { printf "%s\t%s\n", $0, name }'
 }
 
+# listed NAME: the host has a snapshot of that name
+listed() {
+	snapshots | cut -f 2 | grep -qxF -- "$1"
+}
+
+# settle: a run that was stopped while it asked for a snapshot does not know whether there is one
+settle() {
+	name=$(tail -n 1 "$state/snapshots")
+	if [ -z "$name" ] || cut -f 2 "$state/ids" | grep -qxF -- "$name"; then
+		return
+	fi
+	for wait in 1 1 1 1 0; do
+		snapshots >"$tmp/now" || die 1 "$host: cannot list the snapshots of $vm"
+		if cut -f 2 "$tmp/now" | grep -qxF -- "$name"; then
+			put_in_place "$tmp/now" "$state/ids"
+			return
+		fi
+		sleep $wait
+	done
+	say "the snapshot '$name' was asked for, but never came"
+	drop_name
+}
+
+# drop_name: the last snapshot that was noted is none
+drop_name() {
+	sed '$d' "$state/snapshots" >"$state/snapshots.new" && mv "$state/snapshots.new" "$state/snapshots"
+}
+
 # only_ours: fails, and says so, if the machine has a snapshot that is not ours, or lacks one
 only_ours() {
 	snapshots >"$tmp/now" || die 1 "$host: cannot list the snapshots of $vm"
 	cut -f 2 "$tmp/now" | sort >"$tmp/names"
-	sort "$state/snapshots" 2>/dev/null >"$tmp/ours"
+	sort "$state/snapshots" >"$tmp/ours"
 	cmp -s "$tmp/names" "$tmp/ours" && return 0
 	comm -23 "$tmp/names" "$tmp/ours" | while read -r n; do
 		say "the snapshot '$n' was not made by this migration"
@@ -120,7 +149,8 @@ only_ours() {
 # read_vmx: "NODE<tab>DESCRIPTOR" of each disk in $tmp/disks
 read_vmx() {
 	remote "cat $(q "$vmx")" >"$tmp/vmx" || die 1 "$host: cannot read $vmx"
-	tr -d '\r' <"$tmp/vmx" | awk -v dir="${vmx%/*}" '
+	# not by -v, which takes a backslash for more than it is
+	tr -d '\r' <"$tmp/vmx" | dir=${vmx%/*} awk '
 		/^[ \t]*(scsi|sata|nvme|ide)[0-9]+:[0-9]+\./ {
 			key = $1; sub(/[ \t]*=.*/, "", key)
 			value = $0; sub(/^[^=]*=[ \t]*"?/, "", value); sub(/"[ \t]*$/, "", value)
@@ -130,11 +160,11 @@ read_vmx() {
 		END {
 			for (n in seen) {
 				f = v[n, "filename"]
-				if (f !~ /\.vmdk$/ || toupper(v[n, "present"]) == "FALSE" ||
+				if (tolower(f) !~ /\.vmdk$/ || toupper(v[n, "present"]) == "FALSE" ||
 				    v[n, "devicetype"] ~ /cdrom/)
 					continue
 				if (f !~ /^\//)
-					f = dir "/" f
+					f = ENVIRON["dir"] "/" f
 				printf "%s\t%s\t%s\n", n, f, v[n, "mode"]
 			}
 		}' | sort >"$tmp/disks"
@@ -145,22 +175,25 @@ field() {
 }
 
 # read_chain NODE DESCRIPTOR: the links from the base to DESCRIPTOR, a line each, in $d/chain:
-# DESCRIPTOR<tab>EXTENT<tab>TYPE<tab>SECTORS. The order is that of the parent hints; the numbers in
-# the names say nothing.
+# DESCRIPTOR<tab>CID<tab>EXTENT<tab>TYPE<tab>SECTORS. The order is that of the parent hints; the numbers
+# in the names say nothing, and are used again. A link is known by its name and CID.
 read_chain() {
 	d=$state/$1
 	link=$2
 	: >"$tmp/chain"
-	n=0
+	n=0 wanted=
 	while [ -n "$link" ]; do
 		n=$((n + 1))
 		[ $n -le 64 ] || die 1 "$1: more than 64 links, or a loop"
 		remote "cat $(q "$link")" >"$tmp/raw" || die 1 "$host: cannot read $link"
 		tr -d '\r' <"$tmp/raw" >"$tmp/text"
-		grep -c '^RW ' "$tmp/text" >"$tmp/count"
-		[ "$(cat "$tmp/count")" = 1 ] || die 1 "$link: one extent was expected, not $(cat "$tmp/count")"
-		# RW SECTORS TYPE "FILE"
-		extent=$(sed -n 's/^RW [0-9]* [A-Z]* "\(.*\)".*/\1/p' "$tmp/text")
+		count=$(grep -cE '^(RW|RDONLY|NOACCESS) ' "$tmp/text")
+		[ "$count" = 1 ] || die 1 "$link: one extent was expected, not $count"
+		# RW SECTORS TYPE "FILE", and an offset
+		extent=$(sed -n 's/^RW [0-9]* [A-Z]* "\(.*\)"\( 0\)\{0,1\} *$/\1/p' "$tmp/text")
+		cid=$(field CID "$tmp/text")
+		[ "${cid:-none}" = "${wanted:-$cid}" ] ||
+			die 1 "$link: its CID is '$cid', its child was made from '$wanted'"
 		case $extent in
 		'' | vsan:* | *'"'*) die 1 "$link: lies where ssh cannot read it (vSAN?)" ;;
 		/*) ;;
@@ -168,11 +201,12 @@ read_chain() {
 		esac
 		# shellcheck disable=SC2046 # three words
 		set -- "$1" $(sed -n 's/^RW \([0-9]*\) \([A-Z]*\) .*/\2 \1/p' "$tmp/text")
-		printf '%s\t%s\t%s\t%s\n' "$link" "$extent" "$2" "$3" >>"$tmp/chain"
+		printf '%s\t%s\t%s\t%s\t%s\n' "$link" "$cid" "$extent" "$2" "$3" >>"$tmp/chain"
 		parent=$(field parentFileNameHint "$tmp/text")
-		if [ "$(field parentCID "$tmp/text")" = ffffffff ]; then
+		wanted=$(field parentCID "$tmp/text")
+		if [ "$wanted" = ffffffff ]; then
 			parent=
-		elif [ -z "$parent" ]; then
+		elif [ -z "$parent" ] || [ -z "$wanted" ]; then
 			die 1 "$link: has a parent, but does not name it"
 		fi
 		case $parent in
@@ -181,30 +215,36 @@ read_chain() {
 		esac
 	done
 	awk '{ line[NR] = $0 } END { for (i = NR; i; i--) print line[i] }' "$tmp/chain" >"$d/chain"
-	case $(sed -n 1p "$d/chain" | cut -f 3) in
+	[ "$(cut -f 5 "$d/chain" | sort -u | wc -l)" = 1 ] || die 1 "$1: the links of its chain differ in size"
+	case $(sed -n 1p "$d/chain" | cut -f 4) in
 	VMFS | FLAT) ;;
 	VMFSRDM | VMFSPASSTHROUGHRDM) die 2 "refused: $1 is a raw device mapping" ;;
 	*) die 2 "refused: $1: the lowest link is not flat" ;;
 	esac
 	# what was copied is still what the chain begins with
 	n=$(wc -l <"$d/copied")
-	cut -f 1 "$d/chain" | head -n "$n" >"$tmp/begin"
+	cut -f 1,2 "$d/chain" | head -n "$n" >"$tmp/begin"
 	[ "$n" = 0 ] || cmp -s "$tmp/begin" "$d/copied" ||
 		die 3 "$1: the chain does not begin with what was copied: somebody removed or merged snapshots." \
 			"Remove $state and copy anew"
+}
+
+# live_link NODE DISKS: the descriptor of its newest link
+live_link() {
+	awk -F '\t' -v n="$1" '$1 == n { print $2 }' "$2"
 }
 
 # look: where every disk is now
 look() {
 	read_vmx
 	for node in $nodes; do
-		link=$(awk -F '\t' -v n="$node" '$1 == n { print $2 }' "$tmp/disks")
+		link=$(live_link "$node" "$tmp/disks")
 		[ -n "$link" ] || die 1 "$vm has no disk $node any more"
 		read_chain "$node" "$link"
 	done
 }
 
-# todo NODE frozen|all: "DESCRIPTOR<tab>EXTENT" of the links above the base that are not yet copied
+# todo NODE frozen|all: "DESCRIPTOR<tab>CID<tab>EXTENT" of the links above the base that are not yet copied
 todo() {
 	d=$state/$1
 	n=$(wc -l <"$d/copied")
@@ -212,7 +252,7 @@ todo() {
 		sed '$d' "$d/chain"
 	else
 		cat "$d/chain"
-	fi | cut -f 1,2 | tail -n +$((n + 1))
+	fi | cut -f 1-3 | tail -n +$((n + 1))
 }
 
 # --- copying -------------------------------------------------------------------------------------
@@ -249,8 +289,9 @@ pull() {
 # take FILE PORT-OFFSET PIPE COMMAND...: COMMAND reads FILE of the host; fails if one of both does. A
 # command that gives up does not wait for the rest of the file.
 take() {
+	taken='' sent=''
 	rm -f "$3"
-	mkfifo "$3"
+	mkfifo "$3" || return
 	pull "$1" "$2" >"$3" 2>>"$log" &
 	source_pid=$!
 	fifo=$3
@@ -272,7 +313,7 @@ take() {
 # that vmdksync takes: as long as anything of this writes, vmdksync refuses the target.
 write_base() {
 	{
-		flock -w 5 9 || { echo 'it is locked' >"$2" && return 1; }
+		flock -w 5 9 || { echo 'it is locked' >"$2"; return 1; }
 		if [ "$via" = ssh ]; then
 			cat
 		else
@@ -286,8 +327,8 @@ write_base() {
 copy_base() {
 	d=$state/$1
 	target=$(cat "$d/target")
-	extent=$(sed -n 1p "$d/chain" | cut -f 2)
-	bytes=$(($(sed -n 1p "$d/chain" | cut -f 4) * 512))
+	extent=$(sed -n 1p "$d/chain" | cut -f 3)
+	bytes=$(bytes_of "$1")
 	guard "$1" || return
 	if ! remote "exec 3<$(q "$extent")" 2>>"$log"; then
 		clone_base "$1" || return
@@ -297,9 +338,7 @@ copy_base() {
 	rm -f "$d/dd.bad" "$d/kept"
 	: >"$d/dd"
 	# they lead back to what is overwritten now
-	for undo in "$d"/undo-*.vmdk; do
-		[ ! -e "$undo" ] || mv "$undo" "${undo%.vmdk}.old"
-	done
+	rm -f "$d"/undo-*.vmdk
 	if ! take "$extent" "$2" "$d/pipe" write_base "$target" "$d/dd"; then
 		say "$1: the base did not come whole (source $sent): $(grep -v '^[0-9]*+' "$d/dd" | tr '\n' ' ')"
 		return 1
@@ -311,7 +350,8 @@ copy_base() {
 	fi
 	echo "$bytes" >"$d/bytes"
 	drop_clone "$1"
-	sed -n 1p "$d/chain" | cut -f 1 >"$d/copied"
+	identity "$target" >"$d/identity"
+	sed -n 1p "$d/chain" | cut -f 1,2 >"$d/copied"
 }
 
 # clone_base NODE: on hosts where the frozen base cannot be read, vmkfstools can
@@ -320,16 +360,21 @@ clone_base() {
 	base=$(sed -n 1p "$d/chain" | cut -f 1)
 	clone=${base%.vmdk}-vmdksync-clone.vmdk
 	say "$1: $base cannot be read; cloning it on the host"
-	drop_clone "$1"
-	echo "$clone" >"$d/clone"
+	drop_clone "$1" || return
+	echo "$clone" >"$d/clone" || return
 	# goes on if the connection breaks, so it is waited for by its last line
 	remote "trap '' HUP; (vmkfstools -i $(q "$base") $(q "$clone") -d thin; echo ended \$?) \
 		>$(q "$clone.log") 2>&1 &" 2>>"$log" || {
 		say "$1: vmkfstools was not started: $(tail -n 1 "$log")"
 		return 1
 	}
-	until remote "cat $(q "$clone.log")" | tr '\r' '\n' >"$d/clone-log" && grep -q ^ended "$d/clone-log"; do
+	lost=0
+	: >"$tmp/$1.clone"
+	until [ $lost = 0 ] && tr '\r' '\n' <"$tmp/$1.clone" >"$d/clone-log" && grep -q ^ended "$d/clone-log"; do
 		sleep 2
+		lost=$((lost + 1))
+		! remote "cat $(q "$clone.log")" >"$tmp/$1.clone" || lost=0
+		[ $lost -lt 100 ] || die 1 "$1: $host does not answer any more"
 	done
 	if ! grep -q '^ended 0' "$d/clone-log" || ! grep -q '100% done' "$d/clone-log"; then
 		say "$1: vmkfstools failed: $(tail -n 2 "$d/clone-log" | sed -n 1p)"
@@ -339,33 +384,61 @@ clone_base() {
 
 drop_clone() {
 	[ -f "$state/$1/clone" ] || return 0
-	remote "vmkfstools -U $(q "$(cat "$state/$1/clone")")" >>"$log" 2>&1
+	clone=$(cat "$state/$1/clone")
+	remote "[ ! -e $(q "$clone") ] || vmkfstools -U $(q "$clone")" >>"$log" 2>&1 || {
+		say "$1: $clone could not be removed"
+		return 1
+	}
 	rm "$state/$1/clone"
 }
 
-# copy_links NODE N OPTION...: the links in $d/todo, oldest first; each goes to $d/copied but for the
-# live one of a stopped machine, which may grow again
+# next_undo NODE: the number of its next undo log
+next_undo() {
+	i=1
+	while [ -e "$state/$1/undo-$i.vmdk" ]; do
+		i=$((i + 1))
+	done
+	echo $i
+}
+
+# copy_links NODE N [last]: the links in $d/todo, oldest first; each goes to $d/copied but for the live
+# one of a stopped machine, which may grow again. The last copy has a way back, an undo log for every
+# link, and is read back from the disk.
 copy_links() {
 	d=$state/$1
-	n=$2
 	target=$(cat "$d/target")
-	shift 2
 	bytes=0
-	while IFS="$tab" read -r link extent; do
-		# shellcheck disable=SC2086 # VMDKSYNC may hold options
-		take "$extent" "$n" "$d/pipe" $VMDKSYNC "$@" --json - "$target" >"$d/json" 2>"$d/said"
-		r=$?
-		sed "s|^|$link: |" "$d/said" >>"$log"
-		if [ $r != 0 ]; then
-			say "$link: vmdksync ended with $taken, the source with $sent: $(grep -v ': warning: ' "$d/said" |
-				tail -n 2 | tr '\n' ' ')"
-			return 1
-		fi
-		got=$(tr -d ' \n' <"$d/json" | sed -n 's/.*"written":\([0-9]*\).*/\1/p')
+	while IFS="$tab" read -r link cid extent; do
+		set -- "$1" "$2" "${3-}"
+		[ -z "$3" ] || set -- "$@" --spool="$state" --read-back --undo="$d/undo-$(next_undo "$1").vmdk"
+		copy_link "$@" || return
+		got=$(tr -d ' \n' <"$tmp/$1.json" | sed -n 's/.*"written":\([0-9]*\).*/\1/p')
 		bytes=$((bytes + ${got:-0}))
-		[ "$link" = "$(tail -n 1 "$d/chain" | cut -f 1)" ] || echo "$link" >>"$d/copied"
+		[ "$link" = "$(tail -n 1 "$d/chain" | cut -f 1)" ] ||
+			printf '%s\t%s\n' "$link" "$cid" >>"$d/copied" || return
 	done <"$d/todo"
 	echo "$bytes" >"$d/bytes"
+}
+
+# copy_link NODE N [last OPTION...]: $link, for copy_links
+copy_link() {
+	node=$1 n=$2 last=$3
+	shift 3
+	# shellcheck disable=SC2086 # VMDKSYNC may hold options
+	take "$extent" "$n" "$d/pipe" $VMDKSYNC "$@" --json - "$target" >"$tmp/$node.json" 2>"$tmp/$node.said"
+	r=$?
+	while IFS= read -r line; do
+		printf '%s: %s\n' "$link" "$line"
+	done <"$tmp/$node.said" >>"$log"
+	if [ $r != 0 ]; then
+		say "$link: vmdksync ended with $taken, the source with $sent:" \
+			"$(grep -v ': warning: ' "$tmp/$node.said" | tail -n 2 | tr '\n' ' ')"
+		return 1
+	fi
+	if [ -n "$last" ] && grep -qi 'unclean' "$tmp/$node.said"; then
+		say "$node: was not closed cleanly; does a machine still use it?"
+		return 1
+	fi
 }
 
 # all_disks FUNCTION ARG...: for all disks at once; fails if one fails
@@ -416,11 +489,16 @@ note() {
 guard() {
 	d=$state/$1
 	printf '# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\n' >"$tmp/$1.vmdk"
-	printf 'createType="custom"\nRW %s ZERO\n' "$(sed -n 1p "$d/chain" | cut -f 4)" >>"$tmp/$1.vmdk"
+	printf 'createType="custom"\nRW %s ZERO\n' "$(sed -n 1p "$d/chain" | cut -f 5)" >>"$tmp/$1.vmdk"
 	# shellcheck disable=SC2086
-	$VMDKSYNC -q --dry-run "$tmp/$1.vmdk" "$(cat "$d/target")" >"$d/said" 2>&1 && return
-	say "refused: $(tail -n 1 "$d/said")"
+	$VMDKSYNC -q --dry-run "$tmp/$1.vmdk" "$(cat "$d/target")" >"$tmp/$1.said" 2>&1 && return
+	say "refused: $(tail -n 1 "$tmp/$1.said")"
 	return 1
+}
+
+# bytes_of NODE: of its disk
+bytes_of() {
+	echo $(($(sed -n 1p "$state/$1/chain" | cut -f 5) * 512))
 }
 
 size_of() {
@@ -436,9 +514,29 @@ born() {
 	sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d ' ' -f 20
 }
 
-# lock NAME: as long as this runs; a link is made or not, nothing lies between
+# identity TARGET: what stays with a disk when devices change their names, as after a restart
+identity() {
+	if [ ! -b "$1" ]; then
+		stat -L -c 'file %i' "$1"
+		return
+	fi
+	dev=/sys/dev/block/$(lsblk -dno MAJ:MIN "$1" | tr -d ' ')
+	cat "$dev/dm/uuid" "$dev/md/uuid" "$dev/wwid" "$dev/device/wwid" "$dev/serial" "$dev/device/serial" \
+		"$dev/../wwid" "$dev/../serial" "$dev/partition" "$dev/loop/backing_file" 2>/dev/null
+	echo end
+}
+
+# lock TARGET: as long as this runs, whatever it is called; a link is made or not, nothing lies between
 lock() {
-	l=$lock_dir/vmdksync-migrate$(printf %s "$1" | tr / -)
+	if [ -b "$1" ]; then
+		l=$(stat -L -c 'device-%t:%T' "$1")
+	else
+		l=$(stat -L -c 'file-%d:%i' "$1" 2>/dev/null) || return 0 # refused later
+	fi
+	l=$lock_dir/vmdksync-migrate-$l
+	case " $locks " in
+	*" $l "*) refuse "$1 was given for two disks" ;;
+	esac
 	if ! ln -s "$$.$(born $$)" "$l" 2>/dev/null; then
 		other=$(readlink "$l")
 		if [ "$(born "${other%.*}")" = "${other#*.}" ]; then
@@ -454,12 +552,13 @@ lock() {
 
 find_vm() {
 	remote 'vim-cmd vmsvc/getallvms' >"$tmp/vms" || die 1 "$host: vim-cmd vmsvc/getallvms failed"
-	# Vmid Name [datastore] path.vmx ..., and names may hold blanks
-	awk -v vm="$vm" '/^[0-9]+[ \t]/ {
+	# Vmid Name [datastore] path.vmx ..., many blanks apart, as names may hold blanks and brackets
+	vm=$vm awk '/^[0-9]+[ \t]/ {
 		id = $1; rest = $0; sub(/^[0-9]+[ \t]+/, "", rest)
-		i = index(rest, " ["); name = substr(rest, 1, i); sub(/[ \t]+$/, "", name)
-		file = substr(rest, i + 2)
-		if (name == vm && match(file, /\.vmx([ \t]|$)/))
+		if (!match(rest, /[ \t][ \t]+\[/))
+			next
+		name = substr(rest, 1, RSTART - 1); file = substr(rest, RSTART + RLENGTH)
+		if (name == ENVIRON["vm"] && match(file, /\.vmx([ \t]|$)/))
 			printf "%s\t%s\n", id, substr(file, 1, RSTART + 3)
 	}' "$tmp/vms" >"$tmp/found"
 	[ "$(wc -l <"$tmp/found")" = 1 ] ||
@@ -470,10 +569,16 @@ find_vm() {
 	# the name of a datastore is a symbolic link; what it points to stays
 	dir=$(remote "cd $(q "/vmfs/volumes/$datastore") && pwd -P") || die 1 "$host: no datastore $datastore"
 	vmx=$dir/${file#*] }
+	if [ -f "$state/vm" ]; then
+		[ "$(cat "$state/vm")" = "$host $vmid $vmx" ] || refuse "$state belongs to $(cat "$state/vm")"
+	else
+		echo "$host $vmid $vmx" >"$state/vm"
+	fi
 }
 
-preflight() {
-	for t in "${SSH%% *}" "${VMDKSYNC%% *}" dd awk sed blockdev gzip; do
+# both_sides: what is needed is there
+both_sides() {
+	for t in "${SSH%% *}" "${VMDKSYNC%% *}" dd awk sed blockdev lsblk gzip; do
 		command -v "$t" >/dev/null || refuse "$t is not installed here"
 	done
 	[ "$via" != nc ] || command -v nc >/dev/null || refuse "nc is not installed here"
@@ -481,21 +586,15 @@ preflight() {
 	remote 'for t in cat gzip vim-cmd vmkfstools; do
 		command -v $t >/dev/null || { echo $t is missing; exit 1; }; done' >"$tmp/tools" ||
 		refuse "$host: cannot log in, or no ESXi: $(cat "$tmp/tools")"
-	find_vm
-	if [ -f "$state/vm" ]; then
-		[ "$(cat "$state/vm")" = "$host $vmid $vmx" ] || refuse "$state belongs to $(cat "$state/vm")"
-	else
-		echo "$host $vmid $vmx" >"$state/vm"
-	fi
-	step=$(cat "$state/step" 2>/dev/null)
-	step=${step:-precopy}
-	case $step:$(power) in
-	*:on | *:off) ;;
+}
+
+preflight() {
+	case $(power) in
+	on) ;;
+	off) [ -s "$state/snapshots" ] || refuse "$vm is off: its disks can be copied as they are" ;;
 	*) refuse "$vm is neither on nor off" ;;
 	esac
-	if [ "$(power)" = off ] && [ ! -s "$state/snapshots" ]; then
-		refuse "$vm is off: its disks can be copied as they are"
-	fi
+	settle
 	only_ours || refuse "$vm has snapshots that are not this migration's: remove them first, and stop" \
 		"backups that take some"
 	read_vmx
@@ -515,12 +614,12 @@ preflight() {
 	for node in $nodes; do
 		target=$(cat "$state/$node/target")
 		guard "$node" || die 2 "$node: $target cannot be written"
-		bytes=$(($(sed -n 1p "$state/$node/chain" | cut -f 4) * 512))
 		# a volume is rounded up to its extents
-		[ $larger = 1 ] || [ "$(size_of "$target")" -lt $((bytes + 33554432)) ] ||
-			refuse "$target has $(size_of "$target") bytes, $node only $bytes: the wrong one?" \
-				"(--larger if it is right)"
-		lock "$target"
+		[ $larger = 1 ] || [ "$(size_of "$target")" -lt $(($(bytes_of "$node") + 33554432)) ] ||
+			refuse "$target has $(size_of "$target") bytes, $node only $(bytes_of "$node"): the wrong" \
+				"one? (--larger if it is right)"
+		[ ! -s "$state/$node/copied" ] || [ "$(identity "$target")" = "$(cat "$state/$node/identity")" ] ||
+			refuse "$target is not the disk that $node was copied to: did it change its name?"
 	done
 	free=$(remote "vim-cmd hostsvc/datastore/summary $(q "$datastore")" 2>/dev/null |
 		sed -n 's/.*freeSpace = \([0-9]*\).*/\1/p')
@@ -531,6 +630,14 @@ preflight() {
 	fi
 }
 
+# at STEP: what the next run begins with
+at() {
+	step=$1
+	echo "$step" >"$tmp/step"
+	put_in_place "$tmp/step" "$state/step" ||
+		die 3 "$state cannot be written to: is its disk full?"
+}
+
 take_snapshot() {
 	name=vmdksync-$(($(wc -l <"$state/snapshots") + 1))
 	if [ "$dry_run" = 1 ]; then
@@ -538,21 +645,22 @@ take_snapshot() {
 		return
 	fi
 	# noted first: what may exist is told at every exit
-	echo "$name" >>"$state/snapshots"
+	echo "$name" >>"$state/snapshots" || die 1 "$state cannot be written to: is its disk full?"
 	if ! change "vim-cmd vmsvc/snapshot.create $vmid $name vmdksync 0 0"; then
-		snapshots | cut -f 2 | grep -qx "$name" || sed -i '$d' "$state/snapshots"
+		listed "$name" || drop_name
 		die 1 "$host: no snapshot: $(tail -n 1 "$log")"
 	fi
 	tries=0
-	until snapshots | cut -f 2 | grep -qx "$name"; do
+	until listed "$name"; do
 		tries=$((tries + 1))
 		[ $tries -lt 1800 ] || die 3 "$host: snapshot $name did not appear in 15 minutes"
 		sleep 0.5
 	done
+	snapshots >"$state/ids"
 	# the listing may be ahead of the .vmx
 	cp "$tmp/disks" "$tmp/disks-before"
 	for node in $nodes; do
-		link=$(awk -F '\t' -v n="$node" '$1 == n { print $2 }' "$tmp/disks-before")
+		link=$(live_link "$node" "$tmp/disks-before")
 		tries=0
 		while read_vmx && grep -qF "$node$tab$link$tab" "$tmp/disks"; do
 			tries=$((tries + 1))
@@ -561,7 +669,6 @@ take_snapshot() {
 		done
 	done
 	only_ours || die 1 "$vm: a snapshot of somebody else's came in between: remove it, then run this again"
-	snapshots >"$state/ids"
 }
 
 # precopy: bases, then rounds until what is left fits the budget
@@ -569,7 +676,7 @@ precopy() {
 	[ -s "$state/snapshots" ] || take_snapshot
 	if [ "$dry_run" = 1 ]; then
 		for node in $nodes; do
-			echo "would run: $SSH $host $(q "cat $(q "$(sed -n 1p "$state/$node/chain" | cut -f 2)")") |" \
+			echo "would run: $SSH $host $(q "cat $(q "$(sed -n 1p "$state/$node/chain" | cut -f 3)")") |" \
 				"dd of=$(cat "$state/$node/target")"
 		done
 		echo "would run: up to $rounds rounds of snapshot.create and, for each disk:"
@@ -587,7 +694,11 @@ precopy() {
 		note 'base' "$(sum_bytes)" $(($(now) - t))
 	fi
 	# it stopped after all, when the last run had given up waiting: only the last copy is left
-	[ "$(power)" = on ] || return 0
+	case $(power) in
+	on) ;;
+	off) return 0 ;;
+	*) die 1 "$host: cannot tell whether $vm is on" ;;
+	esac
 	last='' stuck=0
 	while :; do
 		round=$(cat "$state/rounds" 2>/dev/null || echo 0)
@@ -595,13 +706,13 @@ precopy() {
 		look
 		for node in $nodes; do
 			todo "$node" frozen >"$state/$node/todo"
-			extent=$(sed -n 1p "$state/$node/todo" | cut -f 2)
-			if ! remote "exec 3<$(q "$extent")" 2>>"$log"; then
+			while IFS="$tab" read -r link cid extent; do
+				! remote "exec 3<$(q "$extent")" 2>>"$log" || continue
 				[ $go_now = 1 ] || die 1 "$extent cannot be read while $vm runs: no rounds on this" \
 					"host. Run again with --now to stop $vm and copy all that changed"
 				say "$extent cannot be read while $vm runs: a single round"
 				return 0
-			fi
+			done <"$state/$node/todo"
 		done
 		t=$(now)
 		all_disks copy_links || die 1 "round $((round + 1)) failed; run this again"
@@ -651,28 +762,6 @@ stop_source() {
 	confirmed_off || die 1 "$vm is on again, after it was off: what starts it?"
 }
 
-# last_links NODE N: what is left, with a way back, and read back from the disk
-last_links() {
-	i=1
-	while [ -e "$state/$1/undo-$i.vmdk" ] || [ -e "$state/$1/undo-$i.done" ] ||
-		[ -e "$state/$1/undo-$i.old" ]; do
-		i=$((i + 1))
-	done
-	k=0
-	cp "$state/$1/todo" "$state/$1/left"
-	# an undo log for every link: each is one run of vmdksync
-	while IFS= read -r line; do
-		printf '%s\n' "$line" >"$state/$1/todo"
-		k=$((k + 1))
-		copy_links "$1" "$2" --spool="$state" --read-back \
-			--undo="$state/$1/undo-$((i + k - 1)).vmdk" || return
-		if grep -qi 'unclean' "$d/said"; then
-			say "$1: was not closed cleanly; does a machine still use it?"
-			return 1
-		fi
-	done <"$state/$1/left"
-}
-
 cutover() {
 	if [ "$dry_run" = 1 ]; then
 		change "vim-cmd vmsvc/power.shutdown $vmid"
@@ -686,19 +775,21 @@ cutover() {
 	stopping=1
 	stop_source
 	t1=$(now)
-	echo cutover >"$state/step"
+	at cutover
 	try=0
 	while :; do
 		try=$((try + 1))
 		only_ours || { back_to_source "a snapshot of somebody else's came in between"; }
 		look
 		for node in $nodes; do
+			[ -s "$state/$node/copied" ] || back_to_source "the base of $node has to be copied again"
 			# what a rollback leaves, of however many tries
-			[ -e "$state/$node/kept" ] || put_in_place "$state/$node/copied" "$state/$node/kept"
+			[ -e "$state/$node/kept" ] || put_in_place "$state/$node/copied" "$state/$node/kept" ||
+				back_to_source "$state cannot be written to"
 			todo "$node" all >"$state/$node/todo"
 			remote "cat $(q "$(tail -n 1 "$state/$node/chain" | cut -f 1)")" >"$state/$node/before"
 		done
-		if all_disks last_links && still_the_same; then
+		if all_disks copy_links last && still_the_same; then
 			break
 		fi
 		[ "$(power)" != on ] || back_to_source "$vm was started while its last changes were copied"
@@ -706,7 +797,7 @@ cutover() {
 		say 'once more'
 	done
 	t2=$(now)
-	echo applied >"$state/step"
+	at applied
 	note 'downtime: shutdown, confirmed' 0 $((t1 - t0))
 	note 'downtime: last copy, verified' "$(sum_bytes)" $((t2 - t1))
 }
@@ -715,8 +806,8 @@ cutover() {
 still_the_same() {
 	[ "$(power)" = off ] || return
 	for node in $nodes; do
-		remote "cat $(q "$(tail -n 1 "$state/$node/chain" | cut -f 1)")" |
-			cmp -s - "$state/$node/before" || return
+		remote "cat $(q "$(tail -n 1 "$state/$node/chain" | cut -f 1)")" >"$tmp/after" &&
+			cmp -s "$tmp/after" "$state/$node/before" || return
 	done
 }
 
@@ -724,15 +815,9 @@ start_target() {
 	[ -n "$start" ] || return 0
 	say "starting the new machine: $start"
 	t=$(now)
-	echo starting >"$state/step"
-	if ! sh -c "$start" >>"$log" 2>&1 8<&-; then
-		# what ran may have written anything
-		for node in $nodes; do
-			: >"$state/$node/written"
-		done
-		back_to_source 'the start hook failed'
-	fi
-	echo started >"$state/step"
+	at starting
+	sh -c "$start" >>"$log" 2>&1 8<&- || back_to_source 'the start hook failed'
+	at started
 	note 'downtime: start' 0 $(($(now) - t))
 }
 
@@ -744,33 +829,36 @@ put_in_place() {
 # back_to_source REASON: the targets as they were before the last copy, and the source started again
 back_to_source() {
 	say "$1: rolling back"
+	case $step in
+	applied | starting | started | spoilt)
+		# a machine that ran here may have written anywhere. It must not run when the source does
+		at spoilt
+		for node in $nodes; do
+			guard "$node" || die 3 "$1, but $node cannot be rolled back: stop the new machine, then --rollback"
+		done
+		;;
+	esac
 	sed -i '/^downtime/d' "$state/report" 2>/dev/null
 	bad=
 	for node in $nodes; do
 		d=$state/$node
 		# frozen links that the last copy brought are undone, too. Noted before it is so: to bring them
 		# twice does no harm, not to bring them does
-		[ ! -e "$d/kept" ] || put_in_place "$d/kept" "$d/copied"
-		undone=1
-		i=99
-		while [ $i -gt 0 ]; do
-			if [ -e "$d/undo-$i.vmdk" ]; then
-				# shellcheck disable=SC2086
-				if $VMDKSYNC -q "$d/undo-$i.vmdk" "$(cat "$d/target")" >>"$log" 2>&1; then
-					mv "$d/undo-$i.vmdk" "$d/undo-$i.done"
-				else
-					undone=0
-				fi
+		[ ! -e "$d/kept" ] || mv "$d/kept" "$d/copied"
+		i=$(next_undo "$node")
+		while [ $((i -= 1)) -gt 0 ]; do
+			undo=$d/undo-$i.vmdk
+			# shellcheck disable=SC2086
+			if ! $VMDKSYNC -q "$undo" "$(cat "$d/target")" >>"$log" 2>&1; then
+				bad="$bad $node"
+				break
 			fi
-			i=$((i - 1))
+			rm "$undo"
 		done
-		# a machine that ran here may have written anywhere: nothing of the target can be relied on
-		[ $undone = 1 ] || bad="$bad $node"
-		if [ -e "$d/written" ] || [ $undone = 0 ]; then
-			: >"$d/copied"
-			rm -f "$d/written"
-		fi
-		rm -f "$d/kept"
+		# nothing of the target can be relied on
+		case $step:" $bad " in
+		spoilt:* | *" $node "*) : >"$d/copied" ;;
+		esac
 	done
 	[ "$(power)" = on ] || change "vim-cmd vmsvc/power.on $vmid"
 	tries=0
@@ -779,7 +867,7 @@ back_to_source() {
 		[ $tries -lt 60 ] || die 3 "$1, and $vm does not start on $host: start it by hand"
 		sleep 1
 	done
-	echo precopy >"$state/step"
+	at precopy
 	stopping=''
 	[ -z "$bad" ] || say "could not roll back:$bad; the next run copies the base again"
 	die 1 "$1: $vm runs on $host again. The next run of this goes on from here"
@@ -788,27 +876,28 @@ back_to_source() {
 accept() {
 	[ "$(power)" = off ] || die 3 "$vm runs on $host: it must not, if the new one does"
 	change "vim-cmd hostsvc/autostartmanager/update_autostartentry $vmid none 0 0 none 0 yes"
+	snapshots >"$tmp/now" || die 3 "$host: cannot list the snapshots of $vm"
 	# newest first: each merges into its parent
 	sort -rn "$tmp/now" | while IFS="$tab" read -r id name; do
-		grep -qx -- "$name" "$state/snapshots" || continue
+		grep -qxF -- "$name" "$state/snapshots" || continue
 		change "vim-cmd vmsvc/snapshot.remove $vmid $id" || die 3 "$host: snapshot $name is still there"
 		[ "$dry_run" = 0 ] || continue
 		tries=0
-		while snapshots | cut -f 2 | grep -qx -- "$name"; do
+		while listed "$name"; do
 			tries=$((tries + 1))
-			[ $tries -lt 900 ] || die 3 "$host: snapshot $name is still there after 15 minutes"
+			[ $tries -lt 900 ] || die 3 "$host: snapshot $name is still there after 15 minutes: --accept again"
 			sleep 1
 		done
 	done || exit
 	[ "$dry_run" = 0 ] || return 0
-	: >"$state/snapshots"
-	: >"$state/ids"
 	read_vmx
 	for node in $nodes; do
 		base=$(sed -n 1p "$state/$node/chain" | cut -f 1)
 		grep -qF "$tab$base$tab" "$tmp/disks" || die 3 "$node does not point back at $base; look at $vmx"
 	done
-	echo accepted >"$state/step"
+	at accepted
+	: >"$state/snapshots"
+	: >"$state/ids"
 	say "$vm is migrated; its snapshots are removed. Its disks on $host may be deleted when you like"
 }
 
@@ -826,15 +915,20 @@ on_exit() {
 			say "  $SSH $host $(q "vmkfstools -U $(q "$(cat "$state/$node/clone")")")"
 		}
 	done
-	if [ $status != 0 ] && { [ -n "$stopping" ] || grep -qsx cutover "${state-}/step"; }; then
+	if [ $status != 0 ] && { [ -n "$stopping" ] || [ "$step" = cutover ]; }; then
 		say "$vm is off, or about to be: the same command goes on, --rollback starts it again"
+		[ $status != 1 ] || [ "$step" != cutover ] || status=3
 	fi
 	if [ "${dry_run-1}" = 0 ] && [ -s "${state-}/snapshots" ]; then
 		say "snapshots of this migration are on $host. To remove them, when nothing of this is needed:"
+		vmid=${vmid:-$(cut -d ' ' -f 2 "$state/vm")}
+		# stopped before it was seen
+		[ "$(wc -l <"$state/ids")" -ge "$(wc -l <"$state/snapshots")" ] ||
+			{ snapshots >"$tmp/now" && cp "$tmp/now" "$state/ids"; }
 		while read -r name; do
-			id=$(awk -F '\t' -v n="$name" '$2 == n { print $1 }' "$state/ids" 2>/dev/null)
-			say "  $SSH $host vim-cmd vmsvc/snapshot.remove ${vmid:-VMID} ${id:-ID}" \
-				"  # $name"
+			id=$(awk -F '\t' -v n="$name" '$2 == n { print $1 }' "$state/ids")
+			say "  $SSH $host vim-cmd vmsvc/snapshot.remove $vmid ${id:-ID}  # $name"
+			[ -n "$id" ] || say "  (where ID is what  vim-cmd vmsvc/snapshot.get $vmid  says, if there is one)"
 		done <"$state/snapshots"
 	fi
 	if [ -n "${tmp-}" ]; then
@@ -864,7 +958,7 @@ SSH=${SSH:-ssh}
 VMDKSYNC=${VMDKSYNC:-vmdksync}
 tab=$(printf '\t')
 action=migrate budget=60 rounds=8 go_now=0 start='' shutdown_wait=300 hard_off=0 via=ssh listen=''
-larger=0 state='' dry_run=0 locks='' nodes='' left_out='' stopping=''
+larger=0 state='' dry_run=0 locks='' nodes='' left_out='' stopping='' step=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	--budget=*) number "$1" && budget=${1#*=} ;;
@@ -932,6 +1026,10 @@ for arg; do
 		left_out="$left_out $node"
 		continue
 	fi
+	case $target in
+	/*) ;;
+	*) target=$PWD/$target ;;
+	esac
 	nodes="$nodes $node"
 	mkdir -p "$state/$node"
 	touch "$state/$node/copied"
@@ -942,42 +1040,53 @@ for arg; do
 done
 [ -n "$nodes" ] || bad_usage 'no disk is left'
 say "migrate.sh: $vm on $host, notes in $state"
-preflight
+step=$(cat "$state/step" 2>/dev/null)
+step=${step:-precopy}
+both_sides
+find_vm
 
 case $action:$step in
-accept:applied | accept:started) accept ;;
+accept:applied | accept:starting | accept:started)
+	accept
+	exit 0
+	;;
+accept:accepted | migrate:accepted | migrate:started)
+	say 'done already'
+	exit 0
+	;;
 accept:*) die 2 'nothing to accept: the migration is not done' ;;
-rollback:applied | rollback:starting | rollback:started | rollback:cutover)
-	for node in $nodes; do
-		[ "$step" = cutover ] || : >"$state/$node/written"
-	done
-	back_to_source 'rolled back by hand'
-	;;
-rollback:*)
-	[ "$(power)" = off ] || die 2 'nothing to roll back: the source was not stopped'
-	back_to_source 'rolled back by hand'
-	;;
-migrate:precopy)
-	precopy
-	cutover
-	[ "$dry_run" = 0 ] || exit 0
-	start_target
-	;;
-migrate:cutover) # stopped in the middle of the last copy
-	cutover
-	[ "$dry_run" = 0 ] || exit 0
-	start_target
-	;;
-migrate:applied) start_target ;;
 migrate:starting) die 3 'stopped while the new machine was started: --accept if it runs well, else --rollback' ;;
-*) say 'done already' ;;
+migrate:spoilt) die 3 'stopped while it was rolled back: --rollback goes on' ;;
+rollback:accepted) die 2 'nothing to roll back: it was accepted, the snapshots are gone' ;;
+rollback:precopy)
+	[ "$(power)" = off ] || die 2 'nothing to roll back: the source was not stopped'
+	;;
 esac
-
-if [ $action = migrate ]; then
-	say 'report:'
-	cat "$state/report" >&2
-	awk '/^downtime/ { s += $(NF - 1) } END { printf "downtime in all: %.1f s\n", s }' "$state/report" |
-		tee -a "$log" >&2
-	printf 'rounds: %s\n' "$(cat "$state/rounds" 2>/dev/null || echo 0)" >&2
-	say "when the new machine is good: the same command with --accept; if not, with --rollback"
+for node in $nodes; do
+	lock "$(cat "$state/$node/target")"
+done
+if [ "$action$dry_run" = rollback1 ]; then
+	for node in $nodes; do
+		i=$(next_undo "$node")
+		while [ $((i -= 1)) -gt 0 ]; do
+			echo "would run: $VMDKSYNC $state/$node/undo-$i.vmdk $(cat "$state/$node/target")"
+		done
+	done
+	change "vim-cmd vmsvc/power.on $vmid"
+	exit 0
 fi
+[ $action = migrate ] || back_to_source 'rolled back by hand'
+preflight
+[ "$step" != precopy ] || precopy
+[ "$step" = applied ] || cutover
+if [ "$dry_run" = 1 ]; then
+	echo "would run: ${start:-(no command to start the new machine)}"
+	exit 0
+fi
+start_target
+say 'report:'
+cat "$state/report" >&2
+awk '/^downtime/ { s += $(NF - 1) } END { printf "downtime in all: %.1f s\n", s }' "$state/report" |
+	tee -a "$log" >&2
+printf 'rounds: %s\n' "$(cat "$state/rounds" 2>/dev/null || echo 0)" >&2
+say "when the new machine is good: the same command with --accept; if not, with --rollback"

@@ -30,6 +30,15 @@ drop) # the connection breaks
 		[ "$p" = "$(cat /ctl/sshd.pid)" ] || kill -9 "$p"
 	done
 	;;
+bounce) # the same, and it is off again before anybody looks; once
+	cat "$2"
+	rm -f "/ctl/fault/$1"
+	if [ "$(cat /ctl/power)" = off ]; then
+		vim-cmd vmsvc/power.on "$(cat /ctl/vmid)" >/dev/null
+		sleep 0.5
+		vim-cmd vmsvc/power.off "$(cat /ctl/vmid)" >/dev/null
+	fi
+	;;
 restart) # something starts the machine again while its disk is being read
 	cat "$2"
 	[ "$(cat /ctl/power)" = on ] || vim-cmd vmsvc/power.on "$(cat /ctl/vmid)" >/dev/null

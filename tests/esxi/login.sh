@@ -12,7 +12,7 @@ for a in $(busybox --list); do
 done
 
 cat() {
-	for f in slow hold cut drop restart; do
+	for f in slow hold cut drop restart bounce; do
 		[ -e "/ctl/fault/$f" ] || continue
 		IFS= read -r pattern <"/ctl/fault/$f"
 		case "$*" in
@@ -23,6 +23,16 @@ cat() {
 		esac
 	done
 	busybox cat "$@"
+}
+
+# the first line of the fault is a number of bytes
+gzip() {
+	if [ -e /ctl/fault/gzip-cut ]; then
+		read -r n </ctl/fault/gzip-cut
+		busybox gzip "$@" | /ctl/bin/head -c "$n"
+	else
+		busybox gzip "$@"
+	fi
 }
 
 eval "$2"

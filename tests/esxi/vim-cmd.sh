@@ -19,6 +19,7 @@ case $1 in
 vmsvc/getallvms)
 	echo 'Vmid      Name                  File                   Guest OS      Version   Annotation'
 	echo "3      web           [ds1] web/web.vmx                       debian11_64Guest   vmx-19"
+	echo "4      web server [old]   [ds1] old/web server.vmx           debian11_64Guest   vmx-19"
 	echo "$(cat /ctl/vmid)      web server    [ds1] web server/web server.vmx   debian11_64Guest   vmx-19    a [note]"
 	exit
 	;;
