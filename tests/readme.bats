@@ -29,36 +29,35 @@ stand_in() {
 	chmod +x "bin/$1"
 }
 
-# not_run: what looks like a command line, and is none. A program's name alone is none, either.
+# not_run: how lines begin that look like a command line, and are none: a paragraph may begin a line with
+# the name of a program. A program's name alone is no command line, either.
 not_run() {
 	cat <<-'END'
-	examples/migrate.sh does it for all disks of a VM at once, see SCRIPTS.
-	vmdksync [OPTIONS] DELTA... TARGET
-	vmdksync --verify [OPTIONS] IMAGE... TARGET
-	vmdksync --info | --map [OPTIONS] IMAGE...
-	as DELTA, or any other VMDK
-	examples/migrate.sh does these steps for all disks of a VM on an ESXi host, with the downtime of
-	examples/oneswap-sesparse.sh takes the place of
-	last part of its name beside the child, and in every --search DIR; and at last as it is named,
-	nc has to end when its input does: -N does that where the sending side is OpenBSD's nc, -q0 where
-	write what DELTA and its parents hold, but for the base
-	make TARGET, a new sparse file of the disk's size; never replaces one
-	look for parents and extents in DIR, too; may be repeated
-	who uses it. --verify --force=busy compares it all the same.
-	qemu-img cannot read a delta from a pipe, nor one without its descriptor; it takes a delta that
-	make bench (BENCH_SIZE=MiB) makes deltas of several shapes, and runs vmdksync, the limit of the
-	dd of as many bytes, direct, COWD
-	qemu-img commit, COWD
-	qemu-img commit, hosted sparse
-	qemu-img convert, COWD
-	nbdcopy from qemu-nbd, COWD
-	qemu-img convert, hosted sparse
-	nbdcopy from qemu-nbd, hosted
-	qemu-img convert
-	qemu-img compare (--verify)
-	install with apt what the build needs
+	vmdksync [OPTIONS] DELTA
+	vmdksync --verify [OPTIONS]
+	vmdksync --info | --map [OPTIONS]
+	migrate.sh --accept | --rollback [OPTIONS]
+	examples/migrate.sh does
+	examples/oneswap-sesparse.sh takes
+	as DELTA, or
+	last part of
+	lsblk and
+	look for
+	make TARGET,
+	make bench (
+	nc encrypts
+	nc has to
+	nc (Debian's
+	who uses
+	write what
+	install with
 	bash completion
-	migrate.sh --accept | --rollback [OPTIONS] HOST VM NODE=TARGET...
+	dd of as many
+	nbdcopy from
+	qemu-img cannot
+	qemu-img commit
+	qemu-img compare
+	qemu-img convert
 	END
 }
 
@@ -71,16 +70,13 @@ sort_shown() {
 	: >elsewhere
 	: >migrate
 	shown | sed 's/ *$//' >all
-	not_run | sort >none
-	# none that is shown no more
-	run -0 comm -23 none <(sort all)
-	[ -z "$output" ]
+	not_run >none
 	while IFS= read -r line; do
 		case $line in
 		*' '*) ;;
 		*) continue ;;
 		esac
-		! grep -qxF -- "$line" none || continue
+		! awk -v line="$line" 'index(line, $0) == 1 { found = 1 } END { exit !found }' none || continue
 		case $line in
 		'sh examples/migrate.sh '*) echo "$line" >>migrate ;;
 		make\ * | sudo\ * | sh\ *) echo "$line" >>elsewhere ;;
@@ -111,6 +107,9 @@ sort_shown() {
 	'-s -n vm-hda-cutover -L 10G vm-hda.raw') cp host-2.raw vm-hda.raw-cutover ;;
 	*) exit 1 ;;
 	esac
+	END
+	stand_in man <<-END
+	test -s "$TOP/\$1.1"
 	END
 	cp "$TOP"/examples/*.sh .
 	ln -s "$VMDKSYNC" bin/vmdksync

@@ -18,7 +18,7 @@ shown_in() {
 			[[ $line =~ ^([A-Z_]+=[^ ]*\ +)*([^ ]+) ]] || continue
 			word=${BASH_REMATCH[2]}
 			case $word in
-			vmdksync | *.sh | sudo | sesparse | lvcreate | virsh) ;;
+			vmdksync | *.sh | sudo | sesparse | lvcreate | man | nc | scp) ;;
 			[a-z]*) type -P "$word" >/dev/null || continue ;;
 			*) continue ;;
 			esac
