@@ -360,6 +360,7 @@ rows() {
 	sesparse-header|ses|hdr=goff:8191|the grains begin at file sector 8191, before the tables end (8192)
 	sesparse-header|ses|hdr=goff:0xFFFFFFFFFFFFFFFF|the area of the grains of 33000 sectors at file sector 18446744073709551615 is out of range
 	sesparse-header|ses|hdr=goff:eof|grain 0 at file sector 12336 lies outside
+	sesparse-header|ses|pad=1000000 hdr=gdoff:11000|the grains begin at file sector 12288, inside other metadata
 	sesparse-header|ses|hdr=pad:1|bytes 208 to 511 are not zero
 	sesparse-header|ses|hdr=pad:0x8000000000000000|bytes 208 to 511 are not zero
 	sesparse-header|ses|hdr=vmagic:0|SEsparse volatile header at file sector 1 begins with 0x0, not 0xcafecafe

@@ -1631,6 +1631,119 @@ static void test_pump_consumer(void)
 	}
 }
 
+#define PASS_WINDOW (256u * KIB)
+#define PASS_WINDOWS 23u
+#define PASS_RUNS 4u
+
+/* What passes, as mean as it may be: nothing can be fetched after a turn, and what was lent becomes
+ * something else at the second one. */
+struct passer {
+	struct reader reader;
+	struct bench *b;
+	uint8_t *memory; /* three windows */
+	unsigned window, at; /* the one in work, and its next run */
+	bool late; /* asked to lend what has passed */
+};
+
+static uint8_t *passing_bytes(const struct passer *p, uint64_t at)
+{
+	return p->memory + at % (3 * PASS_WINDOW);
+}
+
+static int passer_next(struct reader *r, struct run *run, struct err *e)
+{
+	struct passer *p = container_of(r, struct passer, reader);
+	const bool ragged = p->window & 1;
+	uint64_t in = p->at * (PASS_WINDOW / PASS_RUNS);
+
+	(void)e;
+	if (p->at == PASS_RUNS) {
+		reader_turn(r);
+		if (p->window)
+			memset(passing_bytes(p, (p->window - 1) * (uint64_t)PASS_WINDOW), 0xdd, PASS_WINDOW);
+		if (++p->window == PASS_WINDOWS)
+			return 0;
+		p->at = 0;
+		return passer_next(r, run, e);
+	}
+	if (!p->at)
+		random_bytes(passing_bytes(p, p->window * (uint64_t)PASS_WINDOW), PASS_WINDOW);
+	p->at++;
+	in += ragged ? 512 : 0;
+	*run = (struct run){
+		.off = p->window * 7 % PASS_WINDOWS * (uint64_t)PASS_WINDOW + in,
+		.len = PASS_WINDOW / PASS_RUNS - (ragged ? 1024 : 0),
+		.skip = p->window * (uint64_t)PASS_WINDOW + in,
+		.kind = RUN_PACKED,
+		.leaf = r,
+	};
+	memcpy(p->b->model + run->off, passing_bytes(p, run->skip), run->len);
+	return 1;
+}
+
+static int passer_fetch(struct reader *r, const struct run *run, void *buf, struct err *e)
+{
+	const struct passer *p = container_of(r, struct passer, reader);
+
+	if (run->skip / PASS_WINDOW != p->window)
+		return fail(e, EBADMSG, "fetched too late");
+	memcpy(buf, passing_bytes(p, run->skip), run->len);
+	return 0;
+}
+
+static unsigned passer_lend(struct reader *r, const struct run *run, struct iovec *iov, unsigned most)
+{
+	struct passer *p = container_of(r, struct passer, reader);
+
+	p->late |= run->skip / PASS_WINDOW != p->window;
+	*iov = (struct iovec){passing_bytes(p, run->skip), run->len};
+	return most ? 1 : 0;
+}
+
+static void passer_free(struct reader *r)
+{
+	(void)r;
+}
+
+static const struct reader_ops passer_ops = {
+	.next = passer_next, .fetch = passer_fetch, .lend = passer_lend, .free = passer_free,
+};
+
+static void test_pump_passing(void)
+{
+	const struct target_opts to = {.need = TARGET_SIZE};
+	static struct bench b;
+
+	for (unsigned i = 0; i < 12; i++) {
+		const struct pump_opts o = {.in_line = i % 3 == 2};
+		struct passer p = {.b = &b};
+		struct err e = {.set = false};
+		struct target *t = NULL;
+		struct pump_stats s;
+
+		seed(800 + i);
+		bench_init(&b, false);
+		memcpy(b.model, b.old, TARGET_SIZE);
+		if (posix_memalign((void **)&p.memory, 4096, 3 * PASS_WINDOW))
+			die("posix_memalign");
+		reader_init(&p.reader, &passer_ops, "passing", TARGET_SIZE);
+		p.reader.passing = &p.reader;
+		p.reader.threads = i & 1;
+		if (target_open(&t, b.path, &to, &e) < 0)
+			die(e.msg);
+		if (t->direct >= 0) /* there are blocks to read for their rest, on any disk */
+			t->block = 4096;
+		CHECK(pump_run(&p.reader, t, &o, &s, &e) == 0);
+		CHECK_STR(e.msg, "");
+		CHECK(!p.late);
+		target_free(t);
+		bench_now(&b);
+		CHECK(!memcmp(b.now, b.model, TARGET_SIZE));
+		free(p.memory);
+		bench_free(&b);
+	}
+}
+
 static void test_pump_source_shrinks(void)
 {
 	static struct bench b;
@@ -2616,6 +2729,7 @@ static const struct {
 	{"pump-fetch-error", test_pump_fetch_error},
 	{"pump-stop", test_pump_stop},
 	{"pump-consumer", test_pump_consumer},
+	{"pump-passing", test_pump_passing},
 	{"pump-source-shrinks", test_pump_source_shrinks},
 	{"pump-source-shrinks-a-little", test_pump_source_shrinks_a_little},
 	{"pump-write-error", test_pump_write_error},
