@@ -155,6 +155,19 @@ static void say_summary(const struct work *w)
 			w->undo_name, w->undo_name, w->target->name);
 }
 
+/* Somebody who is used to qemu-img commit names the base, which may be an image as well. */
+static int check_raw(const struct work *w, struct err *e)
+{
+	uint8_t head[SECTOR];
+
+	if (w->o->force & FORCE_RAW || !target_look(w->target, 0, head, sizeof(head)) ||
+	    !image_looks_like(head, sizeof(head)))
+		return 0;
+	return fail(e, EINVAL,
+		    "%s: begins as an image or an archive does, not as a raw disk (--force=raw "
+		    "takes it for one)", w->target->name);
+}
+
 static int open_target(struct work *w, struct err *e)
 {
 	const struct chain *c = w->chain;
@@ -184,7 +197,7 @@ static int open_target(struct work *w, struct err *e)
 			    : fail(e, ENOMEM, "out of memory");
 	free(inputs);
 	free(names);
-	return r;
+	return r < 0 ? r : check_raw(w, e);
 }
 
 /* Standard output gets all of it or nothing. */

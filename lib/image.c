@@ -571,21 +571,23 @@ int image_open(struct image **out, const char *path, const struct image_opts *o,
 	return r < 0 ? r : image_from(out, src, path, o, e);
 }
 
+bool image_looks_like(const void *head, size_t n)
+{
+	const struct magic *k = find_magic(head, n);
+
+	/* what a boot disk may hold further back says nothing */
+	return (k && k->at == 0) || descriptor_looks_like(head, n);
+}
+
 /* Nobody but the first bytes says whether it is an image: a device never is. */
 static int is_image(struct source *src, bool *image, struct err *e)
 {
 	uint8_t head[PROBE];
 	size_t n = (size_t)min_u64(sizeof(head), src->size);
-	const struct magic *k;
 	int r = S_ISBLK(src->st.st_mode) ? 0 : source_read(src, 0, head, n, "first bytes", e);
 
-	*image = false;
-	if (r < 0 || S_ISBLK(src->st.st_mode))
-		return r;
-	k = find_magic(head, n);
-	/* what a boot disk may hold further back says nothing */
-	*image = (k && k->at == 0) || descriptor_looks_like(head, n);
-	return 0;
+	*image = !r && !S_ISBLK(src->st.st_mode) && image_looks_like(head, n);
+	return r;
 }
 
 int image_open_base(struct image **out, const char *path, const struct image_opts *o, struct err *e)

@@ -34,6 +34,7 @@ const char usage[] =
     "      --strict        refuse what is only odd (warnings become errors)\n"
     "      --force=WORD    override one refusal:\n"
     "                        busy  TARGET is mounted, locked or in use\n"
+    "                        raw   TARGET begins as a VMDK does, not as a raw disk\n"
     "                        gd    the copies of a directory differ: use the first\n"
     "                        rgd   ... or are damaged: use the redundant one\n"
     "                        cid   a parent is not the one its child was made from\n"
@@ -51,7 +52,6 @@ const char usage[] =
     "  -v, --verbose       say what is done, and how\n"
     "  -h, --help          this text\n"
     "  -V, --version       the version\n"
-    "\n"
     "Exit status: 0 done and durable; 1 a comparison found differences; 2 trouble,\n"
     "TARGET is untouched; 3 trouble after writing began (running again is safe).\n";
 
@@ -62,7 +62,8 @@ static const struct {
 		   {"gd", FORCE_GD},
 		   {"rgd", FORCE_RGD},
 		   {"cid", FORCE_CID},
-		   {"size", FORCE_SIZE}};
+		   {"size", FORCE_SIZE},
+		   {"raw", FORCE_RAW}};
 
 /* "before WORD after", the word being what the user typed. */
 static int refuse(struct err *e, const char *before, const char *word, const char *after)
@@ -104,7 +105,7 @@ static int force_option(struct options *o, const char *word, struct err *e)
 			o->force |= force_words[i].bit;
 			return 0;
 		}
-	return refuse(e, "--force=", word, ": there is no such word (busy, gd, rgd, cid, size)");
+	return refuse(e, "--force=", word, ": there is no such word (busy, raw, gd, rgd, cid, size)");
 }
 
 static int search_option(struct options *o, const char *word, struct err *e)

@@ -8,7 +8,14 @@
 #include "base.h"
 
 /* What --force overrides. */
-enum force { FORCE_BUSY = 1, FORCE_GD = 2, FORCE_RGD = 4, FORCE_CID = 8, FORCE_SIZE = 16 };
+enum force {
+	FORCE_BUSY = 1,
+	FORCE_GD = 2,
+	FORCE_RGD = 4,
+	FORCE_CID = 8,
+	FORCE_SIZE = 16,
+	FORCE_RAW = 32
+};
 
 struct options { /* what is a name points into argv */
 	bool help, version;     /* then nothing else counts */

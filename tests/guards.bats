@@ -138,6 +138,30 @@ applies() {
 	refuses_kept 'is one of the inputs (d.vmdk)' "$dev" under
 }
 
+@test "a target that is an image itself; --force=raw goes on" {
+	for keys in 'cowd capacity=2048' 'hosted capacity=2048' 'sesparse capacity=4096' \
+		'stream variant=A capacity=2048'; do
+		# shellcheck disable=SC2086
+		"$MKVMDK" ${keys%% *} t ${keys#* } alloc=all
+		truncate -s '>2M' t
+		refuses_kept 'begins as an image or an archive does, not as a raw disk' t t
+	done
+	printf '# Disk DescriptorFile\nversion=1\n' >t
+	truncate -s 2M t
+	refuses_kept 'begins as an image' t t
+	refuses_kept 'begins as an image' t t --dry-run
+	refuses_kept 'begins as an image' t t --verify
+	cp t t.orig
+	applies t --force=raw
+}
+
+@test "a loop device that holds an image" {
+	requires root loop
+	"$MKVMDK" cowd t capacity=2048 alloc=all
+	dev=$(loopdev t)
+	refuses_kept 'begins as an image' "$dev" "$dev"
+}
+
 @test "too small by one sector, or by one byte" {
 	truncate -s 1048064 t
 	refuses_kept 'has 1048064 bytes, the disk needs 1048576' t t
