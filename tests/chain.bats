@@ -49,6 +49,7 @@ whole() {
 		"$MKVMDK" hosted "d$i.vmdk" capacity=4096 grain=128 alloc=$i,31 seed=$i apply=want.raw
 		deltas+=("d$i.vmdk")
 	done
+	cat "${deltas[@]}" >/dev/null # what is not in the cache is not lent
 	vs -q "${deltas[@]}" got.raw
 	same want.raw got.raw
 }

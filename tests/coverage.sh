@@ -1,5 +1,6 @@
 #!/bin/sh
-# Which lines of lib/ were reached: a table, what was not reached, and exit 1 below MIN percent.
+# Which lines of lib/ were reached: a table, what was not reached, and exit 1 below MIN percent, or when
+# there is no reason for a line.
 # Usage: coverage.sh BUILD MIN
 #
 # What was not reached is told in blocks: lines of one file that stand together in the flow of the
@@ -9,7 +10,7 @@
 #	           leaves those of paths that are rare themselves, and what mmap refuses
 #	handed on  gives a failure on to the caller, or puts away what was begun; the failure itself
 #	           has its tests, not at each place that may see it
-#	others     tests/uncovered says why, by file and quoted text
+#	others     tests/uncovered says why, by file and quoted text, that of the line above included
 #	-          nobody has said why yet
 set -eu
 
@@ -18,11 +19,35 @@ min=$2
 out=$build/gcov
 rm -rf "$out"
 mkdir -p "$out"
+# Each test has left its own counts (helpers.bash). gcov-tool adds two folders into a third.
+sum='' next=0
+for d in "$build"/counts/*; do
+	if [ -z "$sum" ]; then
+		sum=$d
+	elif gcov-tool merge -o "$out/$next" "$sum" "$d" >"$out/merge" 2>&1; then
+		sum=$out/$next next=$((1 - next))
+	else
+		echo "$d: left out: $(head -n 1 "$out/merge")"
+	fi
+done
+cp "$sum$(realpath "$build")"/lib/*.gcda "$build/lib"
 # gcov finds the sources from here only, and writes here only
 for c in lib/*.c; do
 	gcov -r -o "$build/lib" "$build/${c%.c}.gcda" >/dev/null 2>&1 || :
 done
-mv ./*.gcov "$out"
+# the first line of a call, where gcov gives the count to those of its arguments, is no line
+for f in ./*.gcov; do
+	awk '
+		held != "" {
+			if (/^ *[0-9]+[*]?:/)
+				sub(/#####/, "    -", held)
+			print held
+			held = ""
+		}
+		/^ *#####:.*,$/ { held = $0; next }
+		{ print }' "$f" >"$out/$f"
+	rm "$f"
+done
 # a header's lines count where they are used; ours have hardly any
 for f in "$out"/*.c.gcov; do
 	awk -F: -v name="${f##*/}" '
@@ -44,7 +69,8 @@ for f in "$out"/*.c.gcov; do
 	awk -v name="${f##*/}" '
 		function block() {
 			if (first)
-				printf "%s\t%d\t%d\t%d\t%s\t%s\n", name, first, last, n, quoted, all
+				printf "%s\t%d\t%d\t%d\t%s\t%s\t%s\n", name, first, last, n,
+					quoted, all, before
 			first = n = 0
 			all = ""
 		}
@@ -59,13 +85,16 @@ for f in "$out"/*.c.gcov; do
 			if (!first) {
 				first = line
 				quoted = text
+				before = above
 			}
 			last = line
 			n++
 			all = all " " text
+			above = text
 			next
 		}
 		count != "-" { block() }
+		{ above = text }
 		END { block() }' "$f"
 done >"$out/blocks"
 awk -F '\t' '
@@ -85,7 +114,7 @@ awk -F '\t' '
 			reason = "handed on"
 		for (k in why) {
 			split(k, key, "\t")
-			if (key[1] == $1 && index($6, key[2]))
+			if (key[1] == $1 && index($7 $6, key[2]))
 				reason = why[k]
 		}
 		lines[reason == "memory" || reason == "handed on" || reason == "-" ? reason : "others"] += $4
@@ -96,6 +125,8 @@ awk -F '\t' '
 		for (r in lines)
 			printf " %s %d;", r, lines[r]
 		print ""
-	}' tests/uncovered "$out/blocks" | tee "$out/missed"
+		exit lines["-"] > 0
+	}' tests/uncovered "$out/blocks" >"$out/missed" || code=1
+cat "$out/missed"
 echo "(also in $out/missed)"
 exit "$code"

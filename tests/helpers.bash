@@ -10,6 +10,9 @@ export FLAVOUR=${FLAVOUR:-plain}
 export LC_ALL=C
 # make, called from a test, is not the make that runs the tests.
 unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
+# A profiler that is killed, or refused, while it adds its counts to those that are there spoils them:
+# each test has its own, which coverage.sh puts together.
+[ "$FLAVOUR" != coverage ] || export GCOV_PREFIX=${VMDKSYNC%/*}/counts/$BASHPID
 # Nor is git's work on a repository, a hook of which may run the tests, ours.
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR GIT_PREFIX
 

@@ -7,8 +7,6 @@ KILLS=${KILLS:-20}
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
-	# a profiler that is killed while it writes its counts would spoil those of all others
-	export GCOV_PREFIX=$BATS_TEST_TMPDIR/gcov
 	RANDOM=${KILL_SEED:-$$}
 	echo "KILL_SEED=${KILL_SEED:-$$}"
 }

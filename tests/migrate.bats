@@ -7,8 +7,6 @@ load shown
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
-	# a profiler that is killed while it writes its counts would spoil those of all others
-	export GCOV_PREFIX=$BATS_TEST_TMPDIR/gcov
 	export VMDKSYNC TMPDIR=$BATS_TEST_TMPDIR
 	# What takes how long is the test's business, not the machine's: /ctl/clock on the host holds the
 	# milliseconds that have passed.

@@ -283,8 +283,7 @@ refused() {
 # killed_with_log N: d.vmdk goes onto t, with undo.vmdk, and is killed when that is synced for the Nth
 # time.
 killed_with_log() {
-	run env GCOV_PREFIX="$PWD/gcov" strace -qqf -o /dev/null -e trace=fdatasync \
-		-e "inject=fdatasync:signal=KILL:when=$1" \
+	run strace -qqf -o /dev/null -e trace=fdatasync -e "inject=fdatasync:signal=KILL:when=$1" \
 		"$VMDKSYNC" --undo undo.vmdk d.vmdk t
 	[ "$status" != 0 ]
 }
