@@ -129,6 +129,7 @@ static void on_turn(void *arg)
 static int pump(struct reader *r, unsigned room, uint8_t *disk, struct err *e)
 {
 	struct pump *p = calloc(1, sizeof(*p));
+	struct run run;
 	unsigned runs = 0;
 	int got = 0;
 
@@ -142,12 +143,11 @@ static int pump(struct reader *r, unsigned room, uint8_t *disk, struct err *e)
 	while (!p->failed && runs++ < RUNS_MAX) {
 		if (p->runs == p->room)
 			launch(p);
-		got = reader_next(r, &p->run[p->runs], e);
+		got = reader_next(r, &run, e); /* which may launch what is held */
 		if (got <= 0)
 			break;
-		need(p->run[p->runs].len && p->run[p->runs].off <= r->size &&
-		     p->run[p->runs].len <= r->size - p->run[p->runs].off);
-		p->runs++;
+		need(run.len && run.off <= r->size && run.len <= r->size - run.off);
+		p->run[p->runs++] = run;
 	}
 	launch(p);
 	settle(p, UINT64_MAX);
