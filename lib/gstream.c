@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define REMEMBER (64u << 20)
 #define DIR_CHUNK 8192u /* directory entries read at a time */
@@ -48,6 +49,7 @@ struct gtree_queue {
 	struct table *table;       /* ascending in the file */
 	size_t tables, table_room, at;
 	struct awaited **hash; /* by window */
+	uint64_t odd; /* and by chance: no file can be made so that all come to one place */
 	size_t hashes, awaits;
 	uint64_t pieces; /* awaited in all */
 	uint64_t end;    /* of the furthest table or grain named */
@@ -75,7 +77,7 @@ struct gtree_queue {
 
 static struct awaited **slot(struct gtree_queue *q, uint64_t window)
 {
-	struct awaited **a = &q->hash[(window * 0x9e3779b97f4a7c15u >> 20) & (q->hashes - 1)];
+	struct awaited **a = &q->hash[window * q->odd >> (64 - __builtin_ctzll(q->hashes))];
 
 	while (*a && (*a)->window != window)
 		a = &(*a)->next;
@@ -864,6 +866,9 @@ int gstream_init(struct gtree *g, struct err *e)
 	if (q) {
 		q->table_bytes = (size_t)g->shape.entries * g->shape.width;
 		q->window_size = source_window(g->src);
+		if (getrandom(&q->odd, sizeof(q->odd), GRND_NONBLOCK) != sizeof(q->odd))
+			q->odd = (uintptr_t)q * 0x9e3779b97f4a7c15u;
+		q->odd |= 1;
 		/* bitmaps of sectors are whole words, and no table lies in more than two windows */
 		assert(q->window_size >= 64 * SECTOR && q->window_size >= q->table_bytes);
 		q->remember = g->shape.remember ? g->shape.remember : REMEMBER;
