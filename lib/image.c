@@ -571,12 +571,17 @@ int image_open(struct image **out, const char *path, const struct image_opts *o,
 	return r < 0 ? r : image_from(out, src, path, o, e);
 }
 
-bool image_looks_like(const void *head, size_t n)
+/* min: bytes of its mark. What a boot disk may hold further back says nothing. */
+static bool looks_like(const uint8_t *head, size_t n, size_t min)
 {
 	const struct magic *k = find_magic(head, n);
 
-	/* what a boot disk may hold further back says nothing */
-	return (k && k->at == 0) || descriptor_looks_like(head, n);
+	return (k && k->at == 0 && k->len >= min) || descriptor_looks_like(head, n);
+}
+
+bool image_looks_like(const void *head, size_t n)
+{
+	return looks_like(head, n, 4); /* an encrypted disk begins with anything */
 }
 
 /* Nobody but the first bytes says whether it is an image: a device never is. */
@@ -586,7 +591,7 @@ static int is_image(struct source *src, bool *image, struct err *e)
 	size_t n = (size_t)min_u64(sizeof(head), src->size);
 	int r = S_ISBLK(src->st.st_mode) ? 0 : source_read(src, 0, head, n, "first bytes", e);
 
-	*image = !r && !S_ISBLK(src->st.st_mode) && image_looks_like(head, n);
+	*image = !r && !S_ISBLK(src->st.st_mode) && looks_like(head, n, 1);
 	return r;
 }
 

@@ -42,7 +42,7 @@ int image_open(struct image **out, const char *path, const struct image_opts *o,
 /* Of what is open already; path says where. Takes src over, also when it fails. */
 int image_from(struct image **out, struct source *src, const char *path,
 	       const struct image_opts *o, struct err *e);
-/* Whether a file or disk begins as a VMDK does, or another image, or something packed. n: at most all. */
+/* Whether a disk begins as a VMDK does, another image, or an archive. n: bytes of head. */
 bool image_looks_like(const void *head, size_t n);
 /* The same as image_open() for what is a VMDK; all else, and every device, is a raw disk. */
 int image_open_base(struct image **out, const char *path, const struct image_opts *o,

@@ -182,7 +182,8 @@ command_of() {
 	case $who in
 	vmdksync) cmd=("$vmdksync" -q "$delta" "$target") ;;
 	direct | buffered | oneflight | pergrain) cmd=("$limit" "$who" "$delta" "$target") ;;
-	dd) cmd=(dd "if=$delta" "of=$target" bs=1M "count=$mib" oflag=direct iflag=fullblock
+	# not to byte 0: a target that begins as a VMDK does is refused
+	dd) cmd=(dd "if=$delta" "of=$target" bs=1M "count=$mib" seek=1 oflag=direct iflag=fullblock
 		'conv=notrunc,fdatasync' status=none) ;;
 	fio)
 		have fio && have jq || return 1
