@@ -120,7 +120,7 @@ complete_words() {
 	touch file.vmdk other.raw
 	run -0 complete_words vmdksync --dry
 	[ "$output" = --dry-run ]
-	run -0 complete_words vmdksync --force = r
+	run -0 complete_words vmdksync --force = rg
 	[ "$output" = rgd ]
 	run -0 complete_words vmdksync --force =
 	[[ $'\n'$output$'\n' == *$'\nbusy\n'* ]]
