@@ -483,6 +483,8 @@ interrupted() {
 	echo after >how
 	run -137 migrate --now --via=gzip
 	[[ $output == *'rolling back'* ]]
+	# what that one had started is gone
+	until_true flock -n state/lock true
 	rm bad
 	fault -gzip-cut
 	run -0 migrate --now "${nc[@]}"
@@ -538,6 +540,7 @@ struck() {
 	# goes on; its new machine is started, and then?
 	# shellcheck disable=SC2016 # for the hook
 	run -137 migrate --start='kill -9 $PPID'
+	until_true flock -n state/lock true
 	run -3 migrate
 	[[ $output == *'--accept if it runs well, else --rollback'* ]]
 	# a way back that is only looked at
