@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BIG (1024u * 1024) /* largest single write */
@@ -39,6 +40,7 @@ static const struct {
 #define LENDERS 16u
 #define PAGE 4096u
 #define ASK_EACH (64u * BIG) /* guest bytes of one run, after which opts->stop is asked again */
+#define SYNC_EACH 500000000 /* nanoseconds between syncs while bytes arrive */
 #define BRIDGE (16u * 1024) /* compare: a gap up to this is read over rather than made two reads   \
 			     */
 
@@ -109,6 +111,9 @@ struct pump {
 	struct iovec iov[PIECES]; /* of the batch that is launched */
 	unsigned stretches;
 	uint64_t turn; /* of what is passing: so often were bytes let go */
+	struct xfer sync;
+	bool syncing; /* it is in flight */
+	int64_t synced; /* when it was put, nanoseconds */
 	struct iovec *iovs;	  /* of all slots */
 	struct batch open;  /* being gathered */
 	struct slot slot[SLOTS];
@@ -972,6 +977,34 @@ static bool needs_passing(const struct slot *s)
 	return s->state == PREREAD || (s->iov && s->state == WRITE && s->turn < s->pump->turn);
 }
 
+static void sync_done(struct xfer *x, int err)
+{
+	struct pump *p = x->owner;
+
+	p->syncing = false;
+	if (err)
+		set_failed(p, fail(p->e, -err, "%s: fdatasync: %s", p->t->name, strerror(-err)));
+}
+
+/* Whoever sends over a network is slower than the disk: what is durable when the last byte arrives need
+ * not be waited for then. */
+static void sync_meanwhile(struct pump *p)
+{
+	struct timespec ts;
+	int64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	now = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+	if (!p->synced)
+		p->synced = now;
+	if (p->failed || p->syncing || !p->stats->begun || now - p->synced < SYNC_EACH)
+		return;
+	p->syncing = true;
+	p->synced = now;
+	p->sync = (struct xfer){.fd = p->t->fd, .sync = true, .owner = p, .done = sync_done};
+	ring_put(p->ring, &p->sync);
+}
+
 static void on_turn(void *arg)
 {
 	struct pump *p = arg;
@@ -987,6 +1020,7 @@ static void on_turn(void *arg)
 	while (workers_busy(p->workers))
 		wait_for(p, 1);
 	p->turn++;
+	sync_meanwhile(p);
 	wait_for(p, 0); /* there may be long to wait for what comes next */
 }
 

@@ -76,7 +76,8 @@ static int transfer_in_line(struct xfer *x)
 		char *buf = (char *)x->buf + x->done_len;
 		size_t len = x->len - x->done_len;
 		off_t off = (off_t)(x->off + x->done_len);
-		ssize_t res = x->iov     ? pwritev(x->fd, x->iov, (int)x->iovs, off)
+		ssize_t res = x->sync    ? fdatasync(x->fd)
+			      : x->iov   ? pwritev(x->fd, x->iov, (int)x->iovs, off)
 			      : x->write ? pwrite(x->fd, buf, len, off)
 					 : pread(x->fd, buf, len, off);
 
@@ -99,7 +100,8 @@ static bool start_uring(struct ring *r)
 	probe = io_uring_get_probe_ring(&r->uring);
 	able = probe && io_uring_opcode_supported(probe, IORING_OP_READ) &&
 	       io_uring_opcode_supported(probe, IORING_OP_WRITE) &&
-	       io_uring_opcode_supported(probe, IORING_OP_WRITEV);
+	       io_uring_opcode_supported(probe, IORING_OP_WRITEV) &&
+	       io_uring_opcode_supported(probe, IORING_OP_FSYNC);
 	if (probe)
 		io_uring_free_probe(probe);
 	if (!able)
@@ -153,7 +155,9 @@ static void prepare(struct io_uring_sqe *sqe, struct xfer *x)
 	unsigned len = (unsigned)(x->len - x->done_len);
 	uint64_t off = x->off + x->done_len;
 
-	if (x->iov)
+	if (x->sync)
+		io_uring_prep_fsync(sqe, x->fd, IORING_FSYNC_DATASYNC);
+	else if (x->iov)
 		io_uring_prep_writev(sqe, x->fd, x->iov, x->iovs, off);
 	else if (x->write)
 		io_uring_prep_write(sqe, x->fd, buf, len, off);

@@ -18,6 +18,7 @@ struct ring;
 struct xfer {
 	int fd;
 	bool write;
+	bool sync; /* fdatasync of all that completed before: nothing else but fd and len 0 matters */
 	void *buf;
 	/* Not NULL: a gather write of these instead of buf; len is their sum. The ring does not
 	 * finish a short one: that is -EIO. */

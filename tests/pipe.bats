@@ -537,6 +537,32 @@ cut_all() {
 	[[ $output != *'stable storage'* ]]
 }
 
+@test "what a slow sender sends is synced while it is awaited, and a failure of that is told" {
+	requires strace
+	one cowd capacity=40960 alloc=all
+	[ "$(stat -c %s delta)" -gt 20000000 ]
+	slowly() {
+		head -c 10M delta
+		sleep 0.7
+		tail -c +10485761 delta
+	}
+	cp base target
+	vs -q - target < <(slowly)
+	same target expected
+	cp base target
+	run -0 strace -qqf -o trace -e trace=fdatasync "$VMDKSYNC" -q --no-uring - target < <(slowly)
+	same target expected
+	[ "$(grep -c 'fdatasync(' trace)" -ge 2 ]
+	# the last one succeeds, but what an earlier one lost is lost
+	cp base target
+	run -3 strace -qqf -o trace -e trace=fdatasync -e inject=fdatasync:error=EIO:when=1 \
+		"$VMDKSYNC" -q --no-uring - target < <(slowly)
+	[[ $output == *'vmdksync: target: fdatasync: Input/output error'* ]]
+	grep -q 'fdatasync(.*) *= 0' trace
+	vs -q - target < <(cat delta)
+	same target expected
+}
+
 # late FILE: its last 8 bytes come when all before them is unpacked.
 late() {
 	head -c -8 "$1"

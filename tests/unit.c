@@ -1216,6 +1216,9 @@ static void test_ring_errors(void)
 		      -EBADF);
 		CHECK(one(ring, (struct xfer){.fd = null, .buf = buf, .len = 1}) == -ENODATA);
 		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 0}) == 0);
+		CHECK(one(ring, (struct xfer){.fd = fd, .sync = true}) == 0);
+		CHECK(one(ring, (struct xfer){.fd = null, .sync = true}) == -EINVAL);
+		CHECK(one(ring, (struct xfer){.fd = -1, .sync = true}) == -EBADF);
 
 		/* a callback puts the same transfer again, 500 times */
 		t.ring = ring;
