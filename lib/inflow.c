@@ -14,14 +14,18 @@
 #include <unistd.h>
 #include <zlib.h>
 
-/* Smaller ones have to wait for what is written out of the one before; of larger ones it is the first
- * touch of their memory that costs (a fifth of the time, where a host has to give the pages). */
-#define WINDOW (4u << 20)
-#define WINDOWS 6u
+/* Larger ones do not stay in the processor's cache, smaller ones leave less to be sorted. */
+#define WINDOW (2u << 20)
+#define WINDOWS 12u
 /* what is not inflated yet */
 #define PACKED_WINDOW (256u << 10)
 #define PACKED_WINDOWS 8u
 #define PIPE_SIZE (1 << 20)
+/* A window that was never used costs more than to wait a little for one that was: where a host has to
+ * give its pages, that takes ten times as long as to fill it. Three are always needed: one is written
+ * out of, one is looked through, one is filled. */
+#define FRESH_FROM 3u
+#define FRESH_WAIT 5 /* milliseconds */
 #define ASK_STOP 100 /* milliseconds between questions whether to go on waiting */
 
 struct inflow {
@@ -40,6 +44,7 @@ struct inflow {
 	/* Where in memory window number k is: place[k % windows]. Free places, last used on top: what
 	 * was never needed is never touched, and what was used just now is still in the cache. */
 	unsigned *place, *free, frees;
+	unsigned used; /* places from this one on never were */
 	uint64_t want; /* how much has to be there before anyone is woken */
 	bool end, quit;
 	struct err e; /* why it ended; the thread's own until `end` is set */
@@ -243,6 +248,32 @@ static uint8_t *address(const struct inflow *f, uint64_t off)
 	return f->memory + f->place[off / f->window % f->windows] * f->window + off % f->window;
 }
 
+static struct timespec from_now(long milliseconds)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_nsec += milliseconds * 1000000L;
+	t.tv_sec += t.tv_nsec / 1000000000L;
+	t.tv_nsec %= 1000000000L;
+	return t;
+}
+
+/* A place for the next window. The lock is held, but while it waits. */
+static void take_place(struct inflow *f)
+{
+	const struct timespec until = from_now(FRESH_WAIT);
+	unsigned place;
+	int r = 0;
+
+	while (f->used >= FRESH_FROM && f->free[f->frees - 1] >= f->used && !r && !f->quit)
+		r = pthread_cond_timedwait(&f->freed, &f->lock, &until);
+	place = f->free[--f->frees];
+	f->place[f->have / f->window % f->windows] = place;
+	if (place >= f->used)
+		f->used = place + 1;
+}
+
 static void *work(void *arg)
 {
 	struct inflow *f = arg;
@@ -257,7 +288,7 @@ static void *work(void *arg)
 			pthread_cond_wait(&f->freed, &f->lock);
 		in_window = f->have % f->window;
 		if (!in_window && !f->quit)
-			f->place[f->have / f->window % f->windows] = f->free[--f->frees];
+			take_place(f);
 		n = f->quit ? 0 : min_u64(f->window - in_window, f->low + room - f->have);
 		pthread_mutex_unlock(&f->lock);
 
@@ -318,10 +349,7 @@ int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
 		pthread_mutex_lock(&f->lock);
 		if (r || f->have >= end || f->end)
 			break;
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += ASK_STOP * 1000000L;
-		until.tv_sec += until.tv_nsec / 1000000000L;
-		until.tv_nsec %= 1000000000L;
+		until = from_now(ASK_STOP);
 		pthread_cond_timedwait(&f->grown, &f->lock, &until);
 	}
 	*have = f->have;
@@ -374,7 +402,7 @@ static int start(struct inflow *f, struct err *e)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_cond_init(&f->grown, &attr);
-	pthread_cond_init(&f->freed, NULL);
+	pthread_cond_init(&f->freed, &attr);
 	pthread_condattr_destroy(&attr);
 	/* signals are the business of the thread that asks */
 	sigfillset(&all);

@@ -167,7 +167,7 @@ small() {
 		same target expected
 	}
 
-	# a window is 4 MiB: what is in the same one as its table needs no spool
+	# a window is 2 MiB: what is in the same one as its table needs no spool
 	one cowd capacity=81920 alloc=runs:600:1:100 layout=tables-last seed=4
 	[ "$(spooled)" -gt 2000000 ]
 	n=$(spooled)
@@ -666,7 +666,7 @@ late() {
 	same target base
 }
 
-# The grains are unpacked on all processors while the next ones come: over many windows of 4 MiB, with
+# The grains are unpacked on all processors while the next ones come: over many windows of 2 MiB, with
 # one that is cut in two by the end of a window, and of another size.
 @test "packed grains: right over many windows, in little memory; damage in one is said" {
 	local keys at
