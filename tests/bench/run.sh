@@ -518,7 +518,7 @@ part_stream() {
 part_pipe() {
 	"$vmdksync" --help | grep -q 'a pipe' || return 0
 	mib=$size
-	heading 'pipe: cat DELTA | vmdksync - TARGET, against the same from a file, and the pipe drained'
+	heading 'pipe: cat DELTA | vmdksync - TARGET, against the same from a file, the pipe drained, both at once'
 	for format in $formats; do
 		for shape in $shapes; do
 			[[ $shape == seq || $shape == rand ]] || continue
@@ -534,8 +534,12 @@ part_pipe() {
 				# shellcheck disable=SC2016
 				cmd=(sh -c 'cat "$2" | "$1" drain' sh "$limit" "$delta")
 				one drained
+				# shellcheck disable=SC2016
+				cmd=(sh -c 'cat "$2" | "$1" drain & "$3" -q "$2" "$4"; wait'
+					sh "$limit" "$delta" "$vmdksync" "$target")
+				one both
 			done
-			result pipe "$format $shape alloc" vmdksync file drained
+			result pipe "$format $shape alloc" vmdksync file drained both
 			rm -f "$delta"
 		done
 	done
