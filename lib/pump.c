@@ -814,8 +814,10 @@ static void gather(struct pump *p, struct run run, bool zeros)
 	for (;;) {
 		uint64_t n = min_u64(run.len, down(run.off, BIG) + BIG - run.off);
 		uint64_t from = down(run.off, block), to = up(run.off + n, block);
+		/* into what is not written yet each direct write allocates by itself: for a large
+		 * one that still costs less than the page cache does */
 		bool direct = !p->o->compare && p->t->direct >= 0 && to <= p->direct_to &&
-			      target_written(p->t, from, to - from);
+			      (n == BIG || target_written(p->t, from, to - from));
 		struct run piece = run;
 
 		piece.len = n;

@@ -6,7 +6,7 @@
 #
 #	BENCH_SIZE	MiB of grains in a delta; the disk is eight times that (256). tiny: a smoke run
 #			of everything that also compares results, and whose numbers mean nothing
-#	BENCH_RUNS	runs of each contestant, alternating; medians are shown (5)
+#	BENCH_RUNS	runs of each contestant, by turns in any order; medians are shown (5)
 #	BENCH_ONLY	which parts: apply peers chain cold pipe stream verify start linear (all)
 #	BENCH_FORMATS	of most parts (cowd hosted sesparse)
 #	BENCH_SHAPES	of most parts (seq rand scatter manyzero)
@@ -310,10 +310,11 @@ contest() {
 	local part=$1 label=$2 kind=$3 capacity=$4 i who
 
 	shift 4
-	failed=
+	failed='' sum=''
 	rm -f -- *.t
 	for ((i = 0; i < runs; i++)); do
-		for who; do
+		# in any order: who comes after whom makes a difference
+		for who in $(shuf -e -- "$@"); do
 			target "$kind" "$capacity" || return 0
 			if [[ " $failed " == *" $who "* ]] || ! command_of "$who"; then continue; fi
 			[ -z "$chill" ] || "$limit" cold "$delta"
@@ -340,8 +341,8 @@ contest() {
 # A smoke run compares what comes out; all write the same, whoever comes first.
 agree() {
 	case $1 in
-	vmdksync) sum=$(sha256sum <"$target") ;;
-	direct | buffered | oneflight | pergrain | commit | convert | nbdcopy)
+	vmdksync | direct | buffered | oneflight | pergrain | commit | convert | nbdcopy)
+		sum=${sum:-$(sha256sum <"$target")}
 		if [ "$(sha256sum <"$target")" != "$sum" ]; then
 			echo "run.sh: $label: $1 made something else" >&2
 			exit 1
@@ -515,7 +516,21 @@ part_stream() {
 	drop_target alloc
 }
 
+# pipe_command WHO: sets `cmd`
+pipe_command() {
+	# shellcheck disable=SC2016 # the inner shell expands them
+	case $1 in
+	vmdksync) cmd=(sh -c 'cat "$2" | "$1" -q - "$3"' sh "$vmdksync" "$delta" "$target") ;;
+	file) cmd=("$vmdksync" -q "$delta" "$target") ;;
+	drained) cmd=(sh -c 'cat "$2" | "$1" drain' sh "$limit" "$delta") ;;
+	both) cmd=(sh -c 'cat "$2" | "$1" drain & "$3" -q "$2" "$4"; wait' sh "$limit" "$delta" \
+		"$vmdksync" "$target") ;;
+	esac
+}
+
 part_pipe() {
+	local who
+
 	"$vmdksync" --help | grep -q 'a pipe' || return 0
 	mib=$size
 	heading 'pipe: cat DELTA | vmdksync - TARGET, against the same from a file, the pipe drained, both at once'
@@ -526,18 +541,10 @@ part_pipe() {
 			target alloc "$((8 * size))"
 			extra='' note=''
 			for ((i = 0; i < runs; i++)); do
-				# shellcheck disable=SC2016 # the inner shell expands them
-				cmd=(sh -c 'cat "$2" | "$1" -q - "$3"' sh "$vmdksync" "$delta" "$target")
-				one vmdksync
-				cmd=("$vmdksync" -q "$delta" "$target")
-				one file
-				# shellcheck disable=SC2016
-				cmd=(sh -c 'cat "$2" | "$1" drain' sh "$limit" "$delta")
-				one drained
-				# shellcheck disable=SC2016
-				cmd=(sh -c 'cat "$2" | "$1" drain & "$3" -q "$2" "$4"; wait'
-					sh "$limit" "$delta" "$vmdksync" "$target")
-				one both
+				for who in $(shuf -e vmdksync file drained both); do
+					pipe_command "$who"
+					one "$who"
+				done
 			done
 			result pipe "$format $shape alloc" vmdksync file drained both
 			rm -f "$delta"
@@ -630,7 +637,7 @@ part_chain() {
 
 failed='' chill='' extra='' note='' calls='' block=512
 : >results
-say 'vmdksync against the limit of this machine: %s MiB, medians of %s alternating runs\n' \
+say 'vmdksync against the limit of this machine: %s MiB, medians of %s runs by turns\n' \
 	"$size" "$runs"
 say '%s cores, Linux %s, %s\n' "$(nproc)" "$(uname -r)" "$(stat -f -c %T .)"
 say 'a number with x: how many times as long the other one took (above 1: vmdksync is faster)\n'
