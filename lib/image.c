@@ -527,7 +527,7 @@ static int image_done(struct image **out, struct image *m, struct source *src, i
 		image_free(m);
 		return r;
 	}
-	assert(m->reader || m->descriptor);
+	assert(m && (m->reader || m->descriptor));
 	m->size = m->reader ? m->reader->size : m->descriptor->sectors * SECTOR;
 	*out = m;
 	return 0;
