@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -1799,6 +1800,34 @@ static void test_pump_source_shrinks_a_little(void)
 	}
 }
 
+/* What cannot be written from where it lies is copied first: of a file, its bytes; between them, zeros. */
+static void test_pump_lent_fails(void)
+{
+	static struct bench b;
+
+	for (unsigned i = 0; i < 2; i++) {
+		struct err e = {.set = false};
+		struct pump_stats s;
+		const void *lent;
+
+		seed(660 + i);
+		bench_init(&b, false);
+		b.run[0] = (struct run){.off = MIB, .len = 128 * KIB, .src = b.file};
+		b.run[1] = (struct run){.off = MIB + 128 * KIB, .len = 32 * KIB, .kind = RUN_ZERO};
+		b.run[2] = (struct run){.off = MIB + 160 * KIB, .len = 256 * KIB, .pos = MIB, .src = b.file};
+		b.n = 3;
+		bench_model(&b, b.n);
+		lent = source_lend(b.file, 0, SOURCE_SIZE);
+		if (!CHECK(lent) || mprotect((void *)(uintptr_t)lent, SOURCE_SIZE, PROT_NONE))
+			die("mprotect");
+		CHECK(bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), i, NULL, &s, &e) == 0);
+		CHECK(s.written == 384 * KIB && s.zeroed == 32 * KIB);
+		bench_now(&b);
+		CHECK(!memcmp(b.now, b.model, TARGET_SIZE));
+		bench_free(&b);
+	}
+}
+
 /* In a child, for the limit cannot be raised again by everyone. */
 static void test_pump_write_error(void)
 {
@@ -2736,6 +2765,7 @@ static const struct {
 	{"pump-passing", test_pump_passing},
 	{"pump-source-shrinks", test_pump_source_shrinks},
 	{"pump-source-shrinks-a-little", test_pump_source_shrinks_a_little},
+	{"pump-lent-fails", test_pump_lent_fails},
 	{"pump-write-error", test_pump_write_error},
 	{"undo-log", test_undo_log},
 	{"undo-tables", test_undo_tables},
