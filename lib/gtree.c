@@ -6,8 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tables that are read ahead together; a window of them is asked of the kernel before it is read. */
-#define WINDOW 64
+/* Tables that are asked of the kernel together, before the first of them is read, */
+#define WINDOW 64u
+/* and bytes of them read at once: memory that is touched the first time costs more than a read does. */
+#define READ_AT_ONCE (256u * 1024)
 #define DIR_CHUNK 8192u /* directory entries read at a time */
 /* Sectors claimed are marked in a bitmap of 32 MiB, which covers 128 GiB of file (1 TiB where a bit
  * stands for 8 sectors). Larger files are walked again for each further stretch in use: time instead
@@ -34,8 +36,10 @@ struct gtree_walk {
 		bool empty;    /* a hole of the file */
 	} table[WINDOW];
 	unsigned tables, t;    /* how many there are, and the one in work */
-	uint32_t k;            /* entry of it to look at next */
-	uint8_t *buf;          /* their entries */
+	unsigned read;         /* so many of them were read, */
+	uint8_t *buf;          /* the last of which are here: */
+	unsigned room;         /* table i at place i % room */
+	uint32_t k;            /* entry of the table in work to look at next */
 	uint8_t *mirror_buf;   /* one table */
 	size_t table_bytes;
 	/* first walk */
@@ -101,7 +105,7 @@ static void restart(struct gtree_walk *w)
 {
 	w->next_table = 0;
 	w->dir_first = w->dir_count = 0;
-	w->tables = w->t = 0;
+	w->tables = w->t = w->read = 0;
 	w->k = 0;
 }
 
@@ -194,12 +198,18 @@ static int place_mirror(struct gtree *g, uint64_t pos, bool used, uint64_t *mirr
 	return used ? place_table(g, *mirror, "redundant grain table", e) : 0;
 }
 
+/* The entries of table i of the window, which was among the last that were read. */
+static uint8_t *table_at(const struct gtree_walk *w, unsigned i)
+{
+	return w->buf + i % w->room * w->table_bytes;
+}
+
 /* On the first walk: table i of the window against its redundant copy. */
 static int compare_mirror(struct gtree *g, unsigned i, struct err *e)
 {
 	struct gtree_walk *w = g->walk;
 	bool hole = source_is_hole(g->src, w->table[i].mirror, w->table_bytes);
-	const uint8_t *table = w->buf + i * w->table_bytes;
+	const uint8_t *table = table_at(w, i);
 	int r = 0;
 
 	if (hole && w->table[i].empty)
@@ -220,15 +230,43 @@ static int compare_mirror(struct gtree *g, unsigned i, struct err *e)
 		    g->reader.name, w->table[i].index);
 }
 
+/* Reads the tables of the window that come next, as many as there is room for. */
+static int read_tables(struct gtree *g, struct err *e)
+{
+	struct gtree_walk *w = g->walk;
+	const unsigned end = (unsigned)min_u64(w->tables, w->read + w->room);
+	char what[64];
+	int r;
+
+	for (unsigned i = w->read, n; i < end; i += n) {
+		n = 1;
+		if (w->table[i].empty)
+			continue;
+		while (i + n < end && !w->table[i + n].empty &&
+		       w->table[i + n].pos == w->table[i].pos + n * w->table_bytes)
+			n++;
+		snprintf(what, sizeof(what), "grain table %" PRIu64, w->table[i].index);
+		r = source_read(g->src, w->table[i].pos, table_at(w, i), n * w->table_bytes, what,
+				e);
+		if (r < 0)
+			return r;
+	}
+	for (unsigned i = w->read; w->mirror_dir && w->first && i < end; i++) {
+		r = compare_mirror(g, i, e);
+		if (r < 0)
+			return r;
+	}
+	w->read = end;
+	return 0;
+}
+
 /* Fills the window with the next tables. 1, 0 when there are none, -errno. */
 static int load_window(struct gtree *g, struct err *e)
 {
 	struct gtree_walk *w = g->walk;
-	char what[64];
-	unsigned i, n;
 	int r;
 
-	w->tables = w->t = 0;
+	w->tables = w->t = w->read = 0;
 	w->k = 0;
 	while (w->tables < reader_part(&g->reader, WINDOW, 2) && w->next_table < g->shape.tables) {
 		uint64_t raw, pos, mirror;
@@ -261,28 +299,10 @@ static int load_window(struct gtree *g, struct err *e)
 		}
 		w->next_table++;
 	}
-	for (i = 0; i < w->tables; i++) {
+	for (unsigned i = 0; i < w->tables; i++) {
 		w->table[i].empty = source_is_hole(g->src, w->table[i].pos, w->table_bytes);
 		if (!w->table[i].empty && w->first)
 			source_hint(g->src, w->table[i].pos, w->table_bytes);
-	}
-	for (i = 0; i < w->tables; i += n) {
-		n = 1;
-		if (w->table[i].empty)
-			continue;
-		while (i + n < w->tables && !w->table[i + n].empty &&
-		       w->table[i + n].pos == w->table[i].pos + n * w->table_bytes)
-			n++;
-		snprintf(what, sizeof(what), "grain table %" PRIu64, w->table[i].index);
-		r = source_read(g->src, w->table[i].pos, w->buf + i * w->table_bytes,
-				n * w->table_bytes, what, e);
-		if (r < 0)
-			return r;
-	}
-	for (i = 0; w->mirror_dir && w->first && i < w->tables; i++) {
-		r = compare_mirror(g, i, e);
-		if (r < 0)
-			return r;
 	}
 	return w->tables > 0;
 }
@@ -291,7 +311,7 @@ static int load_window(struct gtree *g, struct err *e)
 static int check_beyond(struct gtree *g, uint32_t used, struct err *e)
 {
 	struct gtree_walk *w = g->walk;
-	const uint8_t *p = w->buf + w->t * w->table_bytes;
+	const uint8_t *p = table_at(w, w->t);
 
 	if (!w->first || w->warned_beyond ||
 	    all_zero(p + used * g->shape.width, w->table_bytes - used * g->shape.width))
@@ -389,9 +409,14 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 			if (r <= 0)
 				return r;
 		}
+		if (w->t == w->read) {
+			r = read_tables(g, e);
+			if (r < 0)
+				return r;
+		}
 		if (w->table[w->t].empty)
 			continue;
-		p = w->buf + w->t * w->table_bytes;
+		p = table_at(w, w->t);
 		base = w->table[w->t].index * g->shape.entries;
 		used = (uint32_t)min_u64(g->shape.entries, grains - base);
 		if (w->k == 0 && used < g->shape.entries) {
@@ -626,7 +651,8 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 		return fail(e, ENOMEM, "out of memory");
 	w->table_bytes = (size_t)shape->entries * shape->width;
 	w->dir = malloc((size_t)DIR_CHUNK * shape->width);
-	w->buf = malloc(WINDOW * w->table_bytes);
+	w->room = (unsigned)max_u64(min_u64(READ_AT_ONCE / w->table_bytes, WINDOW), 1);
+	w->buf = malloc(w->room * w->table_bytes);
 	if (shape->mirror) {
 		w->mirror_dir = malloc((size_t)DIR_CHUNK * shape->width);
 		w->mirror_buf = malloc(w->table_bytes);

@@ -117,7 +117,13 @@ struct pump {
 	struct iovec *iovs;	  /* of all slots */
 	struct batch open;  /* being gathered */
 	struct slot slot[SLOTS];
-	struct slot *free[CLASSES]; /* last used on top */
+	unsigned slots; /* that were ever used: the others are never touched, which costs memory and time */
+	struct slot *free[CLASSES]; /* of those; last used on top */
+	struct {
+		unsigned slots; /* still to be used the first time */
+		size_t bytes;   /* of the buffers of each */
+		uint8_t *memory;
+	} fresh[CLASSES];
 	unsigned held; /* slots that wait for the barrier */
 	uint8_t *memory;
 	size_t memory_size;
@@ -474,7 +480,7 @@ static void write_held(struct pump *p)
 	if (r < 0)
 		set_failed(p, r);
 	p->held = 0;
-	for (unsigned i = 0; i < SLOTS; i++)
+	for (unsigned i = 0; i < p->slots; i++)
 		if (p->slot[i].state == HELD)
 			write_batch(&p->slot[i]);
 }
@@ -713,10 +719,26 @@ static bool in_flight(const struct pump *p, uint64_t from, uint64_t to)
 	to = up(to, p->align);
 	if (from >= p->reach)
 		return false;
-	for (unsigned i = 0; i < SLOTS; i++)
+	for (unsigned i = 0; i < p->slots; i++)
 		if (p->slot[i].state != FREE && p->slot[i].from < to && from < p->slot[i].to)
 			return true;
 	return false;
+}
+
+static struct slot *fresh_slot(struct pump *p, enum slot_class c)
+{
+	const unsigned k = --p->fresh[c].slots;
+	struct slot *s = &p->slot[p->slots++];
+
+	s->pump = p;
+	s->class = c;
+	if (c == IS_LENT) {
+		s->iov = p->iovs + (size_t)k * PIECES;
+		return s;
+	}
+	s->buf = p->fresh[c].memory + k * p->fresh[c].bytes;
+	s->old = p->o->look ? s->buf + class_of[c].bytes : NULL;
+	return s;
 }
 
 /* A free slot for so many bytes; NULL: one has to be waited for. */
@@ -732,6 +754,8 @@ static struct slot *take_slot(struct pump *p, uint64_t bytes, bool lent)
 	s = p->free[c];
 	if (s)
 		p->free[c] = s->next;
+	else if (p->fresh[c].slots)
+		s = fresh_slot(p, c);
 	return s;
 }
 
@@ -919,9 +943,12 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 		free(p);
 		return NULL;
 	}
-	for (unsigned c = 0; c < IS_LENT; c++)
-		p->memory_size += class_of[c].slots / share *
-				  (class_of[c].bytes * (size_t)share + (o->look ? around : 0));
+	for (unsigned c = 0; c < IS_LENT; c++) {
+		p->fresh[c].slots = class_of[c].slots / share;
+		p->fresh[c].bytes = class_of[c].bytes * (size_t)share + (o->look ? around : 0);
+		p->memory_size += p->fresh[c].slots * p->fresh[c].bytes;
+	}
+	p->fresh[IS_LENT].slots = LENT_SLOTS;
 	/* pages that no batch ever needs are never touched, and cost nothing */
 	p->memory =
 	    mmap(NULL, p->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -933,6 +960,10 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 	/* fewer and larger pieces for the device; a few percent to a quarter of the time */
 	madvise(p->memory, p->memory_size, MADV_HUGEPAGE);
 	buf = p->memory;
+	for (unsigned c = 0; c < IS_LENT; c++) {
+		p->fresh[c].memory = buf;
+		buf += p->fresh[c].slots * p->fresh[c].bytes;
+	}
 	p->t = t;
 	p->o = o;
 	p->e = e;
@@ -940,25 +971,6 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 	p->align = max_u64(t->device ? t->block : max_u64(t->block, (uint64_t)sysconf(_SC_PAGESIZE)),
 			   o->look);
 	p->direct_to = down(t->size, t->block);
-	for (unsigned c = 0, i = 0; c < CLASSES; c++) {
-		for (unsigned k = 0; k < (c == IS_LENT ? LENT_SLOTS : class_of[c].slots / share); k++) {
-			struct slot *s = &p->slot[i++];
-
-			s->pump = p;
-			s->class = (enum slot_class)c;
-			if (c == IS_LENT) {
-				s->iov = p->iovs + (size_t)k * PIECES;
-			} else {
-				s->buf = buf;
-				buf += class_of[c].bytes;
-			}
-			if (c != IS_LENT && o->look) {
-				s->old = buf;
-				buf += class_of[c].bytes + around;
-			}
-			release(s);
-		}
-	}
 	return p;
 }
 
@@ -1014,7 +1026,7 @@ static void on_turn(void *arg)
 
 	if (!p->failed)
 		launch(p);
-	while (i < SLOTS)
+	while (i < p->slots)
 		if (needs_passing(&p->slot[i]) && busy(p))
 			wait_for(p, 1);
 		else
