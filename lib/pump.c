@@ -44,9 +44,9 @@ static const struct {
 #define BRIDGE (16u * 1024) /* compare: a gap up to this is read over rather than made two reads   \
 			     */
 
-/* Neighbouring runs on their way. Between two of them may lie a gap inside one block of the target;
- * then, and at ragged ends, the block is read first. Where the consumer looks at the target it has
- * been read anyway. */
+/* Neighbouring runs on their way. Between two of them may lie a gap inside one block of the target, or
+ * inside one page of a file; that, and what a ragged end leaves of a block, is read first. Where the
+ * consumer looks at the target it has been read anyway. */
 struct batch {
 	struct run piece[PIECES];
 	unsigned pieces;
@@ -690,24 +690,34 @@ static void preread_done(struct xfer *x, int err)
 		fill_batch(s);
 }
 
-/* Reads the blocks of the target that the batch covers only in part. */
+/* Reads the blocks of the target that the batch covers only in part; what lies between two that are
+ * near is read along, and overlaid. */
 static void preread(struct slot *s)
 {
-	const struct target *t = s->pump->t;
-	uint64_t last = UINT64_MAX;
+	const struct pump *p = s->pump;
+	const struct target *t = p->t;
+	uint64_t from = 0, to = 0;
 
 	s->state = PREREAD;
 	for (unsigned i = 0; i <= s->b.pieces; i++) {
-		uint64_t a, b, block;
+		uint64_t a, b;
 
 		gap_before(s, i, &a, &b);
-		block = down(a, t->block);
-		if (a == b || block == last)
+		if (a == b)
 			continue;
-		last = block;
-		put(s->pump->ring, s, t->direct, s->buf + (block - s->from), t->block, block,
-		    preread_done);
+		a = down(a, t->block);
+		if (from < to && a > to + p->align) {
+			put(p->ring, s, t->direct, s->buf + (from - s->from), to - from, from,
+			    preread_done);
+			from = to;
+		}
+		if (from == to)
+			from = a;
+		to = up(b, t->block);
 	}
+	if (from < to)
+		put(p->ring, s, t->direct, s->buf + (from - s->from), to - from, from,
+		    preread_done);
 	if (!s->waiting)
 		fill_batch(s);
 }
@@ -823,9 +833,8 @@ static bool follows(const struct pump *p, const struct batch *b, const struct ru
 		return false;
 	if (p->o->compare)
 		return piece->off - b->end <= BRIDGE;
-	if (p->o->look) /* two batches would have to wait for each other */
-		return down(piece->off, p->align) < up(b->end, p->align);
-	return direct && down(piece->off, p->t->block) < up(b->end, p->t->block);
+	/* two batches would have to wait for each other */
+	return (direct || p->o->look) && down(piece->off, p->align) < up(b->end, p->align);
 }
 
 /* Adds a run to the open batch, or begins a new one. Nothing is cut but at multiples of BIG, so a

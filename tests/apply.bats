@@ -247,6 +247,19 @@ on_full_files() {
 	on_full_files sparse1
 }
 
+# One at a time of a page may be under way: each would wait for the one before.
+@test "onto full files: single sectors that share a page are one write" {
+	cd "$BATS_TEST_TMPDIR"
+	make_recipe 20480 sectors cowd capacity=20480 alloc=every:2 layout=random
+	cp --sparse=never base target
+	sync target
+	vs -v delta target 2>said
+	same target expected
+	cat said
+	grep -q 'direct where allocated' said || skip 'no file is written past the page cache here'
+	[ "$(sed -n 's/.* \([0-9]*\) writes$/\1/p' said)" -le 2560 ]
+}
+
 # --- devices ---
 
 # SECTOR_SIZE NAME FORMAT KEYS...: the backing file is rounded up; its bytes beyond the disk stay.
