@@ -690,12 +690,13 @@ static void preread_done(struct xfer *x, int err)
 		fill_batch(s);
 }
 
-/* Reads the blocks of the target that the batch covers only in part; what lies between two that are
- * near is read along, and overlaid. */
+/* Reads what the batch leaves of blocks of the target and lies in between, and nothing else: where that
+ * cannot be read, bytes to be written should not be what is to blame. */
 static void preread(struct slot *s)
 {
 	const struct pump *p = s->pump;
 	const struct target *t = p->t;
+	const uint64_t align = max_u64(t->block, t->memory); /* s->buf has it, not every block in it */
 	uint64_t from = 0, to = 0;
 
 	s->state = PREREAD;
@@ -705,8 +706,8 @@ static void preread(struct slot *s)
 		gap_before(s, i, &a, &b);
 		if (a == b)
 			continue;
-		a = down(a, t->block);
-		if (from < to && a > to + p->align) {
+		a = s->from + down(a - s->from, align);
+		if (from < to && a > to) {
 			put(p->ring, s, t->direct, s->buf + (from - s->from), to - from, from,
 			    preread_done);
 			from = to;
@@ -822,7 +823,7 @@ static bool stopping_at(struct pump *p, uint64_t before, uint64_t off)
 }
 
 /* Whether a piece may follow what the open batch has. */
-static bool follows(const struct pump *p, const struct batch *b, const struct run *piece,
+static bool follows(struct pump *p, const struct batch *b, const struct run *piece,
 		    bool direct, bool zeros)
 {
 	if (zeros || b->zeros || b->direct != direct || b->off / BIG != piece->off / BIG)
@@ -834,7 +835,9 @@ static bool follows(const struct pump *p, const struct batch *b, const struct ru
 	if (p->o->compare)
 		return piece->off - b->end <= BRIDGE;
 	/* two batches would have to wait for each other */
-	return (direct || p->o->look) && down(piece->off, p->align) < up(b->end, p->align);
+	if (down(piece->off, p->align) >= up(b->end, p->align))
+		return false;
+	return p->o->look || (direct && target_written(p->t, b->end, piece->off - b->end));
 }
 
 /* Adds a run to the open batch, or begins a new one. Nothing is cut but at multiples of BIG, so a

@@ -260,6 +260,41 @@ on_full_files() {
 	[ "$(sed -n 's/.* \([0-9]*\) writes$/\1/p' said)" -le 2560 ]
 }
 
+@test "onto full files: between sectors of a page no block comes to be" {
+	local i sectors=
+
+	requires root unshare mkfs.ext4 loop
+	cd "$BATS_TEST_TMPDIR"
+	for ((i = 0; i < 2048; i += 8)); do
+		sectors=$sectors,$i,$((i + 7))
+	done
+	"$MKVMDK" pattern base 2048 99
+	thin() {
+		for ((i = 0; i < 1048576; i += 4096)); do
+			fallocate --punch-hole --offset $((i + 1024)) --length 2048 "$1"
+		done
+	}
+	thin base
+	cp base expected
+	"$MKVMDK" cowd delta capacity=2048 alloc="${sectors#,}" apply=expected
+	truncate -s 16M fs
+	mkfs.ext4 -q -b 1024 -E lazy_itable_init=0,lazy_journal_init=0 fs
+	export -f thin same
+	# shellcheck disable=SC2016
+	unshare -m bash -euc '
+		mkdir full
+		mount -o loop fs full
+		cp --sparse=never base full/t
+		thin full/t
+		sync full/t
+		before=$(stat -c %b full/t)
+		"$VMDKSYNC" -q delta full/t
+		same full/t expected
+		sync full/t
+		[ "$(stat -c %b full/t)" = "$before" ]
+		umount full'
+}
+
 # --- devices ---
 
 # SECTOR_SIZE NAME FORMAT KEYS...: the backing file is rounded up; its bytes beyond the disk stay.

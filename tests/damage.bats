@@ -16,6 +16,7 @@ recipe() {
 	hosted) echo 'hosted capacity=66000 alloc=0,1,512,last rgd=1 desc=1' ;;
 	hosted0) echo 'hosted capacity=66000 alloc=0,1,512,last rgd=0 desc=1' ;;
 	hosted8r) echo 'hosted capacity=8192 grain=8 alloc=0-3 rgd=1 desc=1' ;;
+	hosted4096r) echo 'hosted capacity=2500000 gtes=4096 grain=8 alloc=100000 tables=all rgd=1' ;;
 	hosted8) echo 'hosted capacity=8192 grain=8 alloc=0-3 rgd=0 desc=1' ;;
 	ses) echo 'sesparse capacity=33000 alloc=0,1,4095-4097,last' ;;
 	*) return 1 ;;
@@ -175,6 +176,8 @@ rows() {
 	hosted-entry|hosted|gte=last:0|grain table 1 and its redundant copy differ
 	hosted-entry|hosted|rgte=1:0|grain table 0 and its redundant copy differ
 	hosted-entry|hosted|rgte=300:eof|grain table 0 and its redundant copy differ
+	hosted-entry|hosted4096r|rgte=100001:77|grain table 24 and its redundant copy differ
+	hosted-entry|hosted4096r|rgte=300001:77|grain table 73 and its redundant copy differ
 	hosted-entry|hosted|gte=1:grain:0 rgte=1:grain:0|grain 1 at file sector 128 lies on sectors of another
 	hosted-entry|hosted|gte=1:rgt:0 rgte=1:rgt:0|grain 1 at file sector 22 lies on sectors of another
 	hosted-entry|hosted|gte=1:rgd rgte=1:rgd|grain 1 at file sector 21 lies inside the
