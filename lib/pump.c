@@ -33,9 +33,9 @@ static const struct {
 #define LEND_PASSING 4096u /* the same of what is in memory anyway */
 /* What is lent is mapped, and counts as memory of ours, from when it is written out of to when all is
  * unmapped; the former may be late: the kernel queues what the device does not take. */
-#define LENT_MAX (16u * BIG)
-#define LENT_LOOK (8u * BIG) /* so much more, at most: time to look how much it is */
-#define LENT_FLYING (24u * BIG)
+#define LENT_MAX (8u * BIG)
+#define LENT_LOOK (4u * BIG) /* so much more, at most: time to look how much it is */
+#define LENT_FLYING (40u * BIG)
 #define LENT_AROUND (64u * 1024) /* the kernel maps so much around a page that it needs */
 #define LENDERS 16u
 #define PAGE 4096u
