@@ -47,9 +47,12 @@ static void complain(const char *text)
 	fprintf(stderr, "vmdksync: %s\n", text);
 }
 
+/* A warning that cannot be kept is counted all the same. */
 static void on_warning(void *arg, const char *text)
 {
-	(void)arg;
+	struct warnings *w = arg;
+
+	warnings_add(w, text);
 	if (quiet)
 		return;
 	progress_clear(progress);
@@ -66,6 +69,7 @@ static struct identity identify(const struct stat *st)
 
 struct work {
 	const struct options *o;
+	struct warnings warnings;
 	struct chain *chain;
 	struct target *target;
 	struct undo *undo;
@@ -94,6 +98,15 @@ static void on_moved(void *arg, uint64_t bytes)
 		asked = 0;
 		progress_say(progress, STDERR_FILENO, w->done);
 	}
+}
+
+/* "; 2 warnings" into buf, or nothing where there were none. */
+static const char *warnings_text(char buf[32], const struct work *w)
+{
+	buf[0] = '\0';
+	if (w->warnings.n)
+		snprintf(buf, 32, "; %zu warning%s", w->warnings.n, plural(w->warnings.n));
+	return buf;
 }
 
 static void say_image(const struct image *m)
@@ -140,16 +153,17 @@ static void say_piped(const struct work *w)
 
 static void say_summary(const struct work *w)
 {
-	char data[32], zero[32], rate[32];
+	char data[32], zero[32], rate[32], warned[32];
 	double seconds = progress_seconds(progress);
 	uint64_t bytes = w->stats.written + w->stats.zeroed;
 
 	fprintf(stderr,
 		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " run%s; %.1f s, %s/s; on stable "
-		"storage\n",
+		"storage%s\n",
 		w->target->name, size_text(data, w->stats.written),
 		size_text(zero, w->stats.zeroed), w->stats.runs, plural(w->stats.runs), seconds,
-		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes));
+		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes),
+		warnings_text(warned, w));
 	if (w->undo)
 		fprintf(stderr, "vmdksync: %s: 'vmdksync %s %s' brings back what was there\n",
 			w->undo_name, w->undo_name, w->target->name);
@@ -224,6 +238,7 @@ static int say_result(const struct work *w, struct err *e)
 	    .differences = o->verify || o->read_back ? v : NULL,
 	    .max_ranges = o->max_ranges,
 	    .whole = w->whole,
+	    .warnings = &w->warnings,
 	    .seconds = progress_seconds(progress),
 	};
 	char text[32], exact[32];
@@ -245,11 +260,13 @@ static void say_equal(const struct work *w)
 {
 	uint64_t all = w->o->read_back ? w->stats.written + w->stats.zeroed
 				       : w->totals.data + w->totals.zero;
-	char text[32], exact[32];
+	char text[32], exact[32], warned[32];
 
-	fprintf(stderr, "vmdksync: %s: equal to %s: %s%s, %.1f %% of the disk; %.1f s\n",
+	/* a read-back follows a summary, which counted them */
+	fprintf(stderr, "vmdksync: %s: equal to %s: %s%s, %.1f %% of the disk; %.1f s%s\n",
 		w->target->name, w->chain->link[0]->name, size_text(text, all),
-		exact_text(exact, all), 100.0 * (double)all / (double)w->chain->link[0]->size, progress_seconds(progress));
+		exact_text(exact, all), 100.0 * (double)all / (double)w->chain->link[0]->size,
+		progress_seconds(progress), w->o->read_back ? "" : warnings_text(warned, w));
 }
 
 /* Compares; for a read-back, past the page cache. */
@@ -422,7 +439,7 @@ static int run(struct work *w, struct err *e)
 	enum progress_form form = o->progress >= 0	  ? (enum progress_form)o->progress
 				  : isatty(STDERR_FILENO) ? PROGRESS_LINE
 							  : PROGRESS_NONE;
-	char size[32], exact[32];
+	char size[32], exact[32], warned[32];
 	int r;
 
 	if (o->info)
@@ -445,11 +462,12 @@ static int run(struct work *w, struct err *e)
 	}
 	if (o->dry_run) {
 		say_piped(w);
-		fprintf(stderr, "vmdksync: %s: %s %s%s; dry run, nothing was written%s\n",
+		fprintf(stderr, "vmdksync: %s: %s %s%s; dry run, nothing was written%s%s\n",
 			w->target->name, w->target->created ? "would have" : "has",
 			size_text(size, w->target->size),
 			exact_text(exact, w->target->size),
-			w->target->read_only ? "; it is read-only, so it could not be" : "");
+			w->target->read_only ? "; it is read-only, so it could not be" : "",
+			warnings_text(warned, w));
 		return 0;
 	}
 	if (quiet && form == PROGRESS_LINE)
@@ -495,7 +513,7 @@ int main(int argc, char **argv)
 {
 	struct options o;
 	struct work w = {.o = &o};
-	struct err e = {.warn = on_warning};
+	struct err e = {.warn = on_warning, .arg = &w.warnings};
 	struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
 	struct sigaction ask = {.sa_handler = on_asked, .sa_flags = SA_RESTART};
 	enum exit_status status;
@@ -511,6 +529,7 @@ int main(int argc, char **argv)
 	}
 	if (r || o.help || o.version) {
 		free(o.search);
+		warnings_free(&w.warnings);
 		return r ? UNTOUCHED : DONE;
 	}
 	quiet = o.quiet;
@@ -577,6 +596,7 @@ int main(int argc, char **argv)
 	free(w.undo_name);
 	target_free(w.target);
 	chain_free(w.chain);
+	warnings_free(&w.warnings);
 	free(o.search);
 	return status;
 }

@@ -34,6 +34,26 @@ int warning(struct err *e, const char *fmt, ...)
 	return 0;
 }
 
+void warnings_add(struct warnings *w, const char *text)
+{
+	char **more = w->n == w->kept ? realloc(w->text, (w->n + 1) * sizeof(*more)) : NULL;
+
+	w->n++;
+	if (!more)
+		return;
+	w->text = more;
+	w->text[w->kept] = strdup(text);
+	w->kept += w->text[w->kept] != NULL;
+}
+
+void warnings_free(struct warnings *w)
+{
+	for (size_t i = 0; i < w->kept; i++)
+		free(w->text[i]);
+	free(w->text);
+	*w = (struct warnings){0};
+}
+
 bool all_zero(const void *p, size_t n)
 {
 	const unsigned char *b = p;

@@ -43,6 +43,15 @@ void fail_text(struct err *e, const char *fmt, ...) __attribute__((format(printf
 int warning(struct err *e, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3), cold, warn_unused_result));
 
+/* What was warned of, in order. Zeroed before the first use. */
+struct warnings {
+	char **text; /* owned */
+	size_t n;    /* all of them, */
+	size_t kept; /* and those for which there was memory: the first */
+};
+void warnings_add(struct warnings *w, const char *text);
+void warnings_free(struct warnings *w);
+
 static inline bool add_ok(uint64_t a, uint64_t b, uint64_t *sum)
 {
 	return !__builtin_add_overflow(a, b, sum);

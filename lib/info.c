@@ -4,26 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct collector {
-	struct info *info;
-	struct err *e;
-	bool failed;
-};
-
 static void collect(void *arg, const char *text)
 {
-	struct collector *c = arg;
-	struct info *i = c->info;
-	char **more = realloc(i->warning, (i->warnings + 1) * sizeof(*more));
-
-	if (more) {
-		i->warning = more;
-		i->warning[i->warnings] = strdup(text);
-	}
-	if (more && i->warning[i->warnings])
-		i->warnings++;
-	else
-		c->failed = true;
+	warnings_add(arg, text);
 }
 
 static int look(struct info *i, const char *path, struct chain_opts o, const struct pump_opts *pump,
@@ -52,16 +35,16 @@ int info_open(struct info **out, const char *path, const struct chain_opts *o,
 	      const struct pump_opts *pump, struct err *e)
 {
 	struct info *i = calloc(1, sizeof(*i));
-	struct collector c = {.info = i};
-	struct err mine = {.strict = e->strict, .warn = collect, .arg = &c};
+	struct err mine = {.strict = e->strict, .warn = collect};
 	int r;
 
 	if (!i)
 		return fail(e, ENOMEM, "out of memory");
+	mine.arg = &i->warnings;
 	r = look(i, path, *o, pump, &mine);
 	if (r < 0)
 		fail(e, -r, "%s", mine.msg);
-	else if (c.failed)
+	else if (i->warnings.kept != i->warnings.n)
 		r = fail(e, ENOMEM, "out of memory");
 	if (r < 0) {
 		info_free(i);
@@ -78,9 +61,7 @@ void info_free(struct info *i)
 	if (!i)
 		return;
 	chain_free(i->chain);
-	for (size_t k = 0; k < i->warnings; k++)
-		free(i->warning[k]);
-	free(i->warning);
+	warnings_free(&i->warnings);
 	free(i->layer);
 	free(i);
 }

@@ -12,8 +12,7 @@ struct info {
 	struct chain *chain;  /* without readers: all is closed again */
 	struct totals *layer; /* of each link */
 	struct totals disk;   /* of all of them, merged */
-	char **warning;       /* in the order they came */
-	size_t warnings;
+	struct warnings warnings;
 };
 
 /* path and everything beneath it, all metadata walked. o->parents is taken as

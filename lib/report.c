@@ -77,6 +77,15 @@ static void json_layer(struct text *t, const struct image *m, const struct total
 	json_close(t, '}');
 }
 
+static void json_warnings(struct text *t, const struct warnings *w)
+{
+	json_open(t, "warnings", '[');
+	for (size_t i = 0; i < w->kept; i++)
+		json_string(t, NULL, w->text[i]);
+	json_close(t, ']');
+	t->failed |= w->kept != w->n;
+}
+
 static void json_info(struct text *t, const struct info *i)
 {
 	const struct chain *c = i->chain;
@@ -91,10 +100,7 @@ static void json_info(struct text *t, const struct info *i)
 	for (size_t k = 0; k < c->links; k++)
 		json_layer(t, c->link[k], &i->layer[k]);
 	json_close(t, ']');
-	json_open(t, "warnings", '[');
-	for (size_t k = 0; k < i->warnings; k++)
-		json_string(t, NULL, i->warning[k]);
-	json_close(t, ']');
+	json_warnings(t, &i->warnings);
 	json_close(t, '}');
 }
 
@@ -147,8 +153,8 @@ static void text_info(struct text *t, const struct info *i)
 		text_layer(t, c->link[k], &i->layer[k], (int)k);
 	if (c->lacks)
 		text_printf(t, "  incomplete: %s\n", c->lacks);
-	for (size_t k = 0; k < i->warnings; k++)
-		text_printf(t, "  warning: %s\n", i->warning[k]);
+	for (size_t k = 0; k < i->warnings.kept; k++)
+		text_printf(t, "  warning: %s\n", i->warnings.text[k]);
 }
 
 static void text_family(struct text *t, const struct family *f, int width)
@@ -392,6 +398,7 @@ char *report_result(const struct result *r, struct err *e)
 	json_piped(&t, r->chain);
 	if (r->differences)
 		json_differences(&t, r);
+	json_warnings(&t, r->warnings);
 	json_number(&t, "milliseconds", (uint64_t)(r->seconds * 1000));
 	json_close(&t, '}');
 	return take(&t, e);

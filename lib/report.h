@@ -21,6 +21,7 @@ struct result {
 	const struct verify_result *differences;       /* NULL: nothing was compared */
 	uint64_t max_ranges;
 	bool whole;      /* it was about every byte of the disk */
+	const struct warnings *warnings;
 	double seconds;
 };
 

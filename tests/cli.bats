@@ -470,6 +470,31 @@ slowed() {
 	done
 }
 
+@test "warnings are counted in the last line, listed in --json also with -q, refused by --strict" {
+	"$MKVMDK" pattern base.raw 20480 7
+	cp base.raw want.raw
+	"$MKVMDK" cowd delta.vmdk capacity=20480 alloc=0,7,9 zero=5 unclean=1 apply=want.raw
+	cp base.raw t.raw
+	run -0 --separate-stderr vs delta.vmdk t.raw
+	[ "$(grep -c '^vmdksync: warning: ' <<<"$stderr")" = 2 ]
+	[[ $stderr == *'; on stable storage; 2 warnings' ]]
+	run -0 --separate-stderr vs --verify delta.vmdk t.raw
+	[[ $stderr == *' s; 2 warnings' ]]
+	run -0 --separate-stderr vs --dry-run delta.vmdk t.raw
+	[[ $stderr == *'; dry run, nothing was written; 2 warnings' ]]
+	same t.raw want.raw
+	for job in '' --dry-run --verify --read-back; do
+		# shellcheck disable=SC2086 # words
+		run -0 --separate-stderr vs -q --json $job delta.vmdk t.raw
+		[[ $stderr != *warning:* ]]
+		jq -e '(.warnings | length) == 2 and (.warnings[0] | test("unclean-shutdown"))' <<<"$output"
+	done
+	cp base.raw t.raw
+	run -2 --separate-stderr vs --strict delta.vmdk t.raw
+	[[ $stderr == *'(--strict)' ]]
+	same t.raw base.raw
+}
+
 @test "SIGUSR1 asks for one line of progress" {
 	requires strace
 	make_case 20480
