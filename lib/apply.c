@@ -90,8 +90,9 @@ int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, str
 		opts.arg = &apply;
 	}
 	result = pump_run(sums ? sums_tap(sums) : r, t, &opts, stats, e);
-	/* also after an error: what did arrive shall be on stable storage */
-	sync = stats->begun || t->created ? target_sync(t, e) : 0;
+	/* After an error, too: what was written shall be on stable storage. And where nothing had to be
+	 * written: what the target holds may never have been synced, and the caller is told that it is. */
+	sync = result == 0 || stats->begun || t->created ? target_sync(t, e) : 0;
 	stats->synced = !sync;
 	if (result < 0 || sync < 0)
 		return result < 0 ? result : sync;
