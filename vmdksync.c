@@ -151,6 +151,21 @@ static void say_piped(const struct work *w)
 	}
 }
 
+static void say_writes(const struct work *w)
+{
+	const struct target *t = w->target;
+
+	if (w->stats.refused)
+		fprintf(stderr,
+			"vmdksync: %s: direct I/O was refused (%s); written through the page cache\n",
+			t->name, strerror(w->stats.refused));
+	fprintf(stderr, "vmdksync: %s: %s, %s, %" PRIu64 " write%s\n", t->name, w->stats.ring,
+		t->direct < 0 || w->stats.refused ? "buffered"
+		: t->served			  ? "direct"
+						  : "direct where allocated",
+		w->stats.writes, plural(w->stats.writes));
+}
+
 static void say_summary(const struct work *w)
 {
 	char data[32], zero[32], rate[32], warned[32];
@@ -460,6 +475,9 @@ static int run(struct work *w, struct err *e)
 			say_image(w->chain->link[i]);
 		say_plan(w);
 	}
+	if (o->verbose && w->target->served)
+		fprintf(stderr, "vmdksync: %s: %s: one transfer in flight, zeros as bytes\n",
+			w->target->name, w->target->served);
 	if (o->dry_run) {
 		say_piped(w);
 		fprintf(stderr, "vmdksync: %s: %s %s%s; dry run, nothing was written%s%s\n",
@@ -491,10 +509,7 @@ static int run(struct work *w, struct err *e)
 	if (o->verbose)
 		say_piped(w);
 	if (o->verbose)
-		fprintf(stderr, "vmdksync: %s: %s, %s, %" PRIu64 " write%s\n", w->target->name,
-			w->stats.ring,
-			w->target->direct >= 0 ? "direct where allocated" : "buffered",
-			w->stats.writes, plural(w->stats.writes));
+		say_writes(w);
 	return r;
 }
 

@@ -10,6 +10,10 @@
 
 #define BIG (1024u * 1024) /* largest single write */
 #define SMALL (64u * 1024)
+/* Of a target that a program serves: the kernel cuts a larger write, and has the parts in flight at
+ * once. FUSE takes 32 pages at least, a loop device 128. */
+#define SERVED_MOST (128u * 1024)
+#define ZERO_MOST (16u * BIG) /* zeroed by one call: each may take a second on a slow device */
 /* Slots by the size of their buffers. Neighbours of cold source or target that are just too large for
  * a small one need many more than could be had with BIG each. */
 enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, IS_LENT, CLASSES };
@@ -90,7 +94,8 @@ struct pump {
 	struct target *t;
 	struct ring *ring; /* reads, and direct writes */
 	struct ring *line; /* buffered writes: the kernel would hand them to one worker, which is
-			    * slower than to make them here */
+			    * slower than to make them here. All transfers of a target that a program
+			    * serves: here they are made one by one */
 	struct workers *workers; /* NULL: nothing packed was seen yet, or there are none */
 	bool no_workers;
 	struct err *e;
@@ -98,6 +103,7 @@ struct pump {
 	struct pump_stats *stats;
 	int failed;
 	uint64_t align;	    /* two writes in flight never share a stretch of this size */
+	uint64_t most;	    /* largest single write, power of two */
 	uint64_t direct_to; /* direct writes end here at the latest */
 	unsigned queued;    /* transfers the kernel has not heard of */
 	uint64_t queued_bytes;
@@ -111,6 +117,7 @@ struct pump {
 	struct iovec iov[PIECES]; /* of the batch that is launched */
 	unsigned stretches;
 	uint64_t turn; /* of what is passing: so often were bytes let go */
+	struct xfer *refused; /* direct transfers to be made through the page cache */
 	struct xfer sync;
 	bool syncing; /* it is in flight */
 	int64_t synced; /* when it was put, nanoseconds */
@@ -166,6 +173,7 @@ static void release(struct slot *s)
 }
 
 static void finish_lent(struct pump *p);
+static void put_refused(struct pump *p);
 
 /* Lets the rings work until at least `min` callbacks have run, or nothing is left in flight. */
 static void wait_for(struct pump *p, unsigned min)
@@ -185,10 +193,12 @@ static void wait_for(struct pump *p, unsigned min)
 		set_failed(p, fail(p->e, -r, "I/O ring: %s", strerror(-r)));
 	ring_wait(p->line, 0);
 	finish_lent(p);
+	if (p->refused)
+		put_refused(p);
 }
 
-static void put(struct ring *ring, struct slot *s, int fd, uint8_t *buf, uint64_t len, uint64_t off,
-		void (*done)(struct xfer *, int))
+static struct xfer *prepare(struct slot *s, int fd, uint8_t *buf, uint64_t len, uint64_t off,
+			    void (*done)(struct xfer *, int))
 {
 	/* all transfers of a state are put before one of them is done: this one is free */
 	struct xfer *x = &s->xfer[s->waiting++];
@@ -200,9 +210,71 @@ static void put(struct ring *ring, struct slot *s, int fd, uint8_t *buf, uint64_
 			   .off = off,
 			   .owner = s,
 			   .done = done};
-	ring_put(ring, x);
+	return x;
+}
+
+static void put(struct ring *ring, struct slot *s, int fd, uint8_t *buf, uint64_t len, uint64_t off,
+		void (*done)(struct xfer *, int))
+{
+	ring_put(ring, prepare(s, fd, buf, len, off, done));
 	s->pump->queued++;
 	s->pump->queued_bytes += len;
+}
+
+static void put_later(struct pump *p, struct xfer *x)
+{
+	x->next = p->refused;
+	p->refused = x;
+}
+
+/* A read or write of the target. */
+static void put_target(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
+		       void (*done)(struct xfer *, int))
+{
+	struct pump *p = s->pump;
+	bool buffered_write = !direct && s->state == WRITE;
+
+	if (direct && !p->stats->refused)
+		put(p->t->served ? p->line : p->ring, s, p->t->direct, buf, len, off, done);
+	else if (direct && p->refused)
+		put_later(p, prepare(s, p->t->fd, buf, len, off, done));
+	else
+		put(direct || buffered_write || p->t->served ? p->line : p->ring, s, p->t->fd, buf,
+		    len, off, done);
+}
+
+/*
+ * Where the kernel refuses a direct transfer though it gave us a descriptor for such, this one and all
+ * others go through the page cache. Those wait until nothing is in flight: on a device, direct and
+ * buffered writes of one page would disturb each other. Whether it was so.
+ */
+static bool again_buffered(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+	struct pump *p = s->pump;
+
+	if (x->fd != p->t->direct || (err != -EINVAL && err != -EOPNOTSUPP))
+		return false;
+	p->stats->refused = -err;
+	x->fd = p->t->fd;
+	put_later(p, x);
+	return true;
+}
+
+static void put_refused(struct pump *p)
+{
+	struct xfer *x;
+	int r;
+
+	while (ring_busy(p->ring)) {
+		r = ring_wait(p->ring, ring_busy(p->ring));
+		if (r < 0)
+			set_failed(p, fail(p->e, -r, "I/O ring: %s", strerror(-r)));
+	}
+	while ((x = p->refused)) {
+		p->refused = x->next;
+		ring_put(p->line, x);
+	}
 }
 
 static void write_done(struct xfer *x, int err)
@@ -211,6 +283,8 @@ static void write_done(struct xfer *x, int err)
 	struct pump *p = s->pump;
 	uint64_t data = 0, zero = 0;
 
+	if (again_buffered(x, err))
+		return;
 	s->waiting--;
 	if (err) {
 		set_failed(p, fail(p->e, -err, "%s: writing %llu bytes at byte %llu: %s",
@@ -274,8 +348,7 @@ static void write_batch(struct slot *s)
 		release(s);
 	} else {
 		p->stats->writes++;
-		put(s->b.direct ? p->ring : p->line, s, s->b.direct ? p->t->direct : p->t->fd,
-		    s->buf, s->to - s->from, s->from, write_done);
+		put_target(s, s->b.direct, s->buf, s->to - s->from, s->from, write_done);
 	}
 }
 
@@ -568,6 +641,8 @@ static void look_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
+	if (again_buffered(x, err))
+		return;
 	if (err)
 		read_failed(s->pump, s->pump->t->name, x, err);
 	if (--s->waiting == 0)
@@ -588,8 +663,7 @@ static void look(struct slot *s)
 	s->old_to = min_u64(up(s->b.end, align), t->size);
 	if (s->old_to % t->block)
 		direct = false;
-	put(p->ring, s, direct ? t->direct : t->fd, s->old, s->old_to - s->old_from, s->old_from,
-	    look_done);
+	put_target(s, direct, s->old, s->old_to - s->old_from, s->old_from, look_done);
 }
 
 static void keep_text(void *arg, const char *text)
@@ -680,6 +754,8 @@ static void preread_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
+	if (again_buffered(x, err))
+		return;
 	if (err)
 		read_failed(s->pump, s->pump->t->name, x, err);
 	if (--s->waiting)
@@ -708,8 +784,8 @@ static void preread(struct slot *s)
 			continue;
 		a = s->from + down(a - s->from, align);
 		if (from < to && a > to) {
-			put(p->ring, s, t->direct, s->buf + (from - s->from), to - from, from,
-			    preread_done);
+			put_target(s, true, s->buf + (from - s->from), to - from, from,
+				   preread_done);
 			from = to;
 		}
 		if (from == to)
@@ -717,8 +793,7 @@ static void preread(struct slot *s)
 		to = up(b, t->block);
 	}
 	if (from < to)
-		put(p->ring, s, t->direct, s->buf + (from - s->from), to - from, from,
-		    preread_done);
+		put_target(s, true, s->buf + (from - s->from), to - from, from, preread_done);
 	if (!s->waiting)
 		fill_batch(s);
 }
@@ -826,7 +901,7 @@ static bool stopping_at(struct pump *p, uint64_t before, uint64_t off)
 static bool follows(struct pump *p, const struct batch *b, const struct run *piece,
 		    bool direct, bool zeros)
 {
-	if (zeros || b->zeros || b->direct != direct || b->off / BIG != piece->off / BIG)
+	if (zeros || b->zeros || b->direct != direct || b->off / p->most != piece->off / p->most)
 		return false;
 	if (piece->off == b->end)
 		return true;
@@ -840,7 +915,7 @@ static bool follows(struct pump *p, const struct batch *b, const struct run *pie
 	return p->o->look || (direct && target_written(p->t, b->end, piece->off - b->end));
 }
 
-/* Adds a run to the open batch, or begins a new one. Nothing is cut but at multiples of BIG, so a
+/* Adds a run to the open batch, or begins a new one. Nothing is cut but at multiples of p->most, so a
  * cut never lies inside a block. zeros: for the zero ladder, a batch of its own. */
 static void gather(struct pump *p, struct run run, bool zeros)
 {
@@ -848,7 +923,7 @@ static void gather(struct pump *p, struct run run, bool zeros)
 	struct batch *b = &p->open;
 
 	for (;;) {
-		uint64_t n = min_u64(run.len, down(run.off, BIG) + BIG - run.off);
+		uint64_t n = min_u64(run.len, down(run.off, p->most) + p->most - run.off);
 		uint64_t from = down(run.off, block), to = up(run.off + n, block);
 		/* into what is not written yet each direct write allocates by itself: for a large
 		 * one that still costs less than the page cache does */
@@ -906,13 +981,38 @@ static void gather_zeros(struct pump *p, const struct run *run, uint64_t off, ui
 	}
 }
 
+/* Has [off, end), whole blocks, zeroed by the kernel: call by call, so that a stop is heard between
+ * two of them. Returns where it ended: before end where zeros have to be sent, or on a stop. */
+static uint64_t zero_by_calls(struct pump *p, uint64_t off, uint64_t end)
+{
+	while (!p->failed && in_flight(p, off, end))
+		go_on(p, 1);
+	while (off < end && !p->failed && !p->stats->stopped) {
+		uint64_t n = min_u64(down(off, ZERO_MOST) + ZERO_MOST, end) - off;
+		int r;
+
+		p->stats->begun = true;
+		r = target_zero(p->t, off, n, p->e);
+		if (r < 0)
+			set_failed(p, r);
+		if (r <= 0)
+			break;
+		p->stats->zeroed += n;
+		moved(p, n);
+		off += n;
+		if (off < end)
+			stopping(p);
+	}
+	return off;
+}
+
 static void zero(struct pump *p, const struct run *run)
 {
 	uint64_t end = run->off + run->len;
 	uint64_t a = min_u64(up(run->off, p->align), end), b = max_u64(down(end, p->align), a);
-	int r;
 
-	if (p->o->compare || a == b || (p->t->thick && b - a < ZERO_WORTH)) {
+	if (p->o->compare || a == b || (p->t->thick && b - a < ZERO_WORTH) ||
+	    (p->t->served && !p->t->created)) {
 		gather_zeros(p, run, run->off, end, false);
 		return;
 	}
@@ -920,20 +1020,10 @@ static void zero(struct pump *p, const struct run *run)
 	if (p->o->look) {
 		gather_zeros(p, run, a, b, true);
 	} else {
-		while (!p->failed && in_flight(p, a, b))
-			go_on(p, 1);
-		if (p->failed)
+		a = zero_by_calls(p, a, b);
+		if (p->failed || p->stats->stopped)
 			return;
-		p->stats->begun = true;
-		r = target_zero(p->t, a, b - a, p->e);
-		if (r < 0) {
-			set_failed(p, r);
-		} else if (r > 0) {
-			p->stats->zeroed += b - a;
-			moved(p, b - a);
-		} else {
-			gather_zeros(p, run, a, b, false);
-		}
+		gather_zeros(p, run, a, b, false);
 	}
 	gather_zeros(p, run, b, end, false);
 }
@@ -980,8 +1070,9 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 	p->o = o;
 	p->e = e;
 	p->stats = stats;
-	p->align = max_u64(t->device ? t->block : max_u64(t->block, (uint64_t)sysconf(_SC_PAGESIZE)),
-			   o->look);
+	p->align = max_u64(max_u64(t->block, t->cached), o->look);
+	p->most = t->served ? SERVED_MOST : BIG;
+	p->no_lend = t->served; /* a gather write has more pages than bytes: it would be cut */
 	p->direct_to = down(t->size, t->block);
 	return p;
 }
@@ -1028,7 +1119,7 @@ static void sync_meanwhile(struct pump *p)
 	p->syncing = true;
 	p->synced = now;
 	p->sync = (struct xfer){.fd = p->t->fd, .sync = true, .owner = p, .done = sync_done};
-	ring_put(p->ring, &p->sync);
+	ring_put(p->t->served ? p->line : p->ring, &p->sync);
 }
 
 static void on_turn(void *arg)

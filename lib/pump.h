@@ -55,6 +55,8 @@ struct pump_stats {
 	uint64_t reached; /* guest offset behind the furthest byte written */
 	uint64_t writes;  /* transfers */
 	const char *ring; /* how it was done, for people */
+	int refused;      /* errno with which direct transfers were refused, so that all went through
+			   * the page cache from then on; 0: none was */
 };
 
 /*

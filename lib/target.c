@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #endif
 #include "target.h"
+#include "served.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -22,6 +23,7 @@
 
 #define EXTENTS 256
 #define UNSURE_BLOCK 4096 /* no disk asks for more */
+#define CACHED_MAX (64u << 10)
 #define LOOP_MAJOR_NUMBER 7
 
 /* What makes a direct write to an extent more than an overwrite. */
@@ -459,6 +461,23 @@ static void open_direct(struct target *t, const struct stat *st, bool read_only)
 	}
 }
 
+/*
+ * st_blksize is the block of the file system where that is larger than a page (XFS with blocks of 64
+ * KiB), and the page cache then writes no less. Elsewhere it may be advice: the transfer size of NFS,
+ * the record of ZFS, the stripe of a RAID, megabytes in each case, and 1 on FUSE. The page cache knows
+ * no blocks above 64 KiB, so nothing larger is needed; and as much as that costs little there.
+ */
+static uint32_t find_cached(const struct target *t, const struct stat *st)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), unit = max_u64(t->block, page);
+
+	if (t->device || t->served) /* writes one by one share nothing */
+		return t->block;
+	while (unit < CACHED_MAX && unit < (uint64_t)st->st_blksize)
+		unit *= 2;
+	return (uint32_t)unit;
+}
+
 static void plan_zeroing(struct target *t, const struct stat *st)
 {
 	bool thin =
@@ -499,7 +518,9 @@ int target_open(struct target **out, const char *path, const struct target_opts 
 		target_free(t);
 		return r;
 	}
+	t->served = served_by(t->fd, &st);
 	open_direct(t, &st, o->read_only);
+	t->cached = find_cached(t, &st);
 	plan_zeroing(t, &st);
 	*out = t;
 	return 0;
@@ -578,7 +599,7 @@ bool target_written(struct target *t, uint64_t off, uint64_t len)
 	struct target_map *m = t->map;
 	uint64_t end = off + len;
 
-	if (t->device)
+	if (t->device || t->served)
 		return true;
 	while (off < end) {
 		if (m->no_fiemap || (!inside(&m->window, off) && !load_window(t, off)))
@@ -596,7 +617,7 @@ uint64_t target_stretch(struct target *t, uint64_t off, bool *hole)
 	off_t next;
 
 	*hole = false;
-	if (t->device)
+	if (t->device || t->served)
 		return UINT64_MAX;
 	if (inside(&m->data, off))
 		return m->data.end;
@@ -664,6 +685,10 @@ static bool not_supported(const struct target *t, int code)
 }
 
 /*
+ * The rule (see served.h): a promise of the kernel's own file systems and drivers is believed, one that
+ * a program makes on their behalf is not. What a program serves has no rungs. Only of a file that we
+ * have just made is it known without asking that it holds zeros where nothing was written yet.
+ *
  * The written extents in the cache are left as they are: to take a zeroed range for written costs
  * time at worst, and in guest order nobody comes back to it.
  */
@@ -671,6 +696,8 @@ int target_zero(struct target *t, uint64_t off, uint64_t len, struct err *e)
 {
 	bool hole;
 
+	if (t->served)
+		return t->created;
 	if (!len || (target_stretch(t, off, &hole) >= off + len && hole))
 		return 1;
 	if (t->device && ((off | len) & (t->block - 1)))

@@ -24,9 +24,14 @@ struct target {
 	uint64_t size;   /* bytes; never changes */
 	uint32_t block;  /* what direct transfers align to (offset, length), power of two, 512 ... */
 	uint32_t memory; /* what their buffers align to */
+	uint32_t cached; /* what the page cache writes as a whole, power of two: a page or a larger block
+			  * of the file system; block where no such writes are in flight with others */
 	bool device;
 	bool thick;      /* device, or a file with (nearly) every block allocated */
 	bool created;    /* by us: holds nothing but zeros */
+	/* NULL, or how a program keeps the bytes instead of the kernel: see served.h. Then one read or
+	 * write is in flight at a time, and zeros are sent as bytes. */
+	const char *served;
 	bool read_only;  /* may not be written; only where target_opts asks for no more than reading */
 	/* private to target.c */
 	struct target_map *map;
@@ -51,10 +56,12 @@ int target_open(struct target **out, const char *path, const struct target_opts 
 void target_free(struct target *t);
 
 /* Whether every byte of the range lies in blocks that are allocated and written, so that a direct
- * write there is an overwrite. True for devices. Answers from a cached window of the extent map. */
+ * write there is an overwrite. True for devices, and for what a program serves, where direct writes
+ * are faster throughout. Answers from a cached window of the extent map. */
 bool target_written(struct target *t, uint64_t off, uint64_t len);
 /* Where the stretch of data, or of hole (which reads as zeros), that begins at off ends: UINT64_MAX
- * when nobody knows of another. *hole says which it is; devices are all data. */
+ * when nobody knows of another. *hole says which it is; devices are all data, and so is what a program
+ * serves: holes that it names are a promise of its own. */
 uint64_t target_stretch(struct target *t, uint64_t off, bool *hole);
 /* What n bytes at off hold now; false when they cannot all be read. */
 bool target_look(const struct target *t, uint64_t off, void *buf, size_t n);
@@ -63,7 +70,8 @@ bool target_look(const struct target *t, uint64_t off, void *buf, size_t n);
 void target_forget(struct target *t);
 /*
  * Makes the range read as zeros without sending them: punch hole where thinness is to be kept, zero
- * range elsewhere; remembers what is not supported. 1: done. 0: cannot, the caller writes zeros.
+ * range elsewhere; remembers what is not supported. Never asks a program that serves the target. 1:
+ * done. 0: cannot, the caller writes zeros.
  * -errno: failed (EIO, ENOSPC ...); what failed is in e.
  */
 int target_zero(struct target *t, uint64_t off, uint64_t len, struct err *e);

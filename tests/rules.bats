@@ -32,7 +32,8 @@ rooms() {
 	image       source run descriptor format lookup image
 	chain       source run descriptor format lookup image chain
 	ring        ring <liburing>
-	target      target
+	served      served
+	target      served target
 	workers     workers
 	pump        source run ring workers target pump
 	jobs        run undo image chain target pump jobs

@@ -13,6 +13,7 @@ test)
 	packages="$packages mandoc lintian dpkg-dev bash git openssh-server python3"
 	packages="$packages busybox iproute2 netcat-openbsd tmux"
 	packages="$packages libclang-rt-dev nbdkit libnbd-bin fuse3 e2fsprogs valgrind"
+	packages="$packages qemu-system-common xfsprogs"
 	;;
 *)
 	echo "usage: sh tests/setup.sh build|test" >&2

@@ -1749,6 +1749,50 @@ static void test_pump_passing(void)
 	}
 }
 
+/* The kernel refuses direct I/O that is not aligned to the blocks of the disk, and takes the rest. The
+ * page cache takes what was refused. */
+static void test_pump_direct_refused(void)
+{
+	const struct target_opts to = {.need = TARGET_SIZE};
+	static struct bench b;
+	unsigned refused = 0;
+
+	for (unsigned i = 0; i < 16; i++) {
+		const struct pump_opts o = {.in_line = i & 1, .look = i & 4 ? 4096 : 0};
+		struct err e = {.set = false};
+		struct target *t = NULL;
+		struct pump_stats s;
+		struct list *l;
+
+		seed(900 + i);
+		bench_init(&b, false);
+		bench_runs(&b, i & 8 ? 64 : 192, i & 2);
+		bench_model(&b, b.n);
+		if (target_open(&t, b.path, &to, &e) < 0)
+			die(e.msg);
+		if (t->direct < 0) {
+			target_free(t);
+			bench_free(&b);
+			return;
+		}
+		t->block = 64;
+		l = list_new(TARGET_SIZE, b.run, b.n);
+		CHECK(pump_run(&l->reader, t, &o, &s, &e) == 0);
+		CHECK_STR(e.msg, "");
+		CHECK(s.written == b.data && s.zeroed == b.zero);
+		CHECK(!s.refused || s.refused == EINVAL);
+		refused += s.refused != 0;
+		bench_now(&b);
+		if (!CHECK(!memcmp(b.now, b.model, TARGET_SIZE)))
+			printf("# refused round %u\n", i);
+		target_free(t);
+		reader_free(&l->reader);
+		bench_free(&b);
+	}
+	/* some file systems, in memory, take it all */
+	CHECK(!refused || refused == 16);
+}
+
 static void test_pump_source_shrinks(void)
 {
 	static struct bench b;
@@ -2763,6 +2807,7 @@ static const struct {
 	{"pump-stop", test_pump_stop},
 	{"pump-consumer", test_pump_consumer},
 	{"pump-passing", test_pump_passing},
+	{"pump-direct-refused", test_pump_direct_refused},
 	{"pump-source-shrinks", test_pump_source_shrinks},
 	{"pump-source-shrinks-a-little", test_pump_source_shrinks_a_little},
 	{"pump-lent-fails", test_pump_lent_fails},
