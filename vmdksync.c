@@ -11,6 +11,7 @@
 #include "report.h"
 #include "target.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <malloc.h>
 #include <signal.h>
@@ -524,6 +525,27 @@ static void raise_open_files(void)
 	}
 }
 
+/*
+ * A standard descriptor that is closed would be given to the next file that is opened, and messages
+ * would be written into it. What fills it can neither be read from 0 nor written to at 1 and 2, so
+ * that both still fail. False: not even that can be opened.
+ */
+static bool fill_standard(void)
+{
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+		int filler = fd;
+
+		if (fcntl(fd, F_GETFD) < 0) {
+			filler = open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+			if (filler < 0) /* a root without /dev */
+				filler = open("/", O_PATH);
+		}
+		if (filler != fd)
+			return false;
+	}
+	return true;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
@@ -534,6 +556,8 @@ int main(int argc, char **argv)
 	enum exit_status status;
 	int r;
 
+	if (!fill_standard())
+		return UNTOUCHED;
 	r = options_parse(&o, argc, argv, &e);
 	if (r < 0) {
 		complain(e.msg);

@@ -145,6 +145,13 @@ static int max_ranges_option(struct options *o, const char *word, struct err *e)
 	return byte_number(&o->max_ranges, word, e);
 }
 
+static bool can_write(int fd)
+{
+	int flags = fcntl(fd, F_GETFL);
+
+	return flags >= 0 && (flags & O_ACCMODE) != O_RDONLY;
+}
+
 /* --progress, --progress=json, --progress=json:FD */
 static int progress_option(struct options *o, const char *word, struct err *e)
 {
@@ -158,7 +165,7 @@ static int progress_option(struct options *o, const char *word, struct err *e)
 		return refuse(e, "--progress=", word, ": json or json:FD is known");
 	errno = 0;
 	fd = strtol(word + 5, &end, 10);
-	if (*end || errno || fd < 1 || fd > INT32_MAX || fcntl((int)fd, F_GETFD) < 0)
+	if (*end || errno || fd < 1 || fd > INT32_MAX || !can_write((int)fd))
 		return refuse(e, "--progress=", word, ": there is no such open descriptor");
 	o->progress_fd = (int)fd;
 	return 0;

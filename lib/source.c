@@ -392,6 +392,16 @@ static const char *spool_folder(const char *dir)
 	return dir && *dir ? dir : "/var/tmp";
 }
 
+/* What cannot be read has been closed: main() puts something write-only there. */
+static int standard_input(void)
+{
+	if ((fcntl(STDIN_FILENO, F_GETFL) & O_ACCMODE) == O_WRONLY) {
+		errno = EBADF;
+		return -1;
+	}
+	return fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+}
+
 int source_open_any(struct source **out, const char *path, const struct source_opts *o,
 		    struct err *e)
 {
@@ -402,7 +412,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	int fd, r;
 
 	/* a FIFO opened like this does not wait for its writer; who reads from it does */
-	fd = standard ? fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3) : open(path, OPEN_FLAGS);
+	fd = standard ? standard_input() : open(path, OPEN_FLAGS);
 	if (fd < 0 && standard)
 		return fail(e, errno, "standard input: is closed (%s)", strerror(errno));
 	if (fd < 0 || fstat(fd, &st) < 0 || (!standard && !S_ISFIFO(st.st_mode)) ||

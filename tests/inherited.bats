@@ -1,0 +1,106 @@
+# What a program inherits from the one that started it: descriptors that are closed. Daemons,
+# hooks and cron start programs so.
+
+load helpers
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+	"$MKVMDK" pattern orig 2048 3
+	cp orig want
+	"$MKVMDK" cowd d.vmdk capacity=2048 alloc=every:5 seed=7 apply=want
+}
+
+# closed DESCRIPTORS COMMAND...: runs it without them.
+closed() {
+	case $1 in
+	0) "${@:2}" 0<&- ;;
+	1) "${@:2}" 1>&- ;;
+	2) "${@:2}" 2>&- ;;
+	01) "${@:2}" 0<&- 1>&- ;;
+	02) "${@:2}" 0<&- 2>&- ;;
+	12) "${@:2}" 1>&- 2>&- ;;
+	012) "${@:2}" 0<&- 1>&- 2>&- ;;
+	esac
+}
+
+# statuses WANT COMMAND...: its exit status whichever descriptors are closed.
+statuses() {
+	local set code
+
+	for set in 0 1 2 01 02 12 012; do
+		code=0
+		cp orig t
+		rm -f undo.vmdk
+		closed $set "${@:2}" || code=$?
+		echo "without $set: $code"
+		[ "$code" = "$1" ] || return 1
+		[ "$code" != 0 ] || same t want || return 1
+		[ "$code" != 2 ] || same t orig || return 1
+	done
+}
+
+@test "closed descriptors: what is said does not reach the target" {
+	statuses 0 "$VMDKSYNC" d.vmdk t
+	statuses 0 "$VMDKSYNC" -v --read-back --progress d.vmdk t
+	statuses 0 "$VMDKSYNC" --no-uring -q d.vmdk t
+	statuses 0 "$VMDKSYNC" --undo=undo.vmdk d.vmdk t
+	vs undo.vmdk t
+	same t orig
+	cp d.vmdk cut.vmdk
+	truncate -s -512 cut.vmdk
+	statuses 2 "$VMDKSYNC" cut.vmdk t
+	statuses 2 "$VMDKSYNC" --no-such-option d.vmdk t
+	# differences are listed
+	cp orig t
+	for set in 2 02; do
+		closed $set "$VMDKSYNC" --verify d.vmdk t >out && return 1
+		grep -q ' differ' out
+	done
+	same t orig
+}
+
+@test "closed descriptors: a device" {
+	requires loop
+	cp orig t
+	dev=$(loopdev t)
+	closed 12 "$VMDKSYNC" d.vmdk "$dev"
+	same "$dev" want
+}
+
+@test "a result that cannot be delivered is a failure" {
+	for set in 1 01 12 012; do
+		cp orig t
+		code=0
+		closed $set "$VMDKSYNC" --json d.vmdk t 2>err || code=$?
+		[ "$code" = 3 ]
+		same t want
+	done
+	run -3 --separate-stderr closed 1 "$VMDKSYNC" --json d.vmdk t
+	[[ $stderr == *'standard output: Bad file descriptor'* ]]
+	run -2 closed 1 "$VMDKSYNC" --info d.vmdk
+	run -2 closed 1 "$VMDKSYNC" --version
+	cp orig t
+	run -2 closed 1 "$VMDKSYNC" --progress=json:1 d.vmdk t
+	[[ $output == *'there is no such open descriptor'* ]]
+	same t orig
+}
+
+@test "closed standard input is not read" {
+	cp orig t
+	for set in 0 01; do
+		run -2 --separate-stderr closed $set "$VMDKSYNC" - t
+		[ "$stderr" = 'vmdksync: standard input: is closed (Bad file descriptor)' ]
+	done
+	closed 02 "$VMDKSYNC" - t && return 1
+	same t orig
+}
+
+@test "closed descriptors where there is no /dev/null" {
+	requires root unshare
+	"$VMDKSYNC" -q d.vmdk orig --dry-run
+	cp orig t
+	# shellcheck disable=SC2016 # the inner shell expands it
+	unshare --mount sh -c 'mount -t tmpfs none /dev && exec "$0" d.vmdk t >&- 2>&-' "$VMDKSYNC" ||
+		skip 'may not mount here'
+	same t want
+}
