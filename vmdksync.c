@@ -546,6 +546,15 @@ static bool fill_standard(void)
 	return true;
 }
 
+/* What was ignored at the start, as nohup and a shell's & do, stays ignored. */
+static void on_end(int sig, const struct sigaction *act)
+{
+	struct sigaction was;
+
+	if (sigaction(sig, NULL, &was) < 0 || was.sa_handler != SIG_IGN)
+		sigaction(sig, act, NULL);
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
@@ -579,9 +588,9 @@ int main(int argc, char **argv)
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 #endif
 	/* a second signal kills; a write beyond the size limit is an error like others */
-	sigaction(SIGINT, &act, NULL);
-	sigaction(SIGTERM, &act, NULL);
-	sigaction(SIGHUP, &act, NULL);
+	on_end(SIGINT, &act);
+	on_end(SIGTERM, &act);
+	on_end(SIGHUP, &act);
 	sigaction(SIGUSR1, &ask, NULL);
 	/* Nobody listens any more: a list ends there, in silence like other programs' lists. What we say
 	 * of the end of others may bring the next. */

@@ -1,5 +1,5 @@
-# What a program inherits from the one that started it: descriptors that are closed. Daemons,
-# hooks and cron start programs so.
+# What a program inherits from the one that started it: descriptors that are closed, signals that are
+# ignored. Daemons, hooks and cron start programs so.
 
 load helpers
 
@@ -102,5 +102,42 @@ statuses() {
 	# shellcheck disable=SC2016 # the inner shell expands it
 	unshare --mount sh -c 'mount -t tmpfs none /dev && exec "$0" d.vmdk t >&- 2>&-' "$VMDKSYNC" ||
 		skip 'may not mount here'
+	same t want
+}
+
+# signalled SIGNAL: it comes with the tenth write; $status, and what was said in err.
+signalled() {
+	cp orig t
+	status=0
+	strace -f -qq -o /dev/null -e trace=pwrite64 -e "inject=pwrite64:signal=$1:when=10" \
+		"$VMDKSYNC" --no-uring d.vmdk t 2>err || status=$?
+}
+
+@test "signals that were ignored at the start stay ignored" {
+	requires strace
+	"$MKVMDK" pattern orig 40960 3
+	cp orig want
+	"$MKVMDK" cowd d.vmdk capacity=40960 alloc=every:300 seed=7 apply=want
+	for sig in HUP INT TERM; do
+		signalled "SIG$sig"
+		[ "$status" = 3 ]
+		grep -q 'stopped by a signal' err
+		trap '' "$sig"
+		signalled "SIG$sig"
+		trap - "$sig"
+		cat err
+		[ "$status" = 0 ]
+		same t want
+	done
+}
+
+@test "nohup" {
+	requires strace nohup
+	"$MKVMDK" pattern orig 40960 3
+	cp orig want
+	"$MKVMDK" cowd d.vmdk capacity=40960 alloc=every:300 seed=7 apply=want
+	cp orig t
+	nohup strace -f -qq -o /dev/null -e trace=pwrite64 -e inject=pwrite64:signal=SIGHUP:when=10 \
+		"$VMDKSYNC" --no-uring -q d.vmdk t </dev/null
 	same t want
 }
