@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #endif
 #include "target.h"
+#include "guard.h"
 #include "served.h"
 
 #include <dirent.h>
@@ -55,35 +56,6 @@ struct target_map {
 static bool inside(const struct span *s, uint64_t pos)
 {
 	return pos >= s->start && pos < s->end;
-}
-
-/* The kernel's word about something, one line without its newline. */
-static bool sys_text(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n;
-
-	if (fd < 0)
-		return false;
-	n = read(fd, buf, size - 1);
-	close(fd);
-	if (n <= 0)
-		return false;
-	buf[n] = '\0';
-	buf[strcspn(buf, "\n")] = '\0';
-	return true;
-}
-
-/* Of a block device or, since a partition has no entries of its own, of the disk it is on. */
-static bool sys_block_text(dev_t dev, const char *what, char *buf, size_t size)
-{
-	char path[128];
-
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(dev), minor(dev), what);
-	if (sys_text(path, buf, size))
-		return true;
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/../%s", major(dev), minor(dev), what);
-	return sys_text(path, buf, size);
 }
 
 static uint64_t queue_number(dev_t dev, const char *what)
@@ -174,6 +146,84 @@ static int check_loop(const struct target *t, const struct stat *st, const struc
 	return 0;
 }
 
+static bool backs_loop(const struct stat *st)
+{
+	DIR *d = opendir("/sys/block");
+	struct dirent *de;
+	bool found = false;
+
+	while (d && !found && (de = readdir(d))) {
+		char path[sizeof(de->d_name) + 64], file[PATH_MAX];
+
+		if (strncmp(de->d_name, "loop", 4))
+			continue;
+		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", de->d_name);
+		found = sys_text(path, file, sizeof(file)) && same_file(file, st);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+/* udev, or a run that is refused, holds a shared lock for moments: one refusal says little. */
+static bool take_flock(int fd, bool shared)
+{
+	for (int tries = 20;;) {
+		if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 ||
+		    errno != EWOULDBLOCK)
+			return true; /* or no such locks here */
+		if (!--tries)
+			return false;
+		usleep(25000);
+	}
+}
+
+static struct flock qemu_bytes(short type, off_t start, off_t len)
+{
+	return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+}
+
+/*
+ * QEMU locks byte 100 + n where it uses permission n, and 200 + n where it grants that to nobody
+ * else: 0 read, 1 write, 2 write unchanged, 3 resize.
+ */
+static bool qemu_holds(int fd)
+{
+	struct flock used = qemu_bytes(F_WRLCK, 100, 8), denied = qemu_bytes(F_WRLCK, 200, 8);
+
+	return (fcntl(fd, F_OFD_GETLK, &used) == 0 && used.l_type != F_UNLCK) ||
+	       (fcntl(fd, F_OFD_GETLK, &denied) == 0 && denied.l_type != F_UNLCK);
+}
+
+static void keep_qemu_away(int fd)
+{
+	struct flock used = qemu_bytes(F_RDLCK, 101, 1), denied = qemu_bytes(F_RDLCK, 200, 4);
+
+	/* file systems without locks have no QEMU that looks at them either */
+	fcntl(fd, F_OFD_SETLK, &used);
+	fcntl(fd, F_OFD_SETLK, &denied);
+}
+
+/* Refuses where another program holds it in one of the ways that are known. A lock that is got
+ * stays with fd. */
+static int check_holders(const struct target *t, int fd, const struct stat *st, bool shared,
+			 struct err *e)
+{
+	char who[GUARD_WHO];
+
+	if (!take_flock(fd, shared))
+		return guard_locker(who, st)
+			       ? fail(e, EBUSY, "%s: another vmdksync works on it (it is locked by %s)",
+				      t->name, who)
+			       : fail(e, EBUSY, "%s: another vmdksync works on it (it is locked)",
+				      t->name);
+	if (qemu_holds(fd))
+		return fail(e, EBUSY, "%s: is held by QEMU (a running VM?)", t->name);
+	if (!t->device && !t->created && backs_loop(st))
+		return fail(e, EBUSY, "%s: is in use by a loop device", t->name);
+	return 0;
+}
+
 static int open_failed(const struct target *t, int code, const struct target_opts *o, struct err *e)
 {
 	switch (code) {
@@ -220,7 +270,9 @@ static int open_existing(struct target *t, const char *path, const struct target
 		flags |= O_NONBLOCK; /* a FIFO may have come in its place */
 	else if (!o->force_busy)
 		flags |= O_EXCL;
-	t->fd = open(path, flags);
+	t->fd = open(path, flags | (t->device ? O_DIRECT : 0));
+	if (t->fd < 0 && errno == EINVAL)
+		t->fd = open(path, flags);
 	if (t->fd < 0)
 		return open_failed(t, errno, o, e);
 	if (fstat(t->fd, st) < 0)
@@ -330,80 +382,30 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
 	return 0;
 }
 
-static bool backs_loop(const struct stat *st)
-{
-	DIR *d = opendir("/sys/block");
-	struct dirent *de;
-	bool found = false;
-
-	while (d && !found && (de = readdir(d))) {
-		char path[sizeof(de->d_name) + 64], file[PATH_MAX];
-
-		if (strncmp(de->d_name, "loop", 4))
-			continue;
-		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", de->d_name);
-		found = sys_text(path, file, sizeof(file)) && same_file(file, st);
-	}
-	if (d)
-		closedir(d);
-	return found;
-}
-
-/* udev holds a shared lock for moments while it probes a device, so one refusal says little. */
-static bool take_flock(const struct target *t, bool shared)
-{
-	for (int tries = t->device ? 20 : 1;;) {
-		if (flock(t->fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 ||
-		    errno != EWOULDBLOCK)
-			return true; /* or no such locks here */
-		if (!--tries)
-			return false;
-		usleep(25000);
-	}
-}
-
-static struct flock qemu_bytes(short type, off_t start, off_t len)
-{
-	return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
-}
-
 /*
- * QEMU locks byte 100 + n where it uses permission n, and 200 + n where it grants that to nobody
- * else: 0 read, 1 write, 2 write unchanged, 3 resize.
+ * The description that has O_EXCL and the locks: the direct one, because only its writes may go on
+ * when the program is gone. Buffered ones belong to one of its threads, which keeps all of its
+ * files open until they are done.
  */
-static bool qemu_holds(int fd)
+static int holder(const struct target *t)
 {
-	struct flock used = qemu_bytes(F_WRLCK, 100, 8), denied = qemu_bytes(F_WRLCK, 200, 8);
-
-	return (fcntl(fd, F_OFD_GETLK, &used) == 0 && used.l_type != F_UNLCK) ||
-	       (fcntl(fd, F_OFD_GETLK, &denied) == 0 && denied.l_type != F_UNLCK);
-}
-
-static void keep_qemu_away(int fd)
-{
-	struct flock used = qemu_bytes(F_RDLCK, 101, 1), denied = qemu_bytes(F_RDLCK, 200, 4);
-
-	/* file systems without locks have no QEMU that looks at them either */
-	fcntl(fd, F_OFD_SETLK, &used);
-	fcntl(fd, F_OFD_SETLK, &denied);
+	return t->direct >= 0 ? t->direct : t->fd;
 }
 
 static int check_busy(struct target *t, const struct stat *st, const struct target_opts *o,
 		      struct err *e)
 {
-	bool free_of_us = take_flock(t, o->read_only);
+	int fd = holder(t), r;
 
-	if (o->force_busy)
-		return 0; /* nor locks that could get into the way of a QEMU already there */
-	if (!free_of_us)
-		return fail(e, EBUSY, "%s: another vmdksync works on it (it is locked)", t->name);
-	if (qemu_holds(t->fd))
-		return fail(e, EBUSY, "%s: is held by QEMU (a running VM?)", t->name);
-	if (!t->device && !t->created && backs_loop(st))
-		return fail(e, EBUSY, "%s: is in use by a loop device", t->name);
-	if (!o->read_only)
-		keep_qemu_away(t->fd);
-	return 0;
+	if (o->force_busy) {
+		/* no locks that could get into the way of a QEMU already there */
+		take_flock(fd, o->read_only);
+		return 0;
+	}
+	r = check_holders(t, fd, st, o->read_only, e);
+	if (!r && !o->read_only)
+		keep_qemu_away(fd);
+	return r;
 }
 
 /* What direct transfers must align to; false where there are none. */
@@ -442,22 +444,41 @@ static bool find_alignment(struct target *t, const struct stat *st)
 	return true;
 }
 
-static void open_direct(struct target *t, const struct stat *st, bool read_only)
+/* The same file opened once more: through the descriptor, as the name may mean another by now. */
+static int open_again(const struct target *t, const struct stat *st, int flags)
 {
 	char path[64];
 	struct stat other;
+	int fd;
 
-	if (!find_alignment(t, st))
-		return;
-	/* through the open file, not by name: that may mean something else by now */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
-	t->direct = open(path, (read_only ? O_RDONLY : O_RDWR) | O_DIRECT | O_CLOEXEC | O_NOCTTY);
-	if (t->direct < 0)
-		return;
-	if (fstat(t->direct, &other) < 0 || other.st_dev != st->st_dev ||
-	    other.st_ino != st->st_ino || other.st_rdev != st->st_rdev) {
-		close(t->direct);
-		t->direct = -1;
+	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	if (fd >= 0 && (fstat(fd, &other) < 0 || other.st_dev != st->st_dev ||
+			other.st_ino != st->st_ino || other.st_rdev != st->st_rdev)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/*
+ * Of a device, what was opened first is the direct one, as it has O_EXCL. A direct write that is in
+ * flight keeps its description open when the program is killed, and so what that description holds.
+ */
+static void open_direct(struct target *t, const struct stat *st, bool read_only)
+{
+	const int mode = read_only ? O_RDONLY : O_RDWR;
+	int fd = find_alignment(t, st) ? open_again(t, st, mode | (t->device ? 0 : O_DIRECT)) : -1;
+
+	if (!t->device) {
+		t->direct = fd;
+	} else if (fd >= 0 && fcntl(t->fd, F_GETFL) & O_DIRECT) {
+		t->direct = t->fd;
+		t->fd = fd;
+	} else {
+		if (fd >= 0)
+			close(fd);
+		fcntl(t->fd, F_SETFL, 0);
 	}
 }
 
@@ -510,8 +531,10 @@ int target_open(struct target **out, const char *path, const struct target_opts 
 	r = o->create ? open_new(t, path, o, &st, e) : open_existing(t, path, o, &st, e);
 	if (r == 0)
 		r = check_size(t, &st, o, e);
-	if (r == 0)
+	if (r == 0) {
+		open_direct(t, &st, o->read_only);
 		r = check_busy(t, &st, o, e);
+	}
 	if (r < 0) {
 		if (t->created && !o->read_only)
 			unlink(path);
@@ -519,7 +542,6 @@ int target_open(struct target **out, const char *path, const struct target_opts 
 		return r;
 	}
 	t->served = served_by(t->fd, &st);
-	open_direct(t, &st, o->read_only);
 	t->cached = find_cached(t, &st);
 	plan_zeroing(t, &st);
 	*out = t;
@@ -530,10 +552,10 @@ void target_free(struct target *t)
 {
 	if (!t)
 		return;
-	if (t->direct >= 0)
-		close(t->direct);
 	if (t->fd >= 0)
 		close(t->fd);
+	if (t->direct >= 0) /* last: it holds what keeps others away */
+		close(t->direct);
 	if (t->map && t->map->dir >= 0)
 		close(t->map->dir);
 	free(t->map);

@@ -20,7 +20,8 @@ struct identity {
 struct target {
 	char *name;      /* printable */
 	int fd;          /* buffered */
-	int direct;      /* the same thing opened O_DIRECT, or -1 where that cannot be had */
+	int direct;      /* the same thing opened O_DIRECT, or -1 where that cannot be had; where it is
+			  * there it holds O_EXCL and the locks, so it stays open to the end */
 	uint64_t size;   /* bytes; never changes */
 	uint32_t block;  /* what direct transfers align to (offset, length), power of two, 512 ... */
 	uint32_t memory; /* what their buffers align to */

@@ -298,3 +298,12 @@ hold_with_qemu_io() {
 	[ "$stderr" = 'vmdksync: /dev/zero: is a character device, no image can be read from it' ]
 	same t t.orig
 }
+
+@test "who holds the lock" {
+	requires flock
+	flock -F t sleep 1000 3>&- &
+	echo $! >>pids
+	until_true is_locked t
+	[ "$(stat -f -c %T t)" != btrfs ] || skip 'a file of btrfs has no device of its own there'
+	refuses "another vmdksync works on it (it is locked by process $!, " t
+}

@@ -33,7 +33,8 @@ rooms() {
 	chain       source run descriptor format lookup image chain
 	ring        ring <liburing>
 	served      served
-	target      served target
+	guard       guard
+	target      served guard target
 	workers     workers
 	pump        source run ring workers target pump
 	jobs        run undo image chain target pump jobs
