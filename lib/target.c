@@ -224,6 +224,38 @@ static int check_holders(const struct target *t, int fd, const struct stat *st, 
 	return 0;
 }
 
+/*
+ * Before the file is opened for writing, which would count as well. Closing a file may take a
+ * moment longer than the program that had it, and an NFS server lets go of files that it caches.
+ */
+static int check_writers(const struct target *t, const char *path, const struct stat *st,
+			 struct err *e)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY), r = 0;
+	char who[GUARD_WHO];
+	struct stat is;
+
+	/* where it cannot be opened, to open it for writing tells why */
+	if (fd < 0 || fstat(fd, &is) < 0 || is.st_dev != st->st_dev || is.st_ino != st->st_ino)
+		goto out;
+	for (int tries = 20; !r && guard_written(fd, st); tries--) {
+		r = check_holders(t, fd, st, true, e);
+		flock(fd, LOCK_UN);
+		if (!r && !tries)
+			r = fail(e, EBUSY,
+				 "%s: is open for writing elsewhere (%s); stop that, or wait for it "
+				 "(--force=busy writes all the same)", t->name,
+				 guard_writer(who, st) ? who : "nobody in sight: the kernel, another "
+							       "container, or writes in flight");
+		else if (!r)
+			usleep(50000);
+	}
+out:
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
 static int open_failed(const struct target *t, int code, const struct target_opts *o, struct err *e)
 {
 	switch (code) {
@@ -266,6 +298,11 @@ static int open_existing(struct target *t, const char *path, const struct target
 		return fail(e, EROFS, "%s: is read-only (mode %04o)", t->name,
 			    (unsigned)was.st_mode & 07777);
 	t->read_only = !(was.st_mode & 0222) || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0;
+	if (!t->device && !o->force_busy) {
+		r = check_writers(t, path, &was, e);
+		if (r < 0)
+			return r;
+	}
 	if (!t->device)
 		flags |= O_NONBLOCK; /* a FIFO may have come in its place */
 	else if (!o->force_busy)

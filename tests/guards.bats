@@ -299,6 +299,120 @@ hold_with_qemu_io() {
 	same t t.orig
 }
 
+# opened_for WRITE_OR_READ FILE COMMAND...: while another program has it open for that.
+opened_for() {
+	local code=0
+
+	requires python3
+	rm -f opened
+	python3 -c 'import sys, time
+f = open(sys.argv[2], {"read": "rb", "write": "r+b"}[sys.argv[1]])
+open("opened", "w")
+time.sleep(1000)' "$1" "$2" 3>&- &
+	echo $! >>pids
+	until_true [ -e opened ]
+	"${@:3}" || code=$?
+	kill "$(tail -n 1 pids)"
+	wait "$(tail -n 1 pids)" || :
+	return "$code"
+}
+
+@test "a file that is open for writing elsewhere; --force=busy goes on" {
+	opened_for write t refuses_kept 'is open for writing elsewhere (process ' t t
+	[[ $(<err) == *"(process $(tail -n 1 pids), python3)"*'--force=busy'* ]]
+	opened_for write t refuses_kept 'is open for writing elsewhere' t t --dry-run
+	opened_for write t refuses_kept 'is open for writing elsewhere' t t --verify
+	opened_for write t refuses_kept 'is open for writing elsewhere' t t --force=raw
+	# by another name
+	ln t hard
+	opened_for write hard refuses_kept 'is open for writing elsewhere' t t
+	opened_for write t applies t --force=busy
+}
+
+@test "a file that is open for reading elsewhere is no one's" {
+	opened_for read t applies t
+	cp t.orig t
+	exec 9<t
+	applies t
+	exec 9<&-
+	cp t.orig t
+	opened_for read t vs -q --dry-run d.vmdk t
+}
+
+@test "a file that was open for writing until just now" {
+	requires python3
+	python3 -c 'import time
+f = open("t", "r+b")
+open("opened", "w")
+time.sleep(0.3)' 3>&- &
+	until_true [ -e opened ]
+	applies t
+	wait
+}
+
+@test "a file that the caller has open and hands on" {
+	exec 9<>t
+	applies /dev/fd/9
+	cp t.orig t
+	# whoever has both knows what it does
+	applies t
+	exec 9>&-
+}
+
+@test "a file under a loop device, where /sys does not tell" {
+	requires loop unshare
+	dev=$(loopdev t)
+	was=$(sum t)
+	# shellcheck disable=SC2016 # the inner shell expands it
+	run -2 unshare --mount sh -c 'mount -t tmpfs none /sys && exec "$0" d.vmdk t' "$VMDKSYNC"
+	[[ $output == 'vmdksync: t: is open for writing elsewhere (nobody in sight: the kernel'* ]]
+	[ "$(sum t)" = "$was" ]
+	unloop "$dev"
+	# in a container the file has another name
+	mkdir in
+	cp t in/t
+	dev=$(loopdev in/t)
+	mkdir out
+	# shellcheck disable=SC2016
+	run -2 unshare --mount sh -c 'mount --bind in out && mount -t tmpfs none in && exec "$0" d.vmdk out/t' \
+		"$VMDKSYNC"
+	[[ $output == 'vmdksync: out/t: is open for writing elsewhere'* ]]
+	unloop "$dev"
+}
+
+@test "a mapping that may write, after its file was closed" {
+	requires python3
+	python3 -c 'import mmap, time
+f = open("t", "r+b")
+m = mmap.mmap(f.fileno(), 0)
+f.close()
+open("opened", "w")
+time.sleep(1000)' 3>&- &
+	echo $! >>pids
+	until_true [ -e opened ]
+	refuses_kept 'is open for writing elsewhere' t t
+}
+
+@test "two at once: one of them writes" {
+	for _ in 1 2 3 4 5 6; do
+		cp t.orig t
+		codes=
+		for k in 1 2 3; do
+			"$VMDKSYNC" -q d.vmdk t 2>err.$k 3>&- &
+			pid[k]=$!
+		done
+		for k in 1 2 3; do
+			code=0
+			wait "${pid[k]}" || code=$?
+			codes+=$code
+			[ "$code" = 0 ] || grep -q 'works on it\|in use\|open for writing' err.$k
+		done
+		echo "$codes"
+		[[ $codes == *0* && $codes != *[13456789]* ]]
+		applies t
+	done
+}
+
 @test "who holds the lock" {
 	requires flock
 	flock -F t sleep 1000 3>&- &
