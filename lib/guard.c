@@ -43,6 +43,21 @@ bool sys_block_text(dev_t dev, const char *what, char *buf, size_t size)
 	return sys_text(path, buf, size);
 }
 
+bool guard_in_dev(const char *path, const struct stat *st)
+{
+	struct stat dev, root;
+	char *real;
+	bool yes;
+
+	if (stat("/dev", &dev) < 0 || st->st_dev != dev.st_dev)
+		return false;
+	real = realpath(path, NULL);
+	yes = real && strncmp(real, "/dev/shm/", 9) &&
+	      ((stat("/", &root) == 0 && root.st_dev != dev.st_dev) || !strncmp(real, "/dev/", 5));
+	free(real);
+	return yes;
+}
+
 /* --- who has it open ----------------------------------------------------------------------------- */
 
 /*

@@ -18,6 +18,9 @@ bool sys_text(const char *path, char *buf, size_t size);
 /* Of a block device or, since a partition has no such entry of its own, of the disk it is on. */
 bool sys_block_text(dev_t dev, const char *what, char *buf, size_t size);
 
+/* Whether a file lies in /dev, where a mistyped name of a device makes a file in memory. File systems that are mounted below it, as on /dev/shm, are made for files and do not count. */
+bool guard_in_dev(const char *path, const struct stat *st);
+
 /*
  * Whether the regular file that fd (opened O_RDONLY) refers to is open for writing elsewhere: in a
  * program, through a mapping, by the kernel (loop device, swap), or by writes in flight of a

@@ -290,6 +290,10 @@ static int open_existing(struct target *t, const char *path, const struct target
 	if (r < 0)
 		return r;
 	t->device = S_ISBLK(was.st_mode);
+	if (!t->device && guard_in_dev(path, &was))
+		return fail(e, ENOTBLK,
+			    "%s: is a file in memory, made by a mistyped name of a device; remove it "
+			    "and name the device (lsblk lists them)", t->name);
 	r = check_inputs(t, &was, o, e);
 	if (r < 0)
 		return r;

@@ -421,3 +421,33 @@ time.sleep(1000)' 3>&- &
 	[ "$(stat -f -c %T t)" != btrfs ] || skip 'a file of btrfs has no device of its own there'
 	refuses "another vmdksync works on it (it is locked by process $!, " t
 }
+
+@test "a file on /dev, but not one on /dev/shm" {
+	requires root unshare
+	# a /dev of its own, where nothing stays
+	cat >inside <<-'END'
+		mount -t tmpfs none /dev && mkdir /dev/shm /dev/vg0 && mknod /dev/null c 1 3 || exit 77
+		mount -t tmpfs none /dev/shm || exit 77
+		cp t.orig /dev/vg0/disk
+		ln -s /dev/vg0/disk link
+		for name in /dev/vg0/disk link; do
+			for option in -q --dry-run --verify --force=busy; do
+				"$VMDKSYNC" $option d.vmdk $name 2>>err
+				[ $? = 2 ] || exit 1
+			done
+		done
+		cmp t.orig /dev/vg0/disk || exit 1
+		cp t.orig /dev/shm/disk
+		"$VMDKSYNC" -q d.vmdk /dev/shm/disk && cp /dev/shm/disk t
+	END
+	code=0
+	unshare --mount sh inside || code=$?
+	[ "$code" != 77 ] || skip 'may not mount here'
+	cat err
+	[ "$code" = 0 ]
+	[ "$(wc -l <err)" = 8 ]
+	[ "$(grep -c ': is a file in memory, made by a mistyped name of a device; ' err)" = 8 ]
+	cp t.orig want
+	"$MKVMDK" cowd again.vmdk capacity=2048 alloc=every:5 seed=7 apply=want
+	same t want
+}
