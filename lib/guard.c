@@ -43,6 +43,26 @@ bool sys_block_text(dev_t dev, const char *what, char *buf, size_t size)
 	return sys_text(path, buf, size);
 }
 
+/* The disk a partition is on; any other device itself. */
+static dev_t whole_disk(dev_t dev)
+{
+	char path[128], buf[32];
+	unsigned maj, min;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/partition", major(dev), minor(dev));
+	if (!sys_text(path, buf, sizeof(buf)))
+		return dev;
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/../dev", major(dev), minor(dev));
+	if (!sys_text(path, buf, sizeof(buf)) || sscanf(buf, "%u:%u", &maj, &min) != 2)
+		return dev;
+	return makedev(maj, min);
+}
+
+bool guard_overlap(dev_t a, dev_t b)
+{
+	return a != b && (whole_disk(a) == b || whole_disk(b) == a);
+}
+
 bool guard_in_dev(const char *path, const struct stat *st)
 {
 	struct stat dev, root;

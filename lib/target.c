@@ -118,6 +118,10 @@ static int check_inputs(const struct target *t, const struct stat *st, const str
 			      : !id->device && id->dev == st->st_dev && id->ino == st->st_ino)
 			return fail(e, EINVAL, "%s: is one of the inputs (%s)", t->name,
 				    o->input_names[i]);
+		if (t->device && id->device && guard_overlap(st->st_rdev, id->rdev))
+			return fail(e, EINVAL,
+				    "%s: shares its bytes with one of the inputs (%s): one is a partition "
+				    "of the other", t->name, o->input_names[i]);
 		if (!t->device && id->device &&
 		    sys_block_text(id->rdev, "loop/backing_file", file, sizeof(file)) &&
 		    same_file(file, st))
@@ -132,8 +136,13 @@ static int check_loop(const struct target *t, const struct stat *st, const struc
 		      struct err *e)
 {
 	struct loop_info64 info;
+	char file[PATH_MAX];
 
-	if (major(st->st_rdev) != LOOP_MAJOR_NUMBER || ioctl(t->fd, LOOP_GET_STATUS64, &info) < 0)
+	/* its partitions have another number, and answer for the whole */
+	if (major(st->st_rdev) != LOOP_MAJOR_NUMBER &&
+	    !sys_block_text(st->st_rdev, "loop/backing_file", file, sizeof(file)))
+		return 0;
+	if (ioctl(t->fd, LOOP_GET_STATUS64, &info) < 0)
 		return 0;
 	for (size_t i = 0; i < o->n_inputs; i++) {
 		const struct identity *id = &o->inputs[i];

@@ -422,6 +422,39 @@ time.sleep(1000)' 3>&- &
 	refuses "another vmdksync works on it (it is locked by process $!, " t
 }
 
+@test "a disk and its partition" {
+	requires loop addpart
+	truncate -s 8M disk
+	dev=$(loopdev disk 512 --partscan)
+	addpart "$dev" 1 2048 4096 && addpart "$dev" 2 8192 4096 || skip 'no partitions of loop devices here'
+	until_true [ -b "${dev}p2" ]
+	"$MKVMDK" cowd small.vmdk capacity=2048 alloc=every:5 seed=7
+	for names in "$dev ${dev}p1" "${dev}p1 $dev"; do
+		base=${names% *} target=${names#* }
+		descriptor x.vmdk 10000001 10000000 vmfsSparse gone.vmdk 'RW 2048 VMFSSPARSE "small.vmdk"'
+		was=$(sum disk)
+		for mode in --full --verify; do
+			run -2 --separate-stderr vs "$mode" --force=cid --force=size --base="$base" x.vmdk "$target"
+			[ "$stderr" = "vmdksync: $target: shares its bytes with one of the inputs ($base): \
+one is a partition of the other" ]
+		done
+		[ "$(sum disk)" = "$was" ]
+	done
+	# a neighbour is another disk
+	dd if=t.orig of="${dev}p1" conv=fsync status=none
+	vs -q --full --force=cid --force=size --base="${dev}p1" x.vmdk "${dev}p2"
+}
+
+@test "a partition of a loop device over the delta" {
+	requires loop addpart
+	truncate -s 8M d.vmdk
+	dev=$(loopdev d.vmdk 512 --partscan)
+	addpart "$dev" 1 4096 4096 || skip 'no partitions of loop devices here'
+	until_true [ -b "${dev}p1" ]
+	refuses_kept 'is a loop device over one of the inputs (d.vmdk)' "${dev}p1" d.vmdk
+	delpart "$dev" 1
+}
+
 @test "a file on /dev, but not one on /dev/shm" {
 	requires root unshare
 	# a /dev of its own, where nothing stays
