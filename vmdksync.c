@@ -407,6 +407,7 @@ static int open_undo(struct work *w, struct err *e)
 	const struct undo_opts opts = {.append = w->o->undo_append,
 				       .mode = 0600,
 				       .disk = w->target->name,
+				       .disk_in_memory = target_in_memory(w->target),
 				       .look = on_look,
 				       .arg = w->target};
 	int r;

@@ -12,6 +12,7 @@
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define EXTENTS 256
@@ -723,6 +725,14 @@ bool target_look(const struct target *t, uint64_t off, void *buf, size_t n)
 			return false;
 	}
 	return true;
+}
+
+bool target_in_memory(const struct target *t)
+{
+	struct statfs fs;
+
+	return !t->device && fstatfs(t->fd, &fs) == 0 &&
+	       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
 void target_forget(struct target *t)

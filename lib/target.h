@@ -66,6 +66,8 @@ bool target_written(struct target *t, uint64_t off, uint64_t len);
 uint64_t target_stretch(struct target *t, uint64_t off, bool *hole);
 /* What n bytes at off hold now; false when they cannot all be read. */
 bool target_look(const struct target *t, uint64_t off, void *buf, size_t n);
+/* Whether it is a file that is lost when the machine stops (tmpfs). */
+bool target_in_memory(const struct target *t);
 /* Forgets what is in the page cache and in cached extent maps, so that what is read next comes from
  * the disk. To be called when all is synced. */
 void target_forget(struct target *t);

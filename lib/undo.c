@@ -7,10 +7,12 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -685,6 +687,16 @@ static bool hardly_begun(const struct undo *u)
 	return yes;
 }
 
+/* A disk outlives the power, and its log has to. */
+static int check_place(const struct undo *u, struct err *e)
+{
+	struct statfs fs;
+
+	if (fstatfs(u->fd, &fs) < 0 || (fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC))
+		return 0;
+	return warning(e, "%s: lies in memory, and is lost when the power fails", u->name);
+}
+
 static int open_file(struct undo *u, const char *path, const struct undo_opts *o, struct err *e)
 {
 	int flags = O_RDWR | O_CLOEXEC | O_NOCTTY | (o->append ? O_NONBLOCK : O_CREAT | O_EXCL);
@@ -701,7 +713,10 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 			    strerror(errno));
 	if (flock(u->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
 		return fail(e, EBUSY, "%s: another vmdksync writes this undo log", u->name);
-	if (o->append && !hardly_begun(u)) {
+	r = o->disk_in_memory ? 0 : check_place(u, e);
+	if (r < 0) {
+		/* nothing is in it yet */
+	} else if (o->append && !hardly_begun(u)) {
 		r = resume(u, path, e);
 		if (!r)
 			r = check_samples(u, o, e);

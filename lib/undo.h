@@ -19,6 +19,7 @@ struct undo_opts {
 	bool append; /* go on with a log that was not finished */
 	mode_t mode; /* of a new file */
 	const char *disk; /* printable name of what is saved, for people */
+	bool disk_in_memory; /* or a log that is there is warned of */
 	/* Reads n bytes of the disk as it is now; false where that fails. NULL: nobody can. */
 	bool (*look)(void *arg, uint64_t off, void *buf, size_t n);
 	void *arg;

@@ -484,3 +484,28 @@ one is a partition of the other" ]
 	"$MKVMDK" cowd again.vmdk capacity=2048 alloc=every:5 seed=7 apply=want
 	same t want
 }
+
+@test "an undo log in memory is remarked on, unless the target is there as well" {
+	requires root unshare
+	mkdir mnt
+	cat >inside <<-'END'
+		mount -t tmpfs none mnt || exit 77
+		"$VMDKSYNC" --strict --undo=mnt/undo.vmdk d.vmdk t 2>strict && exit 1
+		cmp t t.orig && [ ! -e mnt/undo.vmdk ] || exit 1
+		"$VMDKSYNC" --undo=mnt/undo.vmdk d.vmdk t 2>err || exit 1
+		cmp t t.orig && exit 1
+		"$VMDKSYNC" -q mnt/undo.vmdk t && cmp t t.orig || exit 1
+		cp t mnt/t
+		"$VMDKSYNC" --strict --undo=mnt/2.vmdk d.vmdk mnt/t 2>quiet
+	END
+	code=0
+	unshare --mount sh inside || code=$?
+	[ "$code" != 77 ] || skip 'may not mount here'
+	cat strict err quiet
+	[ "$code" = 0 ]
+	text='mnt/undo.vmdk: lies in memory, and is lost when the power fails'
+	[[ $(<strict) == "vmdksync: $text"* ]]
+	[[ $(head -n 1 err) == "vmdksync: warning: $text"* ]]
+	grep -q '; 1 warning$' err
+	run -1 grep 'warning' quiet
+}
