@@ -89,15 +89,35 @@ static char *place_path(const struct place *p)
 	return p->dir && !here ? join(p->dir, p->dir_len, p->file) : strdup(p->file);
 }
 
+/* A link beside the descriptor was put there by the user; a device that only the descriptor names is not
+ * even opened. */
+static int check_device(const struct lookup *l, const char *path, struct err *e)
+{
+	struct stat st;
+
+	if (stat(path, &st) < 0 || !S_ISBLK(st.st_mode))
+		return 0;
+	return fail(e, ENOTSUP,
+		    "%s: names a block device, which is not opened: %s (--base names the device of a "
+		    "base)", l->name, l->shown);
+}
+
 /* 1 opened, 0 not there, -errno. */
 static int open_place(const struct lookup *l, const struct place *p, struct source **src,
 		      char **path, struct err *e)
 {
 	struct err mine = {.set = false};
 	char *dir = NULL;
-	int r;
+	int r = 0;
 
 	*path = place_path(p);
+	if (*path && l->step > l->o->searches + 2) /* the name as it is, which leads outside */
+		r = check_device(l, *path, e);
+	if (r < 0) {
+		free(*path);
+		*path = NULL;
+		return r;
+	}
 	if (l->o->confine && p->dir)
 		dir = p->dir_len ? strndup(p->dir, p->dir_len) : strdup("/");
 	if (!*path || (l->o->confine && p->dir && !dir))

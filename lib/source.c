@@ -39,11 +39,59 @@ static const char *type_text(mode_t mode)
 
 #define SPOOL_PART 4096u /* zeros of this size, and aligned to it, are not written to the spool */
 
-/* O_NONBLOCK: a FIFO without a writer must not hang us before we can refuse it */
+/* Opening a device may already do something: rewind a tape, start a watchdog. So each file is looked at
+ * first through a descriptor that opens nothing. */
+#define LOOK_FLAGS (O_PATH | O_CLOEXEC)
+/* O_NONBLOCK: a FIFO that came in its place must not hang us */
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 
-/* Takes fd over, which is -errno where it could not be opened. */
-static int source_fd(struct source **out, const char *path, int fd, struct err *e)
+/*
+ * Really opens what `at`, opened with LOOK_FLAGS, stands for; takes `at` over. A regular file, a block
+ * device, with `pipe` a FIFO; else -ENOTSUP, and *st tells what it is. dir, path: its name, for systems
+ * without /proc; what that leads to must still be the same file. The file's descriptor, or -errno.
+ */
+static int open_looked_at(int at, int dir, const char *path, bool pipe, struct stat *st)
+{
+	char link[32];
+	struct stat now;
+	int fd;
+
+	if (fstat(at, st) < 0)
+		fd = -errno;
+	else if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode) && !(pipe && S_ISFIFO(st->st_mode)))
+		fd = -ENOTSUP;
+	else {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", at);
+		fd = open(link, OPEN_FLAGS);
+		/* EACCES: also where /proc is not ours to use, as with file capabilities */
+		if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == EACCES))
+			fd = openat(dir, path, OPEN_FLAGS);
+		if (fd < 0)
+			fd = -errno;
+	}
+	if (fd >= 0 && (fstat(fd, &now) < 0 || now.st_dev != st->st_dev || now.st_ino != st->st_ino)) {
+		close(fd);
+		fd = -ESTALE;
+	}
+	close(at);
+	return fd;
+}
+
+static int open_path(const char *path, bool pipe, struct stat *st)
+{
+	int at = open(path, LOOK_FLAGS);
+
+	return at < 0 ? -errno : open_looked_at(at, AT_FDCWD, path, pipe, st);
+}
+
+static int no_image(const struct source *s, mode_t mode, struct err *e)
+{
+	return fail(e, EINVAL, "%s: is %s, no image can be read from it", s->name, type_text(mode));
+}
+
+/* Takes fd over, which is -errno where it could not be opened; -ENOTSUP: `st` tells why. */
+static int source_fd(struct source **out, const char *path, int fd, const struct stat *st,
+		     struct err *e)
 {
 	struct source *s = NULL;
 	int r = source_new(&s, path, e), flags;
@@ -54,6 +102,10 @@ static int source_fd(struct source **out, const char *path, int fd, struct err *
 		return r;
 	}
 	s->fd = fd;
+	if (fd == -ENOTSUP && st->st_mode && !S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
+		r = no_image(s, st->st_mode, e);
+		goto bad;
+	}
 	if (fd < 0) {
 		r = fd == -EXDEV ? fail(e, EXDEV, "%s: leads out of its folder, which --confine "
 						  "forbids", s->name)
@@ -72,8 +124,7 @@ static int source_fd(struct source **out, const char *path, int fd, struct err *
 	} else if (S_ISREG(s->st.st_mode)) {
 		s->size = (uint64_t)s->st.st_size;
 	} else {
-		r = fail(e, EINVAL, "%s: is %s, no image can be read from it", s->name,
-			 type_text(s->st.st_mode));
+		r = no_image(s, s->st.st_mode, e);
 		goto bad;
 	}
 	if (s->size > POS_LIMIT) {
@@ -96,13 +147,14 @@ bad:
 
 int source_open(struct source **out, const char *path, struct err *e)
 {
-	int fd = open(path, OPEN_FLAGS);
+	struct stat st = {0};
+	int fd = open_path(path, false, &st);
 
-	return source_fd(out, path, fd < 0 ? -errno : fd, e);
+	return source_fd(out, path, fd, &st, e);
 }
 
-/* For kernels without openat2, and stricter: no symbolic link is followed at all. The file's
- * descriptor or -errno. */
+/* For kernels without openat2, and stricter: no symbolic link is followed at all. A descriptor with
+ * LOOK_FLAGS, or -errno. */
 static int walk_beneath(int dir, const char *file)
 {
 	char part[NAME_MAX + 1];
@@ -121,11 +173,10 @@ static int walk_beneath(int dir, const char *file)
 		}
 		memcpy(part, file, n);
 		part[n] = '\0';
-		next = openat(at, n ? part : ".",
-			      O_NOFOLLOW | (last ? OPEN_FLAGS : O_PATH | O_CLOEXEC));
+		next = openat(at, n ? part : ".", O_NOFOLLOW | LOOK_FLAGS);
 		if (next < 0)
-			next = errno == ELOOP ? -EXDEV : -errno;
-		else if (!last && fstat(next, &st) == 0 && S_ISLNK(st.st_mode)) {
+			next = -errno;
+		else if (fstat(next, &st) < 0 || S_ISLNK(st.st_mode)) {
 			close(next);
 			next = -EXDEV;
 		}
@@ -137,9 +188,9 @@ static int walk_beneath(int dir, const char *file)
 	}
 }
 
-static int open_beneath(const char *dir, const char *file)
+static int open_beneath(const char *dir, const char *file, struct stat *st)
 {
-	struct open_how how = {.flags = OPEN_FLAGS,
+	struct open_how how = {.flags = LOOK_FLAGS,
 			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
 	int at, fd;
 
@@ -153,13 +204,16 @@ static int open_beneath(const char *dir, const char *file)
 		fd = -errno;
 	if (fd == -ENOSYS || fd == -EPERM || fd == -EINVAL || fd == -E2BIG)
 		fd = walk_beneath(at, file);
+	if (fd >= 0)
+		fd = open_looked_at(fd, at, file, false, st);
 	close(at);
 	return fd;
 }
 
 int source_open_beneath(struct source **out, const char *dir, const char *file, struct err *e)
 {
-	int fd = open_beneath(dir, file), r;
+	struct stat st = {0};
+	int fd = open_beneath(dir, file, &st), r;
 	char *path;
 
 	if (!strcmp(dir, ".") || !strcmp(dir, "/"))
@@ -171,7 +225,7 @@ int source_open_beneath(struct source **out, const char *dir, const char *file, 
 			close(fd);
 		return fail(e, ENOMEM, "out of memory");
 	}
-	r = source_fd(out, path, fd, e);
+	r = source_fd(out, path, fd, &st, e);
 	free(path);
 	return r;
 }
@@ -408,16 +462,16 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	const bool standard = source_is_stdin(path);
 	const struct inflow_opts flow = {.window = o->window, .stop = o->stop, .arg = o->arg};
 	struct source *s = NULL;
-	struct stat st;
+	struct stat st = {0};
 	int fd, r;
 
 	/* a FIFO opened like this does not wait for its writer; who reads from it does */
-	fd = standard ? standard_input() : open(path, OPEN_FLAGS);
+	fd = standard ? standard_input() : open_path(path, true, &st);
 	if (fd < 0 && standard)
 		return fail(e, errno, "standard input: is closed (%s)", strerror(errno));
-	if (fd < 0 || fstat(fd, &st) < 0 || (!standard && !S_ISFIFO(st.st_mode)) ||
+	if (fd < 0 || (standard && fstat(fd, &st) < 0) || (!standard && !S_ISFIFO(st.st_mode)) ||
 	    like_a_file(fd, &st) || S_ISDIR(st.st_mode)) {
-		r = source_fd(&s, standard ? "standard input" : path, fd < 0 ? -errno : fd, e);
+		r = source_fd(&s, standard ? "standard input" : path, fd, &st, e);
 		if (!r && o->expect && s->size != o->expect)
 			r = fail(e, EBADMSG, "%s: has %llu byte%s, but %llu were expected", s->name,
 				 (unsigned long long)s->size, plural(s->size),
