@@ -195,6 +195,16 @@ static:
 		LIBS='$(shell $(PKG_CONFIG) --static --libs liburing zlib 2>/dev/null || echo -luring -lz)' \
 		build/static/vmdksync
 
+# A program of 32 bits and its unit tests. Where no foreign architecture is set up, M32 may hold what
+# `dpkg -x` makes of Debian's i386 packages of liburing-dev and zlib1g-dev.
+M32 ?=
+m32:
+	$(MAKE) BUILD=build/m32 CFLAGS='-O2 -g -m32' WERROR=1 PKG_CONFIG=false \
+		CPPFLAGS='$(M32:%=-I%/usr/include -I%/usr/include/i386-linux-gnu)' \
+		LIBS='$(M32:%=-L%/usr/lib/i386-linux-gnu) -l:liburing.a -l:libz.a' \
+		build/m32/vmdksync build/m32/mkvmdk build/m32/unit
+	build/m32/unit
+
 deps:
 	sh tests/setup.sh test
 
@@ -221,11 +231,12 @@ help:
 	@echo 'install    into $$(DESTDIR)$$(PREFIX); uninstall takes it away again'
 	@echo 'dist       build/vmdksync-VERSION.tar.gz, of the last commit; always the same bytes'
 	@echo 'static     build/static/vmdksync, which needs no library'
+	@echo 'm32        build for 32 bits (gcc-multilib), and run the unit tests; M32=folder of libraries'
 	@echo 'deb        a Debian package in build/deb'
 	@echo 'clean      remove what was built'
 
 .SECONDARY: $(FUZZ_OBJ)
 FORCE:
 .PHONY: all everything fuzz bench bench-downtime analyze coverage check asan ubsan lint lint-shell \
-	install uninstall dist deb static deps \
+	install uninstall dist deb static m32 deps \
 	demo clean help FORCE

@@ -35,7 +35,8 @@ static struct lend *lend_new(const struct source *s)
 {
 	struct lend *l = calloc(1, sizeof(*l));
 
-	if (!l || s->fd < 0 || s->piped || !may_ask(s) ||
+	/* 32 bits of addresses are too few to map whole files */
+	if (!l || sizeof(size_t) < sizeof(uint64_t) || s->fd < 0 || s->piped || !may_ask(s) ||
 	    !(S_ISREG(s->st.st_mode) || S_ISBLK(s->st.st_mode)))
 		return l;
 	l->size = s->size;

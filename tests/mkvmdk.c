@@ -190,10 +190,20 @@ static void fill_sector(uint8_t *p, uint64_t lba, uint64_t key)
 		put(p + 8 * i, 8, mix((lba * 64 + i) ^ key));
 }
 
+/* The upper 64 bits; not all targets have 128-bit integers. */
+static uint64_t high_of_product(uint64_t a, uint64_t b)
+{
+	const uint64_t low = (a & UINT32_MAX) * (b & UINT32_MAX);
+	const uint64_t mid = (a >> 32) * (b & UINT32_MAX) + (low >> 32);
+	const uint64_t other = (a & UINT32_MAX) * (b >> 32) + (mid & UINT32_MAX);
+
+	return (a >> 32) * (b >> 32) + (mid >> 32) + (other >> 32);
+}
+
 static uint64_t below(uint64_t *state, uint64_t n)
 {
 	*state += 0x9e3779b97f4a7c15;
-	return (uint64_t)(((unsigned __int128)mix(*state) * n) >> 64);
+	return high_of_product(mix(*state), n);
 }
 
 /* --- output --- */

@@ -1808,7 +1808,7 @@ static void test_pump_source_shrinks(void)
 		for (size_t k = 0; i & 4 && k < b.n; k++)
 			b.run[k].pos &= ~(uint64_t)511;
 		if (i & 4)
-			CHECK(source_lend(b.file, 0, SOURCE_SIZE));
+			CHECK(sizeof(size_t) < sizeof(uint64_t) || source_lend(b.file, 0, SOURCE_SIZE));
 		if (ftruncate(b.src_fd, SOURCE_SIZE / 4))
 			die("ftruncate");
 		alarm(120);
@@ -1826,6 +1826,8 @@ static void test_pump_source_shrinks_a_little(void)
 {
 	static struct bench b;
 
+	if (sizeof(size_t) < sizeof(uint64_t))
+		return; /* with 32 bits nothing is lent */
 	for (unsigned i = 0; i < 4; i++) {
 		struct err e = {.set = false};
 		struct pump_stats s;
@@ -1849,6 +1851,8 @@ static void test_pump_lent_fails(void)
 {
 	static struct bench b;
 
+	if (sizeof(size_t) < sizeof(uint64_t))
+		return; /* with 32 bits nothing is lent */
 	for (unsigned i = 0; i < 2; i++) {
 		struct err e = {.set = false};
 		struct pump_stats s;
