@@ -241,6 +241,17 @@ static int put(char *text, struct err *e)
 	return r;
 }
 
+/* The same, part by part. */
+static int put_part(void *arg, const char *text, size_t n, struct err *e)
+{
+	(void)arg;
+	if (stop_signal)
+		return fail(e, EINTR, "stopped by a signal: the list is not complete");
+	if (fwrite(text, 1, n, stdout) != n || fflush(stdout))
+		return fail(e, EIO, "standard output: %s", strerror(errno));
+	return 0;
+}
+
 static int say_result(const struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
@@ -325,7 +336,14 @@ static struct chain_opts chain_options(const struct options *o)
 		.base = o->base,
 		.force_cid = o->force & FORCE_CID,
 		.force_size = o->force & FORCE_SIZE,
+		.force_changed = o->force & FORCE_CHANGED,
 	};
+}
+
+/* Each time when all was read that has to be right together. */
+static int check_inputs(struct work *w, struct err *e)
+{
+	return w->o->force & FORCE_CHANGED ? 0 : chain_unchanged(w->chain, e);
 }
 
 /* Opens what is to be read, looks at all of its metadata, and makes one reader of it. */
@@ -364,7 +382,10 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->lacks);
 	if (!r)
 		r = chain_read(c, n, w->whole, e);
-	return r < 0 || c->reader->passing ? r : job_scan(c->reader, pump, &w->totals, e);
+	if (r < 0 || c->reader->passing)
+		return r;
+	r = job_scan(c->reader, pump, &w->totals, e);
+	return r < 0 || o->map ? r : check_inputs(w, e);
 }
 
 /* The log must be none of the files we work on; a name that is new is. */
@@ -448,6 +469,18 @@ static int info(const struct options *o, struct err *e)
 	return r;
 }
 
+static int check_map(void *arg, struct err *e)
+{
+	return check_inputs(arg, e);
+}
+
+static int map(struct work *w, struct err *e)
+{
+	const struct report_out out = {.put = put_part, .arg = w};
+
+	return report_map(w->chain, w->o->json, &out, check_map, e);
+}
+
 static int run(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
@@ -463,13 +496,15 @@ static int run(struct work *w, struct err *e)
 		return info(o, e);
 	r = open_chain(w, &pump, e);
 	if (!r && o->map)
-		return put(report_map(w->chain, o->json, e), e);
+		return map(w, e);
 	if (!r)
 		r = open_target(w, e);
 	if (!r && o->undo)
 		r = open_undo(w, e);
 	if (!r && w->chain->reader->passing && o->dry_run)
 		r = job_scan(w->chain->reader, &pump, &w->totals, e);
+	if (!r && o->dry_run)
+		r = check_inputs(w, e);
 	if (r < 0)
 		return r;
 	if (o->verbose || o->dry_run) {
@@ -496,7 +531,7 @@ static int run(struct work *w, struct err *e)
 	if (o->verify) {
 		r = verify(w, pump, e);
 		progress_end(progress, w->done);
-		return r;
+		return r < 0 || w->stats.stopped ? r : check_inputs(w, e);
 	}
 	if (o->read_back && w->chain->reader->passing)
 		r = sums_new(&w->sums, w->chain->reader, o->spool, e);
@@ -505,8 +540,17 @@ static int run(struct work *w, struct err *e)
 	if (w->chain->reader->passing) /* nobody knew before */
 		w->totals = (struct totals){
 		    .runs = w->stats.runs, .data = w->stats.written, .zero = w->stats.zeroed};
-	if (!r && o->read_back && !w->stats.stopped)
+	if (!r && !w->stats.stopped)
+		r = check_inputs(w, e);
+	if (!r && o->read_back && !w->stats.stopped) {
 		r = verify(w, pump, e);
+		/* what passed by was compared by its checksums */
+		if (!r && !w->sums && !w->stats.stopped)
+			r = check_inputs(w, e);
+	}
+	/* last of all: a run that failed before can be resumed with --undo-append */
+	if (!r && w->undo && !w->stats.stopped)
+		r = undo_finish(w->undo, e);
 	progress_end(progress, w->done);
 	if (o->verbose)
 		say_piped(w);

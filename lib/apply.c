@@ -94,7 +94,5 @@ int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, str
 	 * written: what the target holds may never have been synced, and the caller is told that it is. */
 	sync = result == 0 || stats->begun || t->created ? target_sync(t, e) : 0;
 	stats->synced = !sync;
-	if (result < 0 || sync < 0)
-		return result < 0 ? result : sync;
-	return undo && !stats->stopped ? undo_finish(undo, e) : 0;
+	return result < 0 ? result : sync;
 }

@@ -472,6 +472,15 @@ int chain_read(struct chain *c, size_t n, bool whole, struct err *e)
 	return r;
 }
 
+int chain_unchanged(const struct chain *c, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < c->links; i++)
+		r = image_unchanged(c->link[i], e);
+	return r;
+}
+
 void chain_free(struct chain *c)
 {
 	if (!c)

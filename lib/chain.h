@@ -27,6 +27,7 @@ struct chain_opts {
 	const char *base;      /* this lies beneath them: a raw file, device, or VMDK; NULL: see their
 				* descriptors */
 	bool force_cid, force_size;
+	bool force_changed; /* by info.c; others need not ask chain_unchanged() */
 };
 
 /*
@@ -39,6 +40,9 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
 /* Makes chain->reader of the newest n > 0 links, whose own readers it takes over; `whole`: gaps read
  * as zeros. Runs carry the number of their link as layer. -ENOMEM. */
 int chain_read(struct chain *c, size_t n, bool whole, struct err *e);
+/* Whether all files still are as they were when they were opened: to be asked when all was read, while
+ * the readers are still there. -ESTALE, see source.h. */
+int chain_unchanged(const struct chain *c, struct err *e);
 /* NULL-safe. */
 void chain_free(struct chain *c);
 

@@ -205,7 +205,7 @@ static int note_file(struct image *m, const struct source *src, struct err *e)
 		free(name);
 		return fail(e, ENOMEM, "out of memory");
 	}
-	m->file[m->files++] = (struct image_file){name, src->st};
+	m->file[m->files++] = (struct image_file){name, src->st, src};
 	/* cppcheck-suppress memleak ; it is in the array */
 	return 0;
 }
@@ -500,6 +500,8 @@ static int open_descriptor(struct image *m, const char *path, struct source *src
 	if (r == -ENOENT && o->base_unread && !descriptor_has_parent(m->descriptor)) {
 		reader_free(m->reader);
 		m->reader = NULL;
+		for (size_t i = 1; i < m->files; i++)
+			m->file[i].src = NULL;
 		return 0;
 	}
 	return r < 0 ? fail(e, -r, "%s", mine.msg) : 0;
@@ -553,9 +555,11 @@ int image_from(struct image **out, struct source *src, const char *path,
 			 m->name);
 	if (!r && src->piped)
 		m->piped = src;
-	if (!r && text)
+	if (!r && text) {
 		r = open_descriptor(m, path, src, o, e);
-	else if (!r) {
+		m->text = src;
+		src = NULL;
+	} else if (!r) {
 		r = open_bare(m, path, src, open, o, e);
 		if (m->reader)
 			src = NULL;
@@ -622,11 +626,22 @@ int image_open_base(struct image **out, const char *path, const struct image_opt
 	return image_done(out, m, src, r);
 }
 
+int image_unchanged(const struct image *m, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < m->files; i++)
+		if (m->file[i].src)
+			r = source_unchanged(m->file[i].src, e);
+	return r;
+}
+
 void image_free(struct image *m)
 {
 	if (!m)
 		return;
 	reader_free(m->reader);
+	source_free(m->text);
 	descriptor_free(m->descriptor);
 	for (size_t i = 0; i < m->files; i++)
 		free(m->file[i].name);

@@ -12,6 +12,7 @@
 struct image_file { /* one that was opened */
 	char *name; /* printable */
 	struct stat st;
+	const struct source *src; /* the reader's, or `text`; NULL where none is left */
 };
 
 struct image {
@@ -22,6 +23,7 @@ struct image {
 	struct descriptor *descriptor; /* owned; NULL where there is none */
 	char *name;                    /* printable; owned */
 	char *path;                    /* as it was opened; owned */
+	struct source *text;           /* of a descriptor; owned; or NULL */
 	struct source *piped;          /* what comes, or came, through a pipe; the reader's; or NULL */
 	struct image_file *file;       /* owned; the image itself first, then its extents */
 	size_t files;
@@ -47,6 +49,9 @@ bool image_looks_like(const void *head, size_t n);
 /* The same as image_open() for what is a VMDK; all else, and every device, is a raw disk. */
 int image_open_base(struct image **out, const char *path, const struct image_opts *o,
 		    struct err *e);
+/* Whether all its files still are as they were when they were opened, see source.h. Its reader, or the
+ * one that took it over, must still be there. */
+int image_unchanged(const struct image *m, struct err *e);
 /* NULL-safe. */
 void image_free(struct image *m);
 

@@ -28,7 +28,9 @@ static int look(struct info *i, const char *path, struct chain_opts o, const str
 		r = job_scan(c->link[k]->reader, pump, &i->layer[k], e);
 	if (!r)
 		r = chain_read(c, c->links, false, e);
-	return r < 0 ? r : job_scan(c->reader, pump, &i->disk, e);
+	if (!r)
+		r = job_scan(c->reader, pump, &i->disk, e);
+	return r < 0 || o.force_changed ? r : chain_unchanged(c, e);
 }
 
 int info_open(struct info **out, const char *path, const struct chain_opts *o,

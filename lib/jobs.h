@@ -18,7 +18,7 @@ struct totals { /* of one walk over a reader; bytes */
 int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, struct err *e);
 /* Writes the runs and makes them durable. 0 or -errno; stats->begun tells whether the target may
  * have changed. When stopped by opts->stop what was written is durable. undo: NULL, or the log in
- * which what is overwritten is on stable storage first; finished when all went well. sums: NULL, or
+ * which what is overwritten is on stable storage first; the caller finishes it. sums: NULL, or
  * what keeps checksums of r, see below. */
 struct sums;
 int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,

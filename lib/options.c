@@ -39,6 +39,7 @@ const char usage[] =
     "                        rgd   ... or are damaged: use the redundant one\n"
     "                        cid   a parent is not the one its child was made from\n"
     "                        size  a child is smaller than its parent\n"
+    "                        changed  a file changed while it was read\n"
     "      --search=DIR    look for parents and extents in DIR, too\n"
     "      --confine       refuse files outside the folder of who names them\n"
     "      --offset=N      a bare extent belongs at byte N (Ns, NK, NM ...) of disk\n"
@@ -63,7 +64,8 @@ static const struct {
 		   {"rgd", FORCE_RGD},
 		   {"cid", FORCE_CID},
 		   {"size", FORCE_SIZE},
-		   {"raw", FORCE_RAW}};
+		   {"raw", FORCE_RAW},
+		   {"changed", FORCE_CHANGED}};
 
 /* "before WORD after", the word being what the user typed. */
 static int refuse(struct err *e, const char *before, const char *word, const char *after)
@@ -105,7 +107,7 @@ static int force_option(struct options *o, const char *word, struct err *e)
 			o->force |= force_words[i].bit;
 			return 0;
 		}
-	return refuse(e, "--force=", word, ": there is no such word (busy, raw, gd, rgd, cid, size)");
+	return refuse(e, "--force=", word, ": there is no such word (busy, raw, gd, rgd, cid, size, changed)");
 }
 
 static int search_option(struct options *o, const char *word, struct err *e)

@@ -14,7 +14,8 @@ enum force {
 	FORCE_RGD = 4,
 	FORCE_CID = 8,
 	FORCE_SIZE = 16,
-	FORCE_RAW = 32
+	FORCE_RAW = 32,
+	FORCE_CHANGED = 64
 };
 
 struct options { /* what is a name points into argv */

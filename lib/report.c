@@ -276,36 +276,68 @@ static bool goes_on(const struct run *a, const struct run *b)
 	return run_joins(a, b);
 }
 
-char *report_map(const struct chain *c, bool json, struct err *e)
+#define PART (64u * 1024) /* of a map that is held in memory */
+
+/* Hands on what there is, but for the last byte, which tells whether a comma is due. */
+static int put_part(struct text *t, const struct report_out *out, struct err *e)
 {
-	void (*add)(struct text *, const struct chain *, const struct run *) = json ? json_run
-										    : text_run;
-	struct run last = {0}, run;
+	int r;
+
+	if (t->failed)
+		return fail(e, ENOMEM, "out of memory");
+	r = out->put(out->arg, t->s, t->len - 1, e);
+	t->s[0] = t->s[t->len - 1];
+	t->len = 1;
+	return r;
+}
+
+static int put_run(struct text *t, const struct chain *c, const struct run *run, bool json,
+		   const struct report_out *out, struct err *e)
+{
+	if (json)
+		json_run(t, c, run);
+	else
+		text_run(t, c, run);
+	return t->failed || t->len > PART ? put_part(t, out, e) : 0;
+}
+
+int report_map(const struct chain *c, bool json, const struct report_out *out,
+	       int (*last)(void *arg, struct err *e), struct err *e)
+{
+	struct run before = {0}, run;
 	struct text t = {0};
-	int got;
+	int r = 0, got = 0;
+	char *text;
 
 	if (json)
 		json_open(&t, NULL, '[');
 	else
 		text_printf(&t, "%-14s  %-14s  %-14s  %s\n", "offset", "length", "in file at", "file");
-	while ((got = reader_next(c->reader, &run, e)) > 0) {
-		if (last.len && goes_on(&last, &run)) {
-			last.len += run.len;
+	while (!r && (got = reader_next(c->reader, &run, e)) > 0) {
+		if (before.len && goes_on(&before, &run)) {
+			before.len += run.len;
 			continue;
 		}
-		if (last.len)
-			add(&t, c, &last);
-		last = run;
+		if (before.len)
+			r = put_run(&t, c, &before, json, out, e);
+		before = run;
 	}
-	if (last.len)
-		add(&t, c, &last);
+	if (!r)
+		r = got;
+	if (!r && before.len)
+		r = put_run(&t, c, &before, json, out, e);
+	if (!r)
+		r = last(out->arg, e);
 	if (json)
 		json_close(&t, ']');
-	if (got < 0) {
+	if (r < 0) {
 		free(text_take(&t));
-		return NULL;
+		return r;
 	}
-	return take(&t, e);
+	text = take(&t, e);
+	r = text ? out->put(out->arg, text, strlen(text), e) : -ENOMEM;
+	free(text);
+	return r;
 }
 
 /* --- what was done ------------------------------------------------------------------------------- */

@@ -1,5 +1,5 @@
 /*
- * Room 6: results as text for people or as one JSON object, built whole. Knows what the jobs found;
+ * Room 6: results as text for people or as one JSON object, built whole but for a map. Knows what the jobs found;
  * must not print.
  */
 #ifndef REPORT_H
@@ -7,10 +7,18 @@
 
 #include "info.h"
 
-/* Each returns text for the caller to free, or NULL when memory was short. */
+/* Where text goes that is not held whole. */
+struct report_out {
+	int (*put)(void *arg, const char *text, size_t n, struct err *e); /* 0 or -errno */
+	void *arg;
+};
+
+/* Returns text for the caller to free, or NULL when memory was short; so do those below. */
 char *report_info(struct info *const *info, size_t n, bool json, struct err *e);
-/* Goes over c->reader. */
-char *report_map(const struct chain *c, bool json, struct err *e);
+/* Goes over c->reader. The last part, with the bracket that closes the JSON array, is put when all went
+ * well and last() agrees; of a short map it is the only part. 0 or -errno. */
+int report_map(const struct chain *c, bool json, const struct report_out *out,
+	       int (*last)(void *arg, struct err *e), struct err *e);
 
 struct result {
 	const char *job; /* apply, dry-run, verify */

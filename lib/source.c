@@ -5,12 +5,15 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 static int source_new(struct source **out, const char *name, struct err *e)
@@ -23,7 +26,7 @@ static int source_new(struct source **out, const char *name, struct err *e)
 		free(s);
 		return fail(e, ENOMEM, "out of memory");
 	}
-	s->fd = s->spool = -1;
+	s->fd = s->spool = s->stamp_fd = -1;
 	*out = s;
 	return 0;
 }
@@ -89,6 +92,62 @@ static int no_image(const struct source *s, mode_t mode, struct err *e)
 	return fail(e, EINVAL, "%s: is %s, no image can be read from it", s->name, type_text(mode));
 }
 
+/*
+ * QEMU's FUSE export says of every file that it was read and written just now, whenever it is asked. Of
+ * a file that is really written only two of these times move.
+ */
+static bool made_up(int fd, const struct statx *sx)
+{
+	const struct statx_timestamp *m = &sx->stx_mtime;
+	const int64_t now = time(NULL);
+	struct statfs fs;
+
+	return !memcmp(m, &sx->stx_atime, sizeof(*m)) && !memcmp(m, &sx->stx_ctime, sizeof(*m)) &&
+	       !m->tv_nsec && m->tv_sec >= now - 2 && m->tv_sec <= now + 2 && fstatfs(fd, &fs) == 0 &&
+	       fs.f_type == FUSE_SUPER_MAGIC;
+}
+
+/* Asks the server of a network file system, too. */
+static int take_stamp(int fd, struct source_stamp *t)
+{
+	struct statx sx;
+	struct stat st;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &sx) == 0) {
+		*t = (struct source_stamp){sx.stx_size, sx.stx_mtime.tv_sec, sx.stx_ctime.tv_sec,
+					   sx.stx_mtime.tv_nsec, sx.stx_ctime.tv_nsec,
+					   made_up(fd, &sx)};
+		return 0;
+	}
+	if ((errno != ENOSYS && errno != EPERM && errno != EINVAL) || fstat(fd, &st) < 0)
+		return -errno;
+	*t = (struct source_stamp){(uint64_t)st.st_size, st.st_mtim.tv_sec, st.st_ctim.tv_sec,
+				   (uint32_t)st.st_mtim.tv_nsec, (uint32_t)st.st_ctim.tv_nsec, false};
+	return 0;
+}
+
+int source_unchanged(const struct source *s, struct err *e)
+{
+	const struct source_stamp *was = &s->stamp;
+	struct source_stamp now;
+	int r;
+
+	if (s->stamp_fd < 0)
+		return 0;
+	r = take_stamp(s->stamp_fd, &now);
+	if (r < 0)
+		return fail(e, -r, "%s: whether it was changed while it was read: %s", s->name,
+			    strerror(-r));
+	if (now.size == was->size &&
+	    ((now.made_up && was->made_up) ||
+	     (now.mtime == was->mtime && now.mtime_ns == was->mtime_ns &&
+	      now.ctime == was->ctime && now.ctime_ns == was->ctime_ns)))
+		return 0;
+	return fail(e, ESTALE,
+		    "%s: changed while it was read: is it still being copied, or is the VM still "
+		    "running? (--force=changed accepts it)", s->name);
+}
+
 /* Takes fd over, which is -errno where it could not be opened; -ENOTSUP: `st` tells why. */
 static int source_fd(struct source **out, const char *path, int fd, const struct stat *st,
 		     struct err *e)
@@ -122,6 +181,12 @@ static int source_fd(struct source **out, const char *path, int fd, const struct
 			goto bad;
 		}
 	} else if (S_ISREG(s->st.st_mode)) {
+		r = take_stamp(s->fd, &s->stamp);
+		if (r < 0) {
+			r = fail(e, -r, "%s: %s", s->name, strerror(-r));
+			goto bad;
+		}
+		s->stamp_fd = s->fd;
 		s->size = (uint64_t)s->st.st_size;
 	} else {
 		r = no_image(s, s->st.st_mode, e);
@@ -384,7 +449,8 @@ bool source_is_hole(struct source *s, uint64_t off, uint64_t n)
 		s->hole = s->size; /* there is none: never ask again */
 	if (off < s->since || off >= s->hole) {
 		data = lseek(s->fd, (off_t)off, SEEK_DATA);
-		if (data < 0 && errno == ENXIO)
+		/* behind the end of a file that became shorter there is no hole: to read says so */
+		if (data < 0 && errno == ENXIO && source_is_whole(s))
 			data = (off_t)s->size;
 		hole = data < 0 ? -1 : lseek(s->fd, data, SEEK_HOLE);
 		if (data >= 0 && hole < 0) /* no data up to the end of the file */
@@ -487,6 +553,9 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	}
 	s->st = st;
 	s->passing = s->piped = true;
+	/* the inflow closes fd no sooner than the source is freed */
+	if (S_ISREG(st.st_mode) && take_stamp(fd, &s->stamp) == 0)
+		s->stamp_fd = fd;
 	s->expect = o->expect;
 	s->size = o->expect ? o->expect : POS_LIMIT;
 	s->spool_dir = strdup(spool_folder(o->spool));

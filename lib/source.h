@@ -15,6 +15,14 @@
 
 #include <sys/stat.h>
 
+/* What tells whether a file was written to. */
+struct source_stamp {
+	uint64_t size;
+	int64_t mtime, ctime; /* seconds, */
+	uint32_t mtime_ns, ctime_ns;
+	bool made_up; /* the times are those of the clock when they are asked for */
+};
+
 struct source {
 	char *name;    /* printable; for messages */
 	uint64_t size; /* bytes */
@@ -24,6 +32,8 @@ struct source {
 	bool piped;    /* is passing, or was */
 	uint64_t spooled; /* data bytes that went to the spool */
 	/* private to source.c */
+	struct source_stamp stamp; /* when it was opened; */
+	int stamp_fd;              /* of what; -1: of nothing */
 	const uint8_t *mem;
 	uint64_t data, hole; /* what SEEK_DATA and SEEK_HOLE last said: data in [data, hole) */
 	uint64_t since;      /* and no data in [since, data) */
@@ -62,6 +72,9 @@ void source_free(struct source *s);
  * the object in the message. */
 int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char *what,
 		struct err *e);
+/* Whether a regular file still is as it was when it was opened, by its size, mtime and ctime: to be asked
+ * when all was read. 0; -ESTALE; -errno. Devices and pipes always are. */
+int source_unchanged(const struct source *s, struct err *e);
 /* Whether the range is known to be a hole of the file: it reads as zeros. */
 bool source_is_hole(struct source *s, uint64_t off, uint64_t n);
 /* Where the stretch of data, or of hole, that begins at off < size ends; *hole says which it is. */

@@ -130,6 +130,17 @@ has_ring() {
 	rm target delta
 }
 
+@test "memory: a map of a million stretches" {
+	requires unsanitized time
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" hosted delta.vmdk capacity=8000000 grain=8 zero=every:2 version=2 flags=5 alloc=none
+	in_memory 32 --map --json delta.vmdk >map
+	[ "$(grep -c '"start": ' map)" = 1000000 ]
+	in_memory 32 --map delta.vmdk >map
+	[ "$(grep -c ' zeros  *delta.vmdk$' map)" = 500000 ]
+	rm map
+}
+
 @test "memory: verify, read-back and undo, which look at the target as well" {
 	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"

@@ -84,8 +84,8 @@ copy() {
 		gcc -m32 -x c - ${M32:+-I"$M32/usr/include" -L"$M32/usr/lib/i386-linux-gnu"} -o "$BATS_TEST_TMPDIR/probe" \
 			-l:liburing.a -l:libz.a 2>/dev/null || skip 'no gcc-multilib, or no liburing and zlib for i386'
 	"$BATS_TEST_TMPDIR/probe" || skip 'programs of 32 bits do not run here'
-	make -C "$TOP" m32 | tee log
-	grep -q ' 0 failed$' log
+	run -0 make m32
+	[[ $output == *' 0 failed'* ]]
 	file=$(head -c 5 "$TOP/build/m32/vmdksync" | od -An -tx1)
 	[ "$file" = ' 7f 45 4c 46 01' ]
 }
