@@ -90,6 +90,36 @@ static int transfer_in_line(struct xfer *x)
 	return rc;
 }
 
+static void nap(void)
+{
+	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+#define PROBE_TRIES 100 /* each after a millisecond */
+
+/* A seccomp filter may allow io_uring_setup and refuse io_uring_enter: tells by a transfer of nothing. */
+static bool enters(struct io_uring *uring)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(uring);
+	struct io_uring_cqe *cqe;
+
+	if (!sqe)
+		return false;
+	io_uring_prep_nop(sqe);
+	for (unsigned i = 0; i < PROBE_TRIES; i++) {
+		int rc = io_uring_submit_and_wait(uring, 1);
+
+		if (io_uring_peek_cqe(uring, &cqe) == 0) {
+			io_uring_cqe_seen(uring, cqe);
+			return true;
+		}
+		if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
+			return false;
+		nap();
+	}
+	return false;
+}
+
 static bool start_uring(struct ring *r)
 {
 	struct io_uring_probe *probe;
@@ -104,6 +134,7 @@ static bool start_uring(struct ring *r)
 	       io_uring_opcode_supported(probe, IORING_OP_FSYNC);
 	if (probe)
 		io_uring_free_probe(probe);
+	able = able && enters(&r->uring);
 	if (!able)
 		io_uring_queue_exit(&r->uring);
 	return able;
@@ -221,11 +252,6 @@ static unsigned reap(struct ring *r)
 		ran++;
 	}
 	return ran;
-}
-
-static void nap(void)
-{
-	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
 }
 
 /* The ring is of no more use: waits for what the kernel still holds, for it uses the buffers, and

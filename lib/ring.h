@@ -37,7 +37,7 @@ struct xfer {
 };
 
 /* depth: how many transfers the kernel holds at once. in_line: never ask for io_uring. Falls back
- * to in line by itself where a ring is refused (ENOSYS, EPERM, ENOMEM, EINVAL ...). */
+ * to in line by itself where a ring, or its first use, is refused (ENOSYS, EPERM, ENOMEM ...). */
 int ring_new(struct ring **out, unsigned depth, bool in_line, struct err *e);
 /* NULL-safe. Nothing may be in flight. */
 void ring_free(struct ring *r);
