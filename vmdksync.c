@@ -167,6 +167,15 @@ static void say_writes(const struct work *w)
 		w->stats.writes, plural(w->stats.writes));
 }
 
+static void say_kept_open(const struct work *w)
+{
+	for (size_t i = 0; w->chain && i < w->chain->links; i++)
+		if (w->chain->link[i]->piped && source_kept_open(w->chain->link[i]->piped))
+			fprintf(stderr,
+				"vmdksync: %s: all bytes expected came, but the sender kept the pipe open; "
+				"it was not waited for\n", w->chain->link[i]->name);
+}
+
 static void say_summary(const struct work *w)
 {
 	char data[32], zero[32], rate[32], warned[32];
@@ -650,6 +659,8 @@ int main(int argc, char **argv)
 					  : DONE;
 	if (r < 0)
 		complain(e.msg);
+	if (!r && !o.quiet)
+		say_kept_open(&w);
 	if (o.verify && w.stats.stopped)
 		fprintf(stderr,
 			"vmdksync: %s: stopped by a signal after %" PRIu64 " of %" PRIu64

@@ -47,6 +47,10 @@ struct inflow {
 	unsigned used; /* places from this one on never were */
 	uint64_t want; /* how much has to be there before anyone is woken */
 	bool end, quit;
+	uint64_t expect; /* see inflow_opts */
+	int64_t complete; /* when that had come, milliseconds; 0: it has not */
+	bool cut; /* the end was not waited for: what comes later does not count */
+	uint64_t cut_at;
 	struct err e; /* why it ended; the thread's own until `end` is set */
 	int failed;
 
@@ -63,7 +67,7 @@ struct inflow {
 	uint64_t packed_at;
 	z_stream z;
 	bool inflating; /* z is initialized */
-	bool between;   /* members */
+	bool between;   /* members; others look, too */
 	bool bad;       /* damaged, which is still to be said */
 };
 
@@ -201,7 +205,7 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 					    "%llu",
 					    f->name, (unsigned long long)f->packed_at);
 			here = z->avail_in;
-			f->between = false;
+			__atomic_store_n(&f->between, false, __ATOMIC_RELAXED);
 			inflateReset(z);
 		}
 		r = f->bad ? Z_DATA_ERROR : inflate(z, Z_NO_FLUSH);
@@ -209,7 +213,7 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 			z->avail_in = (uInt)here;
 		f->packed_at += here - z->avail_in;
 		if (r == Z_STREAM_END)
-			f->between = true;
+			__atomic_store_n(&f->between, true, __ATOMIC_RELAXED);
 		else if (r == Z_MEM_ERROR)
 			return fail(&f->e, ENOMEM, "out of memory");
 		else if (r != Z_OK && r != Z_BUF_ERROR && z->avail_out < n && !f->bad) {
@@ -329,9 +333,32 @@ uint64_t inflow_low(const struct inflow *f)
 	return __atomic_load_n(&f->low, __ATOMIC_RELAXED);
 }
 
+bool inflow_kept_open(const struct inflow *f)
+{
+	return f->cut;
+}
+
 int inflow_ask_stop(struct inflow *f, struct err *e)
 {
 	return f->stop && f->stop(f->arg) ? fail(e, EINTR, "%s: stopped", f->name) : 0;
+}
+
+/* All that was expected came long ago, and the sender does not end. The lock is held. */
+static bool out_of_patience(struct inflow *f)
+{
+	const bool whole = !f->packed || __atomic_load_n(&f->between, __ATOMIC_RELAXED);
+	struct timespec t;
+	int64_t now;
+
+	if (!f->expect || f->have < f->expect || !whole) {
+		f->complete = 0;
+		return false;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	now = t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+	if (!f->complete)
+		f->complete = now;
+	return now - f->complete >= INFLOW_PATIENCE * 1000;
 }
 
 int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
@@ -340,9 +367,14 @@ int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
 
 	pthread_mutex_lock(&f->lock);
 	assert(f->end || end <= f->low + inflow_room(f)); /* or it would wait for ever */
-	while (f->have < end && !f->end && !r) {
+	while (!f->cut && f->have < end && !f->end && !r) {
 		struct timespec until;
 
+		if (out_of_patience(f)) {
+			f->cut = true;
+			f->cut_at = f->have;
+			break;
+		}
 		f->want = end;
 		pthread_mutex_unlock(&f->lock);
 		r = inflow_ask_stop(f, e);
@@ -352,7 +384,7 @@ int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
 		until = from_now(ASK_STOP);
 		pthread_cond_timedwait(&f->grown, &f->lock, &until);
 	}
-	*have = f->have;
+	*have = f->cut ? f->cut_at : f->have;
 	pthread_mutex_unlock(&f->lock);
 	return r;
 }
@@ -387,7 +419,7 @@ int inflow_error(struct inflow *f, struct err *e)
 	int failed;
 
 	pthread_mutex_lock(&f->lock);
-	failed = f->end ? f->failed : 0;
+	failed = f->end && !f->cut ? f->failed : 0;
 	pthread_mutex_unlock(&f->lock);
 	return failed < 0 ? fail(e, -failed, "%s", f->e.msg) : 0;
 }
@@ -561,6 +593,7 @@ int inflow_open(struct inflow **out, int fd, const char *name, const struct infl
 		f = g;
 		r = start(f->packed, e);
 	}
+	f->expect = o->expect;
 	if (!r)
 		r = start(f, e);
 	if (r < 0) {

@@ -13,9 +13,14 @@
 
 struct inflow;
 
+#define INFLOW_PATIENCE 10
+
 struct inflow_opts {
 	size_t window;    /* power of two; 0: the usual size */
 	unsigned windows; /* 0: the usual number */
+	/* Bytes, unpacked, after which an end is waited for INFLOW_PATIENCE seconds and no longer; 0: none. Of
+	 * gzip only when a trailer has come, too. */
+	uint64_t expect;
 	/* Asked while waiting: true gives up, with -EINTR. NULL: never. */
 	bool (*stop)(void *arg);
 	void *arg;
@@ -39,6 +44,8 @@ uint64_t inflow_low(const struct inflow *f);
  * have, in all. Bytes that are missing then: inflow_error() tells why. -EINTR.
  */
 int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e);
+/* Whether it did not end by itself, see expect. */
+bool inflow_kept_open(const struct inflow *f);
 /* For who never has to wait: -EINTR when it is to be given up. */
 int inflow_ask_stop(struct inflow *f, struct err *e);
 /* Where byte `off` stands, low <= off < have; *n: how many of those that have arrived follow it

@@ -526,7 +526,8 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 		    struct err *e)
 {
 	const bool standard = source_is_stdin(path);
-	const struct inflow_opts flow = {.window = o->window, .stop = o->stop, .arg = o->arg};
+	const struct inflow_opts flow = {
+		.window = o->window, .expect = o->expect, .stop = o->stop, .arg = o->arg};
 	struct source *s = NULL;
 	struct stat st = {0};
 	int fd, r;
@@ -584,6 +585,11 @@ out:
 bool source_is_gzip(const struct source *s)
 {
 	return s->flow && inflow_gzip(s->flow);
+}
+
+bool source_kept_open(const struct source *s)
+{
+	return s->flow && inflow_kept_open(s->flow);
 }
 
 uint64_t source_limit(const struct source *s)

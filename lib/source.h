@@ -104,6 +104,8 @@ int source_some(struct source *s, size_t most, size_t *n, struct err *e);
 /* The rest is for who reads a passing source in file order. */
 
 bool source_is_gzip(const struct source *s);
+/* Whether the sender had sent what was expected, and kept the pipe open: that was not waited for. */
+bool source_kept_open(const struct source *s);
 /* Whether that is standard input under one of its names. */
 bool source_is_stdin(const char *path);
 size_t source_window(const struct source *s);

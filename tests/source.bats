@@ -247,6 +247,50 @@ while_stopped() {
 	same t t.orig
 }
 
+# keeps_open FILE...: sends the files, and then holds the pipe open.
+keeps_open() {
+	cat "$@"
+	echo $BASHPID >>pids
+	exec sleep 1000 3>&-
+}
+
+@test "--expect-size: a sender that sent all and keeps the pipe open is not waited for" {
+	made 16384 alloc=every:7
+	gzip -k d.vmdk
+	size=$(stat -c %s d.vmdk)
+	for file in d.vmdk d.vmdk.gz; do
+		for first in --read-back --spool-first; do
+			cp t.orig t
+			run -0 timeout 120 "$VMDKSYNC" $first --expect-size="$size" - t < <(keeps_open $file)
+			same t want
+			[[ $output == *"vmdksync: standard input: all bytes expected came, but the sender kept the pipe open"* ]]
+			[[ $output == *'on stable storage'* ]]
+			kill "$(tail -n 1 pids)"
+		done
+	done
+	# a stream of markers, too, and a delta that is smaller than the first look
+	for words in 'stream variant=C capacity=20480 grain=16 alloc=random:20' 'cowd capacity=64 alloc=7'; do
+		# shellcheck disable=SC2086 # words are meant
+		"$MKVMDK" ${words%% *} s.vmdk ${words#* }
+		rm -f a b
+		vs -q --create s.vmdk a
+		run -0 timeout 120 "$VMDKSYNC" -v --create --expect-size="$(stat -c %s s.vmdk)" - b < <(keeps_open s.vmdk)
+		same a b
+		kill "$(tail -n 1 pids)"
+	done
+	# more than was expected: a warning, as ever
+	cp t.orig t
+	run -0 timeout 120 "$VMDKSYNC" --expect-size="$size" - t < <(keeps_open d.vmdk want)
+	[[ $output == *"warning: standard input: $((size + $(stat -c %s want))) bytes came, but $size were expected"* ]]
+	same t want
+	kill "$(tail -n 1 pids)"
+	# of gzip the trailer tells that it came right: without it there is an end to wait for
+	head -c -4 d.vmdk.gz >cut.gz
+	cp t.orig t
+	run -124 timeout 15 "$VMDKSYNC" -q --expect-size="$size" - t < <(keeps_open cut.gz)
+	kill "$(tail -n 1 pids)"
+}
+
 @test "a FUSE export whose times are always now has not changed" {
 	requires qemu-storage-daemon fusermount3 qemu-img
 	[ -w /dev/fuse ] || skip 'no FUSE here'
