@@ -11,7 +11,7 @@ build) ;;
 test)
 	packages="$packages bats parallel shellcheck clang strace jq util-linux time"
 	packages="$packages mandoc lintian dpkg-dev bash git openssh-server python3"
-	packages="$packages busybox iproute2 netcat-openbsd tmux"
+	packages="$packages procps qemu-system-common busybox iproute2 netcat-openbsd tmux"
 	packages="$packages libclang-rt-dev nbdkit libnbd-bin fuse3 e2fsprogs valgrind"
 	packages="$packages qemu-system-common xfsprogs"
 	;;

@@ -27,6 +27,7 @@ not_opened() {
 		not_opened "$name" "$VMDKSYNC" --full --create d.vmdk got.raw
 		not_opened "$name" "$VMDKSYNC" --map d.vmdk
 		# trouble with the parents is no failure of --info
+		# shellcheck disable=SC2016 # the inner shell expands it
 		not_opened "$name" sh -c '"$VMDKSYNC" --info d.vmdk; exit 2'
 		# an extent: a link beside it, as the name itself is refused where it is parsed
 		ln -sf "$name" x.raw
