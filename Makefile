@@ -200,8 +200,8 @@ static:
 M32 ?=
 m32:
 	$(MAKE) BUILD=build/m32 CFLAGS='-O2 -g -m32' WERROR=1 PKG_CONFIG=false \
-		CPPFLAGS='$(M32:%=-I%/usr/include -I%/usr/include/i386-linux-gnu)' \
-		LIBS='$(M32:%=-L%/usr/lib/i386-linux-gnu) -l:liburing.a -l:libz.a' \
+		CPPFLAGS='$(if $(M32),-I$(M32)/usr/include -I$(M32)/usr/include/i386-linux-gnu)' \
+		LIBS='$(if $(M32),-L$(M32)/usr/lib/i386-linux-gnu) -l:liburing.a -l:libz.a' \
 		build/m32/vmdksync build/m32/mkvmdk build/m32/unit
 	build/m32/unit
 

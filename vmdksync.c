@@ -172,8 +172,8 @@ static void say_kept_open(const struct work *w)
 	for (size_t i = 0; w->chain && i < w->chain->links; i++)
 		if (w->chain->link[i]->piped && source_kept_open(w->chain->link[i]->piped))
 			fprintf(stderr,
-				"vmdksync: %s: all bytes expected came, but the sender kept the pipe open; "
-				"it was not waited for\n", w->chain->link[i]->name);
+				"vmdksync: %s: all bytes expected came, but the sender kept the pipe "
+				"open; it was not waited for\n", w->chain->link[i]->name);
 }
 
 static void say_summary(const struct work *w)

@@ -107,7 +107,8 @@ static int force_option(struct options *o, const char *word, struct err *e)
 			o->force |= force_words[i].bit;
 			return 0;
 		}
-	return refuse(e, "--force=", word, ": there is no such word (busy, raw, gd, rgd, cid, size, changed)");
+	return refuse(e, "--force=", word,
+		      ": there is no such word (busy, raw, gd, rgd, cid, size, changed)");
 }
 
 static int search_option(struct options *o, const char *word, struct err *e)
