@@ -343,6 +343,8 @@ static struct chain_opts chain_options(const struct options *o)
 				 .stop = on_stop},
 		.parents = o->chain || o->full || o->verify || o->map,
 		.base = o->base,
+		.found = o->chain || o->full || o->info,
+		.image.force_size = o->force & FORCE_SIZE,
 		.force_cid = o->force & FORCE_CID,
 		.force_size = o->force & FORCE_SIZE,
 		.force_changed = o->force & FORCE_CHANGED,
@@ -390,7 +392,7 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 		r = job_scan(c->link[i]->reader, pump, &ignored, e);
 	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->lacks);
 	if (!r)
-		r = chain_read(c, n, w->whole, e);
+		r = chain_read(c, 0, n, w->whole, e);
 	if (r < 0 || c->reader->passing)
 		return r;
 	r = job_scan(c->reader, pump, &w->totals, e);

@@ -12,6 +12,7 @@
 struct layer {
 	struct reader *reader;
 	struct run run; /* what it has next; run.len 0: nothing more */
+	uint64_t size;  /* what it has beyond is dropped */
 };
 
 struct merge {
@@ -21,24 +22,24 @@ struct merge {
 	struct layer layer[]; /* newest first */
 };
 
-static int pull(struct layer *l, uint64_t size, struct err *e)
+static int pull(struct layer *l, struct err *e)
 {
 	int got = reader_next(l->reader, &l->run, e);
 
 	if (got < 0)
 		return got;
-	if (!got || l->run.off >= size)
+	if (!got || l->run.off >= l->size)
 		l->run = (struct run){0};
-	l->run.len = min_u64(l->run.len, size - l->run.off);
+	l->run.len = min_u64(l->run.len, l->size - l->run.off);
 	l->run.layer = l->reader->layer;
 	return 0;
 }
 
 /* Makes l->run begin at or behind `from`. */
-static int advance(struct layer *l, uint64_t from, uint64_t size, struct err *e)
+static int advance(struct layer *l, uint64_t from, struct err *e)
 {
 	while (l->run.len && l->run.off + l->run.len <= from) {
-		int r = pull(l, size, e);
+		int r = pull(l, e);
 
 		if (r < 0)
 			return r;
@@ -56,7 +57,7 @@ static int merge_next(struct reader *reader, struct run *run, struct err *e)
 	int r;
 
 	for (size_t i = 0; !m->primed && i < m->n; i++) {
-		r = pull(&m->layer[i], reader->size, e);
+		r = pull(&m->layer[i], e);
 		if (r < 0)
 			return r;
 	}
@@ -74,7 +75,7 @@ static int merge_next(struct reader *reader, struct run *run, struct err *e)
 			end = min_u64(end, m->layer[i].run.off);
 	run->len = end - run->off;
 	for (size_t i = 0; i < m->n; i++) {
-		r = advance(&m->layer[i], end, reader->size, e);
+		r = advance(&m->layer[i], end, e);
 		if (r < 0)
 			return r;
 	}
@@ -112,16 +113,17 @@ int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint6
 {
 	struct merge *m = calloc(1, sizeof(*m) + n * sizeof(m->layer[0]));
 
-	for (size_t i = 0; i < n; i++) {
-		if (m)
-			m->layer[i].reader = layers[i];
-		else
+	if (!m) {
+		for (size_t i = 0; i < n; i++)
 			reader_free(layers[i]);
-	}
-	if (!m)
 		return fail(e, ENOMEM, "out of memory");
+	}
 	m->n = n;
 	reader_init(&m->reader, &merge_ops, n ? layers[0]->name : "nothing", size);
+	for (size_t i = 0; i < n; i++) {
+		size = min_u64(size, layers[i]->size);
+		m->layer[i] = (struct layer){.reader = layers[i], .size = size};
+	}
 	*out = &m->reader;
 	return 0;
 }
@@ -210,16 +212,29 @@ static struct image *lowest(const struct chain *c)
 	return c->link[c->links - 1];
 }
 
-/* Whether one of the links was opened from this file. */
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* The link that has this file: as itself, as an extent, or as the descriptor found beside it. */
 static const struct image *link_of(const struct chain *c, const struct stat *st)
 {
-	for (size_t i = 0; i < c->links; i++) {
-		const struct stat *its = &c->link[i]->file[0].st;
-
-		if (its->st_dev == st->st_dev && its->st_ino == st->st_ino)
-			return c->link[i];
-	}
+	for (size_t i = 0; i < c->links; i++)
+		for (size_t k = 0; k < c->link[i]->files; k++)
+			if (same_file(&c->link[i]->file[k].st, st))
+				return c->link[i];
 	return NULL;
+}
+
+/* Whether an image is a link already, by whatever file of its own. */
+static bool is_link(const struct chain *c, const struct image *m)
+{
+	for (size_t i = 0; i < c->links; i++)
+		for (size_t k = 1; k < m->files; k++)
+			if (same_file(&c->link[i]->file[0].st, &m->file[k].st))
+				return true;
+	return link_of(c, &m->file[0].st);
 }
 
 /* by_hand: the user says that it is the parent, not the child. */
@@ -251,26 +266,29 @@ static int check_cid(const struct image *child, const struct image *parent, bool
 		    child->name, c->parent_cid, parent->name, cid, child->name);
 }
 
-/* VMware has all links of one size. Where they are not QEMU's reading is taken: zeros behind the end
- * of a smaller parent. A larger one would lose its end, which nobody can have meant. */
+/* The capacity in a header may be rounded up to a whole grain; a descriptor has the exact size. */
+static bool rounds_to(const struct image *m, uint64_t size)
+{
+	return !m->descriptor && m->size > size && m->size - size < m->facts.grain;
+}
+
+/* VMware has all links of one size, so that others are of another disk, or damaged. What --force=size
+ * means is QEMU's reading: nothing of a parent is seen behind the end of a smaller child, and nothing
+ * but zeros behind the end of a smaller parent. A raw disk may be larger: devices are rounded up. */
 static int check_size(const struct image *child, const struct image *parent,
 		      const struct chain_opts *o, struct err *e)
 {
 	const uint64_t has = child->size / SECTOR, below = parent->size / SECTOR;
 
-	if (has > below)
-		return warning(e, "%s: has %" PRIu64 " sectors, its parent %s only %" PRIu64
-				  ": what lies behind is zeros", child->name, has, parent->name,
-			       below);
-	if (has == below || parent->raw) /* a device is rounded up */
+	if (has == below || (parent->raw && below > has) || rounds_to(child, parent->size) ||
+	    rounds_to(parent, child->size))
 		return 0;
 	if (o->force_size)
-		return warning(e, "%s: has %" PRIu64 " sectors, its parent %s %" PRIu64
-				  ": the end of that is cut off", child->name, has, parent->name,
-			       below);
+		return warning(e, "%s: has %" PRIu64 " sectors, %s beneath it has %" PRIu64,
+			       child->name, has, parent->name, below);
 	return fail(e, EBADMSG,
-		    "%s: has only %" PRIu64 " sectors, its parent %s %" PRIu64
-		    " (--force=size cuts the end off)",
+		    "%s: has %" PRIu64 " sectors, but %s beneath it has %" PRIu64
+		    ": they do not belong to one disk (--force=size skips this check)",
 		    child->name, has, parent->name, below);
 }
 
@@ -279,7 +297,7 @@ static int push(struct chain *c, struct image *m, const struct chain_opts *o, st
 {
 	int r = 0;
 
-	if (c->links && !lowest(c)->reader) {
+	if (c->links > c->borrowed && !lowest(c)->reader) {
 		r = fail(e, ENOENT, "%s: some of its extents are not there, and it is to be read",
 			 lowest(c)->name);
 	} else if (c->links) {
@@ -377,7 +395,7 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 
 		if (m->raw || (m->descriptor && !descriptor_has_parent(m->descriptor)))
 			return 0;
-		if (!m->descriptor)
+		if (!m->descriptor || (m->found && !o->found))
 			return fail(e, ENODATA,
 				    "%s: has no descriptor, so what lies beneath it is not known; "
 				    "--base can say it", m->name);
@@ -387,84 +405,115 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 	}
 }
 
+static struct chain *chain_new(struct err *e)
+{
+	struct chain *c = calloc(1, sizeof(*c));
+
+	if (c)
+		c->link = calloc(CHAIN_MAX, sizeof(*c->link));
+	if (!c || !c->link) {
+		free(c);
+		fail(e, ENOMEM, "out of memory");
+		return NULL;
+	}
+	return c;
+}
+
+/* What lies beneath the lowest link: base, or what descriptors say. */
+static int add_parents(struct chain *c, const struct chain_opts *o, struct err *e, struct err *mine)
+{
+	struct image *m;
+	int r = 0;
+
+	if (o->base) {
+		r = image_open_base(&m, o->base, &o->image, e);
+		if (!r)
+			r = push(c, m, o, e);
+	}
+	if (r < 0)
+		return r;
+	c->named = c->links;
+	r = o->parents ? find_parents(c, o, mine) : 0;
+	if (r < 0) {
+		c->lacks_code = -r;
+		c->lacks = strdup(mine->msg);
+		if (!c->lacks)
+			return fail(e, ENOMEM, "out of memory");
+	}
+	for (size_t i = c->borrowed; i < c->links; i++)
+		if (c->link[i]->reader)
+			c->link[i]->reader->share = (unsigned)c->links;
+	return 0;
+}
+
 int chain_open(struct chain **out, const char *const *path, size_t n, const struct chain_opts *o,
 	       struct err *e)
 {
-	struct chain *c = calloc(1, sizeof(*c));
+	struct chain *c = chain_new(e);
 	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
 	struct image *m;
 	int r = 0;
 
-	if (c)
-		c->link = calloc(CHAIN_MAX, sizeof(*c->link));
-	if (!c || !c->link)
-		r = fail(e, ENOMEM, "out of memory");
-	else if (n > CHAIN_MAX - 1)
+	if (!c)
+		return -ENOMEM;
+	if (n > CHAIN_MAX - 1)
 		r = fail(e, EFBIG, "%zu images are more than %u", n, CHAIN_MAX - 1);
 	while (!r && n--) {
 		r = image_open(&m, path[n], &o->image, e);
-		if (!r && link_of(c, &m->file[0].st)) {
+		if (!r && is_link(c, m)) {
 			r = fail(e, EINVAL, "%s: is named twice", m->name);
 			image_free(m);
 		} else if (!r) {
 			r = push(c, m, o, e);
 		}
 	}
-	if (!r && o->base) {
-		r = image_open_base(&m, o->base, &o->image, e);
-		if (!r)
-			r = push(c, m, o, e);
-	}
+	if (!r)
+		r = add_parents(c, o, e, &mine);
 	if (r < 0) {
 		chain_free(c);
 		return r;
 	}
-	c->named = c->links;
-	r = o->parents ? find_parents(c, o, &mine) : 0;
-	if (r < 0) {
-		c->lacks_code = -r;
-		c->lacks = strdup(mine.msg);
-		if (!c->lacks) {
-			chain_free(c);
-			return fail(e, ENOMEM, "out of memory");
-		}
-	}
 	assert(c->links && c->link);
-	for (size_t i = 0; i < c->links; i++)
-		if (c->link[i]->reader)
-			c->link[i]->reader->share = (unsigned)c->links;
 	*out = c;
 	return 0;
 }
 
-int chain_read(struct chain *c, size_t n, bool whole, struct err *e)
+int chain_beneath(struct chain **out, const struct chain *of, size_t n, const struct chain_opts *o,
+		  struct err *e)
 {
-	struct reader *layer[2 * CHAIN_MAX], *all = NULL;
-	size_t layers = 0;
-	int r = 0;
+	struct chain *c = chain_new(e);
+	struct err quiet = {.set = false};
+	int r;
 
-	for (size_t i = 0; !r && i < n; i++) {
-		struct image *m = c->link[i];
-		uint64_t below = i + 1 < c->links ? c->link[i + 1]->size : m->size;
-
-		layer[layers++] = m->reader;
-		m->reader->layer = (unsigned)i;
-		m->reader = NULL;
-		if (below < m->size) {
-			r = zero_open(&layer[layers], m->name, below, m->size, e);
-			if (!r)
-				layer[layers++]->layer = (unsigned)i;
-		}
-	}
+	if (!c)
+		return -ENOMEM;
+	memcpy(c->link, of->link, n * sizeof(*c->link));
+	c->links = c->borrowed = n;
+	r = add_parents(c, o, e, &quiet);
 	if (r < 0) {
-		while (layers)
-			reader_free(layer[--layers]);
+		chain_free(c);
 		return r;
 	}
-	if (layers == 1)
+	*out = c;
+	return 0;
+}
+
+int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e)
+{
+	struct reader *layer[CHAIN_MAX], *all = NULL;
+	int r = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		struct image *m = c->link[from + i];
+
+		layer[i] = m->reader;
+		m->reader->layer = (unsigned)(from + i);
+		m->reader = NULL;
+	}
+	if (n == 1 && !from) /* else merge_new() has to number the runs */
 		all = layer[0];
 	else
-		r = merge_new(&all, layer, layers, c->link[0]->size, e);
+		r = merge_new(&all, layer, n, c->link[from]->size, e);
 	if (!r && whole)
 		r = fill_new(&all, all, e);
 	if (!r)
@@ -486,7 +535,7 @@ void chain_free(struct chain *c)
 	if (!c)
 		return;
 	reader_free(c->reader);
-	for (size_t i = 0; i < c->links; i++)
+	for (size_t i = c->borrowed; i < c->links; i++)
 		image_free(c->link[i]);
 	free(c->link);
 	free(c->lacks);

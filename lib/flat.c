@@ -10,7 +10,6 @@ struct flat {
 	struct reader reader;
 	struct source *src; /* owned; NULL: zeros */
 	uint64_t from;      /* position of guest byte 0 */
-	uint64_t first;     /* guest byte that is given first */
 	uint64_t at;        /* guest byte that is given next */
 };
 
@@ -43,7 +42,7 @@ static int flat_rewind(struct reader *reader, struct err *e)
 	struct flat *f = container_of(reader, struct flat, reader);
 
 	(void)e;
-	f->at = f->first;
+	f->at = 0;
 	return 0;
 }
 
@@ -85,12 +84,7 @@ int flat_open(struct reader **out, struct source *src, uint64_t at, uint64_t siz
 	return flat_new(out, src, src->name, at, size, e);
 }
 
-int zero_open(struct reader **out, const char *name, uint64_t from, uint64_t size, struct err *e)
+int zero_open(struct reader **out, const char *name, uint64_t size, struct err *e)
 {
-	int r = flat_new(out, NULL, name, 0, size, e);
-
-	if (!r)
-		container_of(*out, struct flat, reader)->at =
-			container_of(*out, struct flat, reader)->first = from;
-	return r;
+	return flat_new(out, NULL, name, 0, size, e);
 }

@@ -42,8 +42,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		  struct format_facts *facts, struct err *e);
 /* `size` bytes of src from byte `at` on, raw; holes of the file are zeros. */
 int flat_open(struct reader **out, struct source *src, uint64_t at, uint64_t size, struct err *e);
-/* A disk of `size` bytes, of which those from `from` on are zeros and the others are not given. name:
- * printable, has to outlive the reader. */
-int zero_open(struct reader **out, const char *name, uint64_t from, uint64_t size, struct err *e);
+/* A disk of `size` zeros. name: printable, has to outlive the reader. */
+int zero_open(struct reader **out, const char *name, uint64_t size, struct err *e);
 
 #endif

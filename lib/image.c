@@ -1,5 +1,6 @@
 /* See image.h. Magic numbers: "Virtual Disk Format 5.0", and the formats' own public descriptions. */
 #include "image.h"
+#include "beside.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -224,7 +225,7 @@ static int read_descriptor(struct image *m, struct source *src, uint64_t at, uin
 		return fail(e, ENOMEM, "out of memory");
 	r = source_read(src, at, text, size, "descriptor", e);
 	if (!r)
-		r = descriptor_parse(&m->descriptor, m->name, text, size, embedded, e);
+		r = descriptor_parse(&m->descriptor, src->name, text, size, embedded, e);
 	free(text);
 	return r;
 }
@@ -246,6 +247,65 @@ static bool later_piece(const char *path)
 	}
 	return digits >= 3 && p - path >= 2 && p[-2] == '-' && (p[-1] == 's' || p[-1] == 'S') &&
 	       strtoul(p, NULL, 16) > 1;
+}
+
+/* Whether the extent holds a disk of that size. A capacity may be rounded up to a whole grain. */
+static bool fits(const struct image *m, uint64_t size)
+{
+	return m->reader->size >= size && m->reader->size - size < m->facts.grain;
+}
+
+static const struct {
+	enum extent_type type;
+	opener *open; /* NULL: raw */
+	const char *word;
+} types[] = {
+	{EXTENT_FLAT, NULL, "FLAT"},
+	{EXTENT_VMFS, NULL, "VMFS"},
+	{EXTENT_SPARSE, hosted_open, "SPARSE"},
+	{EXTENT_VMFSSPARSE, cowd_open, "VMFSSPARSE"},
+	{EXTENT_SESPARSE, sesparse_open, "SESPARSE"},
+};
+
+static opener *opener_of(enum extent_type type)
+{
+	for (size_t t = 0; t < sizeof(types) / sizeof(*types); t++)
+		if (types[t].type == type)
+			return types[t].open;
+	return NULL;
+}
+
+/* The descriptor that lies beside the extent, with the facts that the extent does not have itself. */
+static int find_descriptor(struct image *m, opener *open, const struct image_opts *o, struct err *e)
+{
+	struct source *src;
+	uint64_t size;
+	char *where;
+	int r = beside_find(&src, &where, m->path, &m->file[0].st, &o->lookup, e);
+
+	if (r <= 0)
+		return r;
+	r = read_descriptor(m, src, 0, src->size, false, e);
+	size = r < 0 ? 0 : m->descriptor->extent[0].sectors * SECTOR;
+	if (!r && (opener_of(m->descriptor->extent[0].type) != open ||
+		   (o->force_size && !fits(m, size)))) {
+		descriptor_free(m->descriptor);
+		m->descriptor = NULL;
+	} else if (!r && !fits(m, size)) {
+		r = fail(e, EBADMSG,
+			 "%s: holds %" PRIu64 " sectors, but its descriptor %s says %" PRIu64
+			 ": it is damaged or of another disk (--force=size ignores the descriptor)",
+			 m->name, m->reader->size / SECTOR, src->name, size / SECTOR);
+	} else if (!r) {
+		r = note_file(m, src, e);
+		m->found = true;
+		free(m->path);
+		m->path = where;
+		where = NULL;
+	}
+	free(where);
+	source_free(src);
+	return r;
 }
 
 /* Takes src over when it succeeds. */
@@ -274,6 +334,11 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 			    "%s: line %u: its embedded descriptor lists an extent that is not the "
 			    "file itself",
 			    m->name, m->descriptor->extent[0].line);
+	if (!o->placed && !m->descriptor && !src->piped) {
+		rc = find_descriptor(m, open, o, e);
+		if (rc < 0)
+			return rc;
+	}
 	if (!o->placed && !m->descriptor && later_piece(path))
 		return fail(e, ENOTSUP,
 			    "%s: is a piece of a split disk and does not say where it belongs; name "
@@ -282,7 +347,7 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 	if (m->descriptor && m->descriptor->extent[0].sectors) {
 		uint64_t size = m->descriptor->extent[0].sectors * SECTOR;
 
-		if (r->size < size || r->size - size >= m->facts.grain)
+		if (!fits(m, size))
 			return fail(e, EBADMSG,
 				    "%s: holds %" PRIu64 " sectors, but its descriptor says %" PRIu64,
 				    m->name, r->size / SECTOR, size / SECTOR);
@@ -305,18 +370,6 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 }
 
 /* --- a descriptor and its extents ----------------------------------------------------------------- */
-
-static const struct {
-	enum extent_type type;
-	opener *open; /* NULL: raw */
-	const char *word;
-} types[] = {
-	{EXTENT_FLAT, NULL, "FLAT"},
-	{EXTENT_VMFS, NULL, "VMFS"},
-	{EXTENT_SPARSE, hosted_open, "SPARSE"},
-	{EXTENT_VMFSSPARSE, cowd_open, "VMFSSPARSE"},
-	{EXTENT_SESPARSE, sesparse_open, "SESPARSE"},
-};
 
 /* *src becomes NULL when the reader has taken it over. */
 static int open_sparse_extent(struct image *m, struct reader **r, struct source **src,
@@ -375,7 +428,7 @@ static int open_listed(struct image *m, struct reader **r, const char *path,
 	int rc;
 
 	if (x->type == EXTENT_ZERO)
-		return zero_open(r, m->name, 0, size, e);
+		return zero_open(r, m->name, size, e);
 	while (types[t].type != x->type)
 		t++;
 	rc = open_named(m, &src, path, x, o, e);

@@ -21,11 +21,13 @@ struct image {
 	struct format_facts facts;     /* of the first extent that is no zeros */
 	bool raw;                      /* no VMDK, but a raw disk beneath one */
 	struct descriptor *descriptor; /* owned; NULL where there is none */
+	bool found;                    /* the descriptor is another file, that was not named (beside.h) */
 	char *name;                    /* printable; owned */
-	char *path;                    /* as it was opened; owned */
+	char *path;                    /* as it was opened, or that of the descriptor found; owned */
 	struct source *text;           /* of a descriptor; owned; or NULL */
 	struct source *piped;          /* what comes, or came, through a pipe; the reader's; or NULL */
-	struct image_file *file;       /* owned; the image itself first, then its extents */
+	struct image_file *file;       /* owned; the image itself first, then its extents, or the
+					* descriptor found */
 	size_t files;
 };
 
@@ -35,6 +37,8 @@ struct image_opts {
 	struct source_opts source; /* of image_open() */
 	bool placed;               /* an extent without descriptor belongs at `offset`, bytes */
 	uint64_t offset;
+	bool force_size;           /* a descriptor found that says another size than the extent is not
+				    * taken for its descriptor; else that is refused */
 	bool base_unread;          /* where files of a disk without parent are missing it has no reader,
 				    * which is no failure: nobody will read it */
 };

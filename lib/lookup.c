@@ -201,3 +201,28 @@ void lookup_end(struct lookup *l)
 	free(l->plain);
 	free(l->shown);
 }
+
+bool lookup_leads_to(const char *of, const char *file, const struct lookup_opts *o,
+		     const struct stat *st)
+{
+	struct err quiet = {.set = false};
+	bool found = false, same = false;
+	struct lookup l;
+
+	if (!lookup_begin(&l, of, "", file, o, &quiet)) {
+		for (size_t step = 0; !found && step < o->searches + 2; step++) {
+			struct place p;
+			struct stat its;
+			char *path;
+
+			if (!find_place(&l, step, &p))
+				continue;
+			path = place_path(&p);
+			found = path && stat(path, &its) == 0;
+			same = found && its.st_dev == st->st_dev && its.st_ino == st->st_ino;
+			free(path);
+		}
+	}
+	lookup_end(&l);
+	return same;
+}

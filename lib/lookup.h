@@ -39,5 +39,9 @@ int lookup_begin(struct lookup *l, const char *of, const char *name, const char 
  */
 int lookup_next(struct lookup *l, struct source **src, char **path, struct err *e);
 void lookup_end(struct lookup *l);
+/* Whether a name in the descriptor `of` leads to the file `st`, without opening anything. Only what a
+ * confined lookup may find counts. */
+bool lookup_leads_to(const char *of, const char *file, const struct lookup_opts *o,
+		     const struct stat *st);
 
 #endif

@@ -73,9 +73,16 @@ whole() {
 	rm got.raw
 	run -2 --separate-stderr vs --chain --create host.vmdk got.raw
 	refused 'has no parent'
-	run -2 --separate-stderr vs --chain --create host-000003-delta.vmdk got.raw
+	# a bare delta has its descriptor beside it
+	cp host-0.raw got.raw
+	run -0 vs --chain host-000003-delta.vmdk got.raw
+	same host-3.raw got.raw
+	whole host-000003-delta.vmdk host-3.raw
+	rm got.raw
+	cp host-000003-delta.vmdk alone.vmdk
+	run -2 --separate-stderr vs --chain --create alone.vmdk got.raw
 	refused 'has no descriptor' --base
-	run -2 --separate-stderr vs --full --create host-000003-delta.vmdk got.raw
+	run -2 --separate-stderr vs --full --create alone.vmdk got.raw
 	refused 'has no descriptor' --base
 }
 
@@ -89,8 +96,8 @@ whole() {
 	run -2 --separate-stderr vs --full --create host-000002.vmdk got.raw
 	refused host.vmdk host-flat.vmdk
 	# nor can it be read where it lies between others
-	run -2 --separate-stderr vs -q --chain --create host-000001-delta.vmdk host.vmdk host-000001.vmdk \
-		got.raw
+	cp host-000001-delta.vmdk alone.vmdk
+	run -2 --separate-stderr vs -q --chain --create alone.vmdk host.vmdk host-000001.vmdk got.raw
 	refused 'host.vmdk: some of its extents are not there'
 	run -0 vs --info --chain host-000002.vmdk
 	[[ $output == *'incomplete: '*host-flat.vmdk* ]]
@@ -233,43 +240,56 @@ deep() {
 	refused '256 images are more than 254'
 }
 
-@test "a child larger than its parent reads zeros behind it; a smaller one is refused" {
+@test "images of different size are refused; --force=size reads them as qemu-img does" {
 	"$MKVMDK" pattern host-flat.vmdk 3000 1
 	cp host-flat.vmdk want.raw
 	truncate -s $((5000 * 512)) want.raw
 	descriptor host.vmdk 1 ffffffff vmfs '' 'RW 3000 VMFS "host-flat.vmdk"'
 	"$MKVMDK" cowd a-delta.vmdk capacity=5000 alloc=10,2999-3001,4999 apply=want.raw
 	descriptor a.vmdk 2 1 vmfsSparse host.vmdk 'RW 5000 VMFSSPARSE "a-delta.vmdk"'
-	run -0 --separate-stderr vs --full --create a.vmdk got.raw
-	[[ $stderr == *'warning: a.vmdk: has 5000 sectors, its parent host.vmdk only 3000'* ]]
+	for mode in --full --chain; do
+		run -2 --separate-stderr vs $mode --create a.vmdk got.raw
+		refused 'a.vmdk: has 5000 sectors' 'host.vmdk beneath it has 3000' --force=size
+	done
+	run -0 --separate-stderr vs --full --force=size --create a.vmdk got.raw
+	[[ $stderr == *'warning: a.vmdk: has 5000 sectors, host.vmdk beneath it has 3000'* ]]
 	same want.raw got.raw
 	qemu-img convert -f vmdk -O raw a.vmdk qemu.raw
 	same qemu.raw got.raw
-	# --chain brings the zeros, too
+	# --chain writes no zeros that no layer holds
 	"$MKVMDK" pattern got.raw 5000 77
-	dd if=host-flat.vmdk of=got.raw conv=notrunc status=none
-	run -0 vs --chain a.vmdk got.raw
-	same want.raw got.raw
+	cp got.raw chain.raw
+	"$MKVMDK" cowd a-delta.vmdk capacity=5000 alloc=10,2999-3001,4999 apply=chain.raw
+	run -0 vs --chain --force=size a.vmdk got.raw
+	same chain.raw got.raw
 	# what a grandparent has behind the end of the parent is not seen
 	"$MKVMDK" cowd b-delta.vmdk capacity=3000 alloc=1,2900 apply=want.raw
 	rm got.raw
 	descriptor b.vmdk 3 2 vmfsSparse a.vmdk 'RW 3000 VMFSSPARSE "b-delta.vmdk"'
 	run -2 --separate-stderr vs --full -q --create b.vmdk got.raw
-	refused 'b.vmdk: has only 3000 sectors, its parent a.vmdk 5000' --force=size
+	refused 'b.vmdk: has 3000 sectors' 'a.vmdk beneath it has 5000' --force=size
 	run -0 vs --full --force=size --create b.vmdk got.raw
 	head -c $((3000 * 512)) want.raw >head.raw
 	same head.raw got.raw
-	"$MKVMDK" cowd c-delta.vmdk capacity=5000 alloc=7,4000
 	descriptor c.vmdk 4 3 vmfsSparse b.vmdk 'RW 5000 VMFSSPARSE "c-delta.vmdk"'
 	truncate -s $((5000 * 512)) head.raw
 	"$MKVMDK" cowd c-delta.vmdk capacity=5000 alloc=7,4000 apply=head.raw
 	rm got.raw
 	run -0 vs --full --force=size --create c.vmdk got.raw
 	same head.raw got.raw
-	# a raw disk beneath may be smaller, too
+	# nor is it written by --chain
+	"$MKVMDK" pattern got.raw 5000 77
+	cp got.raw chain.raw
+	"$MKVMDK" cowd a-delta.vmdk capacity=5000 alloc=10,2999 apply=chain.raw
+	"$MKVMDK" cowd a-delta.vmdk capacity=5000 alloc=10,2999-3001,4999
+	"$MKVMDK" cowd b-delta.vmdk capacity=3000 alloc=1,2900 apply=chain.raw
+	"$MKVMDK" cowd c-delta.vmdk capacity=5000 alloc=7,4000 apply=chain.raw
+	run -0 vs --chain --force=size c.vmdk got.raw
+	same chain.raw got.raw
+	# a raw disk beneath may be larger, as devices are, but not smaller
 	rm got.raw
-	run -0 --separate-stderr vs --full --base host-flat.vmdk --create a-delta.vmdk got.raw
-	[[ $stderr == *'only 3000'* ]]
+	run -2 --separate-stderr vs --full --base host-flat.vmdk --create a-delta.vmdk got.raw
+	refused 'has 5000 sectors' 'host-flat.vmdk beneath it has 3000' --force=size
 }
 
 # hint TEXT [ENCODING]: what host-000001.vmdk calls its parent.

@@ -49,7 +49,9 @@ setup() {
 		(.lacks | contains("not there")) and (.chain | length) == 2'
 	sed s/^CID=.*/CID=77/ away >host.vmdk
 	vs --info --json host-000002.vmdk | jq -e '.images[0].lacks | contains("CID 00000077")'
-	vs --info --json host-000002-delta.vmdk | jq -e '.images[0].lacks | contains("no descriptor")'
+	vs --info --json host-000002-delta.vmdk | jq -e '.images[0].lacks | contains("CID 00000077")'
+	cp host-000002-delta.vmdk alone.vmdk
+	vs --info --json alone.vmdk | jq -e '.images[0].lacks | contains("no descriptor")'
 	run -2 --separate-stderr vs --info --json host-000002.vmdk missing.vmdk
 	[ -z "$output" ]
 	[ "${#stderr_lines[@]}" = 1 ]

@@ -29,7 +29,8 @@ rooms() {
 	flat        source run format gtree
 	undo        source run format undo <zlib>
 	lookup      source lookup
-	image       source run descriptor format lookup image
+	beside      source descriptor lookup beside
+	image       source run descriptor format lookup beside image
 	chain       source run descriptor format lookup image chain
 	ring        ring <liburing>
 	served      served
@@ -39,6 +40,7 @@ rooms() {
 	pump        source run ring workers target pump
 	jobs        run undo image chain target pump jobs
 	apply       run undo image chain target pump jobs
+	look        source run undo image chain target pump jobs
 	verify      source run undo image chain target pump jobs <zlib>
 	info        run undo image chain target pump jobs info
 	progress    progress

@@ -971,11 +971,11 @@ static void chains(bool filled, uint64_t with_seed, int rounds)
 		struct err e = {.set = false};
 		struct reader *layer[6], *r = NULL;
 		struct source *src[6];
-		uint64_t size = 0;
+		uint64_t size = 0, seen = UINT64_MAX;
 		unsigned before = failures, freed = 0;
 
 		for (size_t i = 0; i < n; i++) {
-			/* mostly of one size, but what grows is fine too */
+			/* mostly of one size; a smaller one hides the end of those beneath */
 			uint64_t s = below(4) && size ? size : 1 + below(DISK);
 			struct list *l;
 
@@ -984,9 +984,10 @@ static void chains(bool filled, uint64_t with_seed, int rounds)
 			l->freed = &freed;
 			layer[i] = &l->reader;
 			size = max_u64(size, s);
+			seen = min_u64(seen, s);
 			for (size_t k = 0; k < l->n; k++)
 				for (uint64_t b = 0; b < l->run[k].len; b++)
-					if (!model[l->run[k].off + b].have)
+					if (l->run[k].off + b < seen && !model[l->run[k].off + b].have)
 						model[l->run[k].off + b] = byte_of(&l->run[k], b);
 		}
 		if (!below(4)) /* some layers go on behind the end of the disk */

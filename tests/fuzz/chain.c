@@ -68,7 +68,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	char path[sizeof(folder) + NAME];
 	const char *const top[] = {path};
-	struct chain_opts o = {.parents = true};
+	struct chain_opts o = {.parents = true, .found = true};
 	struct err e = {.set = false};
 	char name[FILES][NAME + 1] = {"top.vmdk"};
 	size_t files = 0, begin = 0;
@@ -89,7 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		begin = i + skip;
 	}
 	if (chain_open(&c, top, 1, &o, &e) >= 0) {
-		if (c->links && !chain_read(c, c->links, !c->lacks, &e)) {
+		if (c->links && !chain_read(c, 0, c->links, !c->lacks, &e)) {
 			fuzz_reader(c->reader);
 			c->reader = NULL;
 		}
