@@ -75,6 +75,9 @@ struct work {
 	struct target *target;
 	struct undo *undo;
 	char *undo_name; /* printable */
+	bool warned_repeated;
+	size_t applied; /* links of the chain that are written, the newest */
+	struct look look;
 	struct totals totals;
 	struct pump_stats stats;
 	struct verify_result differences;
@@ -134,6 +137,37 @@ static void say_plan(const struct work *w)
 		exact_text(zero_exact, w->totals.zero), w->totals.runs, plural(w->totals.runs));
 }
 
+/* What was seen of the target before the first write. */
+static void say_look(const struct work *w)
+{
+	const struct look *l = &w->look;
+	const char *target = w->target->name, *delta = w->chain->link[0]->name;
+
+	if (w->o->verify || !w->o->verbose)
+		return;
+	if (l->why)
+		fprintf(stderr, "vmdksync: %s: not compared with the parents of %s: %s\n", target,
+			delta, l->why);
+	else if (!l->differ)
+		fprintf(stderr, "vmdksync: %s: holds what the parents of %s hold (%u sample%s)\n",
+			target, delta, l->reads, plural(l->reads));
+}
+
+/* Where that is most of the delta, it was applied before. */
+static void say_present(const struct work *w)
+{
+	const struct look *l = &w->look;
+	const uint64_t all = w->stats.written + w->stats.zeroed;
+
+	if (w->undo && all && (w->stats.present >= all / 2 || w->o->verbose))
+		fprintf(stderr,
+			"vmdksync: %s: already held %" PRIu64 " of %" PRIu64 " bytes of this delta\n",
+			w->target->name, w->stats.present, all);
+	else if (!w->undo && l->own && l->own_same > l->own / 2)
+		fprintf(stderr, "vmdksync: %s: already %s about %u %% of this delta\n", w->target->name,
+			w->o->dry_run ? "holds" : "held", 100 * l->own_same / l->own);
+}
+
 static void say_piped(const struct work *w)
 {
 	char came[32], spooled[32];
@@ -189,6 +223,7 @@ static void say_summary(const struct work *w)
 		size_text(zero, w->stats.zeroed), w->stats.runs, plural(w->stats.runs), seconds,
 		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes),
 		warnings_text(warned, w));
+	say_present(w);
 	if (w->undo)
 		fprintf(stderr, "vmdksync: %s: 'vmdksync %s %s' brings back what was there\n",
 			w->undo_name, w->undo_name, w->target->name);
@@ -266,6 +301,8 @@ static int say_result(const struct work *w, struct err *e)
 	const struct options *o = w->o;
 	const struct verify_result *v = &w->differences;
 	const struct result result = {
+		.base_checked = !w->look.why && !w->look.differ,
+		.present = w->undo ? &w->stats.present : NULL,
 	    .job = o->verify ? "verify" : o->dry_run ? "dry-run" : "apply",
 	    .chain = w->chain,
 	    .target = w->target->name,
@@ -342,7 +379,8 @@ static struct chain_opts chain_options(const struct options *o)
 				 .expect = o->expect,
 				 .stop = on_stop},
 		.parents = o->chain || o->full || o->verify || o->map,
-		.base = o->base,
+		/* else it is compared with the target, and not written */
+		.base = o->full || o->verify || o->info || o->map ? o->base : NULL,
 		.found = o->chain || o->full || o->info,
 		.image.force_size = o->force & FORCE_SIZE,
 		.force_cid = o->force & FORCE_CID,
@@ -390,6 +428,7 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	/* one after the other: what a first walk needs is not needed by all of them at once */
 	for (size_t i = 0; !r && n > 1 && i < n; i++)
 		r = job_scan(c->link[i]->reader, pump, &ignored, e);
+	w->applied = n;
 	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->lacks);
 	if (!r)
 		r = chain_read(c, 0, n, w->whole, e);
@@ -397,6 +436,65 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 		return r;
 	r = job_scan(c->reader, pump, &w->totals, e);
 	return r < 0 || o->map ? r : check_inputs(w, e);
+}
+
+/* A frozen chain does not change, so whoever holds a copy of its base holds the same bytes. */
+static int check_base(struct work *w, struct err *e)
+{
+	const struct look *l = &w->look;
+	const char *target = w->target->name;
+	const uint64_t first = l->at.off, last = l->at.off + l->at.len - 1;
+	const char *what = l->base ? "is it another disk, or was it written to since it was copied?"
+			   : w->o->chain ? "apply it first"
+					 : "apply it first, or use --chain";
+
+	if (l->why && w->o->base)
+		return warning(e, "%s: was not compared with --base: %s", target, l->why);
+	if (l->why || !l->differ)
+		return 0;
+	if (w->o->force & FORCE_BASE)
+		return warning(e, "%s: does not hold %s: %u of %u samples differ, bytes %" PRIu64
+				  " to %" PRIu64 " first", target, l->name, l->differ, l->of, first, last);
+	return fail(e, EINVAL,
+		    "%s: does not hold %s: %s (%u of %u samples differ, bytes %" PRIu64 " to %" PRIu64
+		    " first; --force=base skips this check)",
+		    target, l->name, what, l->differ, l->of, first, last);
+}
+
+/* A new undo log saves what is new for old then. */
+static int warn_repeated(struct work *w, struct err *e)
+{
+	w->warned_repeated = true;
+	return warning(e,
+		       "%s: already holds nearly all of this delta: was it applied before? The new undo "
+		       "log does not lead back to the state before that", w->target->name);
+}
+
+/* What the target holds before the first write. */
+static int look(struct work *w, const struct pump_opts *pump, struct err *e)
+{
+	const struct options *o = w->o;
+	struct chain_opts opts = chain_options(o);
+	int r;
+
+	if (w->whole || o->create) {
+		w->look.why = strdup("--full and --create expect nothing of TARGET");
+		return w->look.why ? 0 : fail(e, ENOMEM, "out of memory");
+	}
+	opts.base = o->base;
+	opts.parents = opts.found = true;
+	opts.image.base_unread = true;
+	/* nobody asked for the parents: no name leads elsewhere, none is taken that does not fit */
+	if (!o->chain)
+		opts.image.lookup.confine = true;
+	if (!o->base)
+		opts.force_cid = opts.force_size = false;
+	r = job_look(&w->look, w->chain, w->applied, w->target, &opts, pump, e);
+	if (!r)
+		r = check_base(w, e);
+	if (!r && o->undo && !o->undo_append && LOOK_NEARLY_ALL(w->look.own_same, w->look.own))
+		r = warn_repeated(w, e);
+	return r;
 }
 
 /* The log must be none of the files we work on; a name that is new is. */
@@ -510,6 +608,8 @@ static int run(struct work *w, struct err *e)
 		return map(w, e);
 	if (!r)
 		r = open_target(w, e);
+	if (!r && !o->verify)
+		r = look(w, &pump, e);
 	if (!r && o->undo)
 		r = open_undo(w, e);
 	if (!r && w->chain->reader->passing && o->dry_run)
@@ -522,12 +622,14 @@ static int run(struct work *w, struct err *e)
 		for (size_t i = 0; i < w->chain->links; i++)
 			say_image(w->chain->link[i]);
 		say_plan(w);
+		say_look(w);
 	}
 	if (o->verbose && w->target->served)
 		fprintf(stderr, "vmdksync: %s: %s: one transfer in flight, zeros as bytes\n",
 			w->target->name, w->target->served);
 	if (o->dry_run) {
 		say_piped(w);
+		say_present(w);
 		fprintf(stderr, "vmdksync: %s: %s %s%s; dry run, nothing was written%s%s\n",
 			w->target->name, w->target->created ? "would have" : "has",
 			size_text(size, w->target->size),
@@ -548,6 +650,11 @@ static int run(struct work *w, struct err *e)
 		r = sums_new(&w->sums, w->chain->reader, o->spool, e);
 	if (!r)
 		r = job_apply(w->chain->reader, w->target, &pump, w->undo, w->sums, &w->stats, e);
+	if (!r && w->stats.repeated && !o->undo_append && !w->warned_repeated) {
+		struct err late = {.warn = e->warn, .arg = e->arg}; /* too late for --strict */
+
+		r = warn_repeated(w, &late);
+	}
 	if (w->chain->reader->passing) /* nobody knew before */
 		w->totals = (struct totals){
 		    .runs = w->stats.runs, .data = w->stats.written, .zero = w->stats.zeroed};
@@ -691,6 +798,7 @@ int main(int argc, char **argv)
 	}
 	if (status == DONE && (o.verify || o.read_back) && !o.quiet)
 		say_equal(&w);
+	look_free(&w.look);
 	verify_free(&w.differences);
 	sums_free(w.sums);
 	progress_free(progress);

@@ -1,6 +1,8 @@
 /* See jobs.h. */
 #include "jobs.h"
 
+#include <string.h>
+
 int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, struct err *e)
 {
 	struct run run;
@@ -22,6 +24,8 @@ struct apply {
 	const struct pump_opts *opts;
 	struct undo *undo;
 	struct sums *sums;
+	uint64_t changed;       /* bytes that TARGET did not hold already, in whole sectors */
+	uint64_t data, present; /* bytes that are not zeros, and those of them that it held */
 };
 
 static bool on_stop(void *arg)
@@ -55,11 +59,34 @@ static int save_old(struct apply *a, const struct batch_view *b, struct err *e)
 	return r;
 }
 
+/* How much of the batch TARGET holds already. */
+static void count_present(struct apply *a, const struct batch_view *b)
+{
+	for (unsigned i = 0; i < b->pieces; i++) {
+		const struct run *piece = &b->piece[i];
+		const uint8_t *old = b->old + (piece->off - b->old_off);
+		const uint8_t *new = piece->kind == RUN_ZERO ? NULL
+							     : b->data + (piece->off - b->off);
+
+		for (uint64_t at = 0; at < piece->len; at += SECTOR) {
+			size_t n = (size_t)min_u64(SECTOR, piece->len - at);
+			bool zeros = !new || all_zero(new + at, n);
+			bool same = zeros ? all_zero(old + at, n) : !memcmp(old + at, new + at, n);
+
+			a->changed += same ? 0 : n;
+			a->data += zeros ? 0 : n;
+			a->present += same && !zeros ? n : 0;
+		}
+	}
+}
+
 static int on_ready(void *arg, const struct batch_view *b, struct err *e)
 {
 	struct apply *a = arg;
 	int r = a->undo ? save_old(a, b, e) : 0;
 
+	if (a->undo)
+		count_present(a, b);
 	if (r >= 0 && a->sums)
 		r = sums_add(a->sums, b, e);
 	return r < 0 ? r : 1;
@@ -75,7 +102,7 @@ static int on_barrier(void *arg, struct err *e)
 int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,
 	      struct sums *sums, struct pump_stats *stats, struct err *e)
 {
-	struct apply apply = {o, undo, sums};
+	struct apply apply = {.opts = o, .undo = undo, .sums = sums};
 	struct pump_opts opts = *o;
 	int result, sync;
 
@@ -90,6 +117,12 @@ int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, str
 		opts.arg = &apply;
 	}
 	result = pump_run(sums ? sums_tap(sums) : r, t, &opts, stats, e);
+	if (undo) { /* holes that stay zeros are not seen by on_ready() */
+		const uint64_t all = stats->written + stats->zeroed;
+
+		stats->present = all - min_u64(all, apply.changed);
+		stats->repeated = LOOK_NEARLY_ALL(apply.present, apply.data);
+	}
 	/* After an error, too: what was written shall be on stable storage. And where nothing had to be
 	 * written: what the target holds may never have been synced, and the caller is told that it is. */
 	sync = result == 0 || stats->begun || t->created ? target_sync(t, e) : 0;

@@ -5,6 +5,7 @@
 #ifndef JOBS_H
 #define JOBS_H
 
+#include "chain.h"
 #include "pump.h"
 #include "undo.h"
 
@@ -16,9 +17,32 @@ struct totals { /* of one walk over a reader; bytes */
 /* Look before you leap: walks the whole metadata once, so that damage is found while the target is
  * untouched, and rewinds (but for what is passing). 0, or -errno: -EINTR when o->stop said so. */
 int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, struct err *e);
+/* TARGET before the first write, by samples: does it hold what the parents of the deltas hold, and
+ * does it hold the deltas already. look_free(). */
+struct look {
+	char *why;           /* what the parents hold was not compared: why not, a phrase; else NULL */
+	unsigned reads;      /* samples of what only the parents hold that were compared */
+	unsigned differ, of; /* of those of the lowest link that TARGET does not hold; 0: it holds all */
+	size_t link;         /* its number in the chain, */
+	char *name;          /* its printable name, */
+	bool base;           /* whether it has no parent, */
+	struct run at;       /* and the first sample that differs */
+	unsigned own;        /* samples of what the deltas hold, but for zeros, */
+	unsigned own_same;   /* and how many of them TARGET holds already */
+};
+
+/* Whether that is so many that the deltas have been written before. */
+#define LOOK_NEARLY_ALL(same, all) ((all) && (same) >= (all) - (all) / 10)
+
+/* c->reader: of the newest n links, which are to be written; it is rewound. o: how parents are opened,
+ * quietly but for o->base. -errno not for what is wrong with the parents. */
+int job_look(struct look *look, const struct chain *c, size_t n, struct target *t,
+	     const struct chain_opts *o, const struct pump_opts *pump, struct err *e);
+void look_free(struct look *look);
 /* Writes the runs and makes them durable. 0 or -errno; stats->begun tells whether the target may
  * have changed. When stopped by opts->stop what was written is durable. undo: NULL, or the log in
- * which what is overwritten is on stable storage first; the caller finishes it. sums: NULL, or
+ * which what is overwritten is on stable storage first; the caller finishes it; stats->present is
+ * counted then. sums: NULL, or
  * what keeps checksums of r, see below. */
 struct sums;
 int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,

@@ -12,14 +12,13 @@ const char usage[] =
     "Usage: vmdksync [OPTIONS] DELTA... TARGET\n"
     "       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
     "       vmdksync --info | --map [OPTIONS] IMAGE...\n"
-    "Writes the allocated grains of VMware snapshot deltas, oldest first, onto\n"
-    "TARGET, a raw file or a block device that holds the disk beneath them; the\n"
-    "newest wins. DELTA is an extent (COWD, SEsparse, hosted sparse, streamOptimized)\n"
-    "or a text descriptor, or '-', a pipe that brings an extent, plain or gzip.\n"
+    "Writes VMware snapshot deltas, oldest first, onto TARGET, a raw file or a block\n"
+    "device that holds the disk beneath them. DELTA is an extent (COWD, SEsparse,\n"
+    "hosted sparse, streamOptimized), a descriptor, or '-', a pipe, plain or gzip.\n"
     "\n"
     "      --chain         the parents of DELTA as well, but for the base\n"
     "      --full          ... and the base: TARGET becomes the whole disk\n"
-    "      --base=FILE     what lies beneath the first image: a raw disk, or a VMDK\n"
+    "      --base=FILE     the parent of the first image: a raw disk, or a VMDK\n"
     "      --verify        compare TARGET with the disk of IMAGE; write nothing\n"
     "      --max-ranges=N  list at most N differences (20)\n"
     "      --info          say what IMAGE and its parents are, and what they hold\n"
@@ -38,7 +37,8 @@ const char usage[] =
     "                        gd    the copies of a directory differ: use the first\n"
     "                        rgd   ... or are damaged: use the redundant one\n"
     "                        cid   a parent is not the one its child was made from\n"
-    "                        size  a child is smaller than its parent\n"
+    "                        size  the images are not of one size\n"
+    "                        base  TARGET does not hold the parents of DELTA\n"
     "                        changed  a file changed while it was read\n"
     "      --search=DIR    look for parents and extents in DIR, too\n"
     "      --confine       refuse files outside the folder of who names them\n"
@@ -65,6 +65,7 @@ static const struct {
 		   {"cid", FORCE_CID},
 		   {"size", FORCE_SIZE},
 		   {"raw", FORCE_RAW},
+		   {"base", FORCE_BASE},
 		   {"changed", FORCE_CHANGED}};
 
 /* "before WORD after", the word being what the user typed. */
@@ -108,7 +109,7 @@ static int force_option(struct options *o, const char *word, struct err *e)
 			return 0;
 		}
 	return refuse(e, "--force=", word,
-		      ": there is no such word (busy, raw, gd, rgd, cid, size, changed)");
+		      ": there is no such word (busy, raw, gd, rgd, cid, size, base, changed)");
 }
 
 static int search_option(struct options *o, const char *word, struct err *e)
@@ -291,9 +292,10 @@ static int check(const struct options *o, int names, struct err *e)
 			    o->info || o->map ? "an IMAGE is" : "a DELTA and a TARGET are");
 	if (o->chain && o->full)
 		return fail(e, EINVAL, "--chain and --full exclude each other");
-	if (o->base && writes && !o->full)
+	if (o->base && o->create && !o->full)
 		return fail(e, EINVAL,
-			    "--base is of use with --full, --verify, --info and --map only");
+			    "--base is compared with TARGET, and --create makes that: did you mean "
+			    "--full --create?");
 	if (o->placed && names - !(o->info || o->map) > 1)
 		return fail(e, EINVAL, "--offset is for one extent");
 	return 0;

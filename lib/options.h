@@ -15,7 +15,8 @@ enum force {
 	FORCE_CID = 8,
 	FORCE_SIZE = 16,
 	FORCE_RAW = 32,
-	FORCE_CHANGED = 64
+	FORCE_BASE = 64,
+	FORCE_CHANGED = 128
 };
 
 struct options { /* what is a name points into argv */

@@ -52,6 +52,8 @@ struct pump_stats {
 	uint64_t runs;    /* taken from the reader */
 	uint64_t written; /* data bytes completed */
 	uint64_t zeroed;  /* zero bytes completed, written or not */
+	uint64_t present; /* of both: bytes that TARGET held already; job_apply() counts them with undo */
+	bool repeated;    /* and they are nearly all of those that are not zeros */
 	uint64_t reached; /* guest offset behind the furthest byte written */
 	uint64_t writes;  /* transfers */
 	const char *ring; /* how it was done, for people */

@@ -427,6 +427,13 @@ char *report_result(const struct result *r, struct err *e)
 		json_number(&t, "zeroed", r->stats->zeroed);
 		json_number(&t, "writes", r->stats->writes);
 	}
+	if (strcmp(r->job, "verify")) {
+		json_bool(&t, "base_checked", r->base_checked);
+		if (r->present)
+			json_number(&t, "already_present", *r->present);
+		else
+			json_string(&t, "already_present", NULL);
+	}
 	json_piped(&t, r->chain);
 	if (r->differences)
 		json_differences(&t, r);

@@ -26,6 +26,8 @@ struct result {
 	const char *target;
 	const struct totals *totals;
 	const struct pump_stats *stats;                /* of apply */
+	bool base_checked;                             /* of apply and dry-run */
+	const uint64_t *present;                       /* of these; NULL: not known */
 	const struct verify_result *differences;       /* NULL: nothing was compared */
 	uint64_t max_ranges;
 	bool whole;      /* it was about every byte of the disk */

@@ -192,6 +192,7 @@ documented() {
 	cp host-0.raw t.raw
 	vs -q --json host-000001.vmdk t.raw >apply
 	vs -q --json --dry-run host-000002.vmdk t.raw >dry
+	vs -q --json --undo=undo.vmdk host-000002.vmdk t.raw >undo
 	vs -q --json --read-back - t.raw < <(cat host-000002-delta.vmdk) >piped
 	printf X | dd of=t.raw bs=1 seek=5000 conv=notrunc status=none
 	run -1 --separate-stderr vs -q --json --verify host-000002.vmdk t.raw
@@ -200,9 +201,10 @@ documented() {
 		reduce (
 			[["string"], "name format job target base file"],
 			[["string", "null"], "lacks create_type cid parent_cid parent_hint layer"],
-			[["boolean"], "complete present data zero compressed whole equal more_ranges"],
+			[["boolean"], "complete present data zero compressed whole equal more_ranges base_checked"],
 			[["number"], "size data zero unallocated runs version grain allocated machines provisioned"],
 			[["number"], "thin shared own linked saved start length depth offset milliseconds written"],
+			[["number", "null"], "already_present"],
 			[["number"], "zeroed writes came spooled different ranges"],
 			[["array"], "images chain warnings families files differences"]
 		) as $x ({}; reduce ($x[1] / " ")[] as $key (.; .[$key] += $x[0]))' >types
@@ -219,6 +221,6 @@ documented() {
 	done <<-'END'
 	info info lacking
 	map map packed
-	others apply dry piped verify
+	others apply dry undo piped verify
 	END
 }
