@@ -501,7 +501,11 @@ int chain_beneath(struct chain **out, const struct chain *of, size_t n, const st
 int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e)
 {
 	struct reader *layer[CHAIN_MAX], *all = NULL;
+	uint64_t size = c->link[from]->size;
 	int r = 0;
+
+	for (size_t i = 0; i < from; i++) /* a raw disk beneath may be larger */
+		size = min_u64(size, c->link[i]->size);
 
 	for (size_t i = 0; i < n; i++) {
 		struct image *m = c->link[from + i];
@@ -513,7 +517,7 @@ int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e
 	if (n == 1 && !from) /* else merge_new() has to number the runs */
 		all = layer[0];
 	else
-		r = merge_new(&all, layer, n, c->link[from]->size, e);
+		r = merge_new(&all, layer, n, size, e);
 	if (!r && whole)
 		r = fill_new(&all, all, e);
 	if (!r)

@@ -46,8 +46,9 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
  */
 int chain_beneath(struct chain **out, const struct chain *of, size_t n, const struct chain_opts *o,
 		  struct err *e);
-/* Makes chain->reader of the n > 0 links from number `from` on, whose own readers it takes over;
- * `whole`: gaps read as zeros. Runs carry the number of their link as layer. -ENOMEM. */
+/* Makes chain->reader of the n > 0 links from number `from` on, whose own readers it takes over, up
+ * to where the smallest newer link ends; `whole`: gaps read as zeros. Runs carry the number of their
+ * link as layer. -ENOMEM. */
 int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e);
 /* Whether all files still are as they were when they were opened: to be asked when all was read, while
  * the readers are still there. -ESTALE, see source.h. */

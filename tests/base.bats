@@ -339,6 +339,11 @@ chain() {
 	refused got.raw "$(sum host-1.raw)" 'does not hold other.raw'
 	run -0 --separate-stderr vs --base got.raw alone.vmdk got.raw
 	[[ $stderr == *'warning: got.raw: was not compared with --base'* ]]
+	# what a base has behind the end of the disk does not matter
+	cp host-0.raw large.raw
+	head -c 30M other.raw >>large.raw
+	head -c 30M /dev/zero | tr '\0' x >>large.raw
+	run -0 vs --strict --base large.raw alone.vmdk got.raw
 	run --separate-stderr vs --base missing.raw alone.vmdk got.raw
 	refused got.raw "$(sum host-1.raw)" 'missing.raw'
 }
