@@ -5,10 +5,12 @@
  * progress line. Must not know leaf formats, the ring or the pump's insides.
  */
 #include "chain.h"
+#include "hints.h"
 #include "jobs.h"
 #include "options.h"
 #include "progress.h"
 #include "report.h"
+#include "source.h"
 #include "target.h"
 
 #include <fcntl.h>
@@ -19,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #ifndef VERSION
@@ -46,6 +49,14 @@ static void complain(const char *text)
 {
 	progress_clear(progress);
 	fprintf(stderr, "vmdksync: %s\n", text);
+}
+
+/* The same of a failure, and what may help against it. */
+static void complain_of(int code, const char *text)
+{
+	progress_clear(progress);
+	fprintf(stderr, "vmdksync: %s%s\n", text,
+		(code == -EACCES || code == -EPERM) && geteuid() ? "; run it as root" : "");
 }
 
 /* A warning that cannot be kept is counted all the same. */
@@ -78,6 +89,8 @@ struct work {
 	bool warned_repeated;
 	size_t applied; /* links of the chain that are written, the newest */
 	struct look look;
+	bool by_stream;  /* progress is what came of a stream */
+	bool undone;     /* --undo-append: the log is finished, and so is the apply */
 	struct totals totals;
 	struct pump_stats stats;
 	struct verify_result differences;
@@ -92,15 +105,23 @@ static bool on_stop(void *arg)
 	return stop_signal != 0;
 }
 
+/* Of a stream of known length what came counts; there is nothing else to compare it with. */
+static uint64_t shown_done(const struct work *w)
+{
+	const struct source *s = w->chain->link[0]->piped;
+
+	return w->by_stream && s ? source_came(s) : w->done;
+}
+
 static void on_moved(void *arg, uint64_t bytes)
 {
 	struct work *w = arg;
 
 	w->done += bytes;
-	progress_show(progress, w->done);
+	progress_show(progress, shown_done(w));
 	if (asked) {
 		asked = 0;
-		progress_say(progress, STDERR_FILENO, w->done);
+		progress_say(progress, STDERR_FILENO, shown_done(w));
 	}
 }
 
@@ -232,14 +253,66 @@ static void say_summary(const struct work *w)
 /* Somebody who is used to qemu-img commit names the base, which may be an image as well. */
 static int check_raw(const struct work *w, struct err *e)
 {
+	struct image_kind kind;
 	uint8_t head[SECTOR];
+	char attach[1024] = "";
 
 	if (w->o->force & FORCE_RAW || !target_look(w->target, 0, head, sizeof(head)) ||
-	    !image_looks_like(head, sizeof(head)))
+	    !image_looks_like(head, sizeof(head), &kind))
 		return 0;
+	if (kind.driver && !kind.vmdk)
+		snprintf(attach, sizeof(attach),
+			 "; attach it ('modprobe nbd; qemu-nbd -f %s -c /dev/nbd0 %.512s') and name "
+			 "/dev/nbd0", kind.driver, w->target->name);
 	return fail(e, EINVAL,
-		    "%s: begins as an image or an archive does, not as a raw disk (--force=raw "
-		    "takes it for one)", w->target->name);
+		    "%s: begins as %s does, not as a raw disk%s (--force=raw writes over the bytes of "
+		    "the image file itself)", w->target->name, kind.name, attach);
+}
+
+/* Whether a file begins as a VMDK; without opening anything but a regular file. */
+static bool is_vmdk(const char *path)
+{
+	struct image_kind kind;
+	uint8_t head[SECTOR];
+	struct stat st;
+	bool yes = false;
+	int fd;
+
+	if (stat(path, &st) < 0 || !S_ISREG(st.st_mode))
+		return false;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (fd >= 0 && pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head))
+		yes = image_looks_like(head, sizeof(head), &kind) && kind.vmdk;
+	if (fd >= 0)
+		close(fd);
+	return yes;
+}
+
+/* What a delta is not of, and a delta that is none. */
+static int check_kinds(const struct work *w, struct err *e)
+{
+	const struct options *o = w->o;
+	const struct chain *c = w->chain;
+	struct stat st;
+	char disk[64];
+	int r = 0;
+
+	if (w->target->device && fstat(w->target->fd, &st) == 0 &&
+	    hint_partition(disk, sizeof(disk), st.st_rdev))
+		r = warning(e, "%s: is a partition, but a delta is of a whole disk: is %s meant?",
+			    w->target->name, disk);
+	if (o->verify || o->full || o->chain || o->create)
+		return r;
+	for (size_t i = 0; !r && i < c->links; i++) {
+		const struct descriptor *d = c->link[i]->descriptor;
+
+		/* many tools leave out the parent in a descriptor inside the extent */
+		if (d && d->has_cid && c->link[i]->files > 1 && !descriptor_has_parent(d))
+			r = warning(e, "%s: is a whole disk, not a delta (the CID of its parent is "
+				       "ffffffff): all that it holds is written over %s",
+				    c->link[i]->name, w->target->name);
+	}
+	return r;
 }
 
 static int open_target(struct work *w, struct err *e)
@@ -349,6 +422,9 @@ static int verify(struct work *w, struct pump_opts opts, struct err *e)
 	int r = 0;
 
 	w->done = 0;
+	if (w->by_stream)
+		progress_again(progress, w->stats.written + w->stats.zeroed);
+	w->by_stream = false;
 	if (w->o->read_back) {
 		target_forget(w->target);
 		opts.past_cache = true;
@@ -497,6 +573,44 @@ static int look(struct work *w, const struct pump_opts *pump, struct err *e)
 	return r;
 }
 
+/* A rollback onto another disk, or onto one that was written to since, destroys what is there. */
+static int check_disk(const struct work *w, struct err *e)
+{
+	const struct options *o = w->o;
+	const struct chain *c = w->chain;
+	bool logs = false;
+	size_t places;
+	int r = 0;
+
+	if (o->verify || o->full || o->create || o->force & FORCE_DISK)
+		return 0;
+	for (size_t i = 0; !r && i < c->links; i++) {
+		const struct undo_note *u = c->link[i]->undo;
+
+		if (!u)
+			continue;
+		logs |= u->sampled;
+		if (u->damaged)
+			r = fail(e, EBADMSG,
+				 "%s: its list of checksums is damaged, so it cannot be told whether %s "
+				 "is its disk (--force=disk goes on)", c->link[i]->name, w->target->name);
+		else if (!u->sampled && o->verbose)
+			fprintf(stderr,
+				"vmdksync: %s: has no checksums of its disk (a log of version 1.0.0): "
+				"whether that is %s was not checked\n",
+				c->link[i]->name, w->target->name);
+		if (o->verbose && strcmp(u->disk, w->target->name) != 0)
+			fprintf(stderr, "vmdksync: %s: was made for %s, and goes onto %s\n",
+				c->link[i]->name, u->disk, w->target->name);
+	}
+	if (!r && logs)
+		r = job_check_undo(c, w->target, &places, e);
+	if (!r && logs && o->verbose)
+		fprintf(stderr, "vmdksync: %s: %zu place%s that the undo log does not hold %s as they "
+			"were\n", w->target->name, places, plural(places), places == 1 ? "is" : "are");
+	return r;
+}
+
 /* The log must be none of the files we work on; a name that is new is. */
 static int check_undo(struct work *w, struct err *e)
 {
@@ -527,26 +641,111 @@ static int check_undo(struct work *w, struct err *e)
 			      "with one that was not finished)", name);
 }
 
+/* Before the first write, what the log may need: it cannot grow where its disk is full. */
+static int check_room(const struct work *w, struct err *e)
+{
+	struct reader *reader = w->chain->reader;
+	const uint64_t size = reader->size, grain = undo_grain_of(size);
+	const char *slash = strrchr(w->o->undo, '/');
+	uint64_t grains, tables, least, most, room;
+	char a[32], b[32], *dir;
+	struct statvfs fs;
+	struct stat st;
+	int r;
+
+	if (reader->passing)
+		return 0; /* nobody knows yet */
+	dir = slash ? strndup(w->o->undo, (size_t)(slash - w->o->undo) + 1) : strdup(".");
+	if (!dir)
+		return fail(e, ENOMEM, "out of memory");
+	r = statvfs(dir, &fs);
+	free(dir);
+	if (r < 0 || !fs.f_blocks)
+		return 0;
+	room = (uint64_t)(geteuid() ? fs.f_bavail : fs.f_bfree) * fs.f_frsize;
+	if (w->o->undo_append && stat(w->o->undo, &st) == 0)
+		room += (uint64_t)st.st_blocks * 512;
+	grains = min_u64((w->totals.data + w->totals.zero) / grain + 2 * w->totals.runs,
+			 div_up(size, grain));
+	undo_room(size, grains, min_u64(grains, div_up(size, grain * UNDO_TABLE)), &least, &most);
+	if (room < most) {
+		r = job_touched(reader, grain, UNDO_TABLE, &grains, &tables, e);
+		if (r < 0)
+			return r;
+		undo_room(size, grains, tables, &least, &most);
+	}
+	if (w->o->verbose || w->o->dry_run)
+		fprintf(stderr, "vmdksync: %s: may need up to %s; %s are free there\n", w->undo_name,
+			size_text(a, most), size_text(b, room));
+	if (room < least && !(w->o->force & FORCE_ROOM))
+		return fail(e, ENOSPC,
+			    "%s: needs %s at the least, but only %s are free there: make room, or name a "
+			    "file on another disk (--force=room tries it)", w->undo_name,
+			    size_text(a, least), size_text(b, room));
+	if (room < most)
+		return warning(e, "%s: may need up to %s, but only %s are free there; where it finds no "
+				  "room the run ends", w->undo_name, size_text(a, most),
+			       size_text(b, room));
+	return 0;
+}
+
 static bool on_look(void *arg, uint64_t off, void *buf, size_t n)
 {
 	return target_look(arg, off, buf, n);
 }
 
-static int open_undo(struct work *w, struct err *e)
+/* A finished log, as where a run was killed at its very end: is TARGET its disk, and is all done? */
+static int check_finished(struct work *w, const struct pump_opts *pump, const char *why, struct err *e)
+{
+	const struct image_opts opts = {.format.copies = COPIES_EQUAL};
+	struct image *log = NULL;
+	struct chain one = {.link = &log, .links = 1};
+	size_t places;
+	int r = 0;
+
+	if (w->chain->reader->passing)
+		return fail(e, EALREADY, "%s; whether %s holds all of it is told for a file, or with "
+					 "--spool-first", why, w->target->name);
+	if (!(w->o->force & FORCE_DISK)) {
+		r = image_open(&log, w->o->undo, &opts, e);
+		if (!r && log->undo && !log->undo->damaged)
+			r = job_check_undo(&one, w->target, &places, e);
+		image_free(log);
+	}
+	if (!r)
+		r = job_verify(w->chain->reader, w->target, pump, &w->differences, &w->stats, e);
+	if (!r && !w->stats.stopped && w->differences.n)
+		r = fail(e, EALREADY, "%s, but %s does not hold what %s does (%" PRIu64 " bytes differ): "
+				      "name another file for its log", why, w->target->name,
+			 w->chain->link[0]->name, w->differences.bytes);
+	verify_free(&w->differences);
+	w->differences = (struct verify_result){0};
+	w->undone = !r && !w->stats.stopped;
+	return r;
+}
+
+static int open_undo(struct work *w, const struct pump_opts *pump, struct err *e)
 {
 	const struct undo_opts opts = {.append = w->o->undo_append,
 				       .mode = 0600,
 				       .disk = w->target->name,
 				       .disk_in_memory = target_in_memory(w->target),
+				       .applied = w->chain->link[0]->name,
 				       .look = on_look,
 				       .arg = w->target};
+	struct err mine = {.strict = e->strict, .warn = e->warn, .arg = e->arg};
 	int r;
 
 	w->undo_name = name_text(w->o->undo);
 	r = w->undo_name ? check_undo(w, e) : fail(e, ENOMEM, "out of memory");
+	if (!r)
+		r = check_room(w, e);
 	if (r < 0 || w->o->dry_run)
 		return r;
-	return undo_open(&w->undo, w->o->undo, w->chain->reader->size, &opts, e);
+	r = undo_open(&w->undo, w->o->undo, w->chain->reader->size, &opts, &mine);
+	if (r == -EALREADY)
+		return check_finished(w, pump, mine.msg, e);
+	return r < 0 ? fail(e, -r, "%s", mine.msg) : 0;
 }
 
 /* What a user does when it went wrong. */
@@ -598,25 +797,36 @@ static int run(struct work *w, struct err *e)
 	enum progress_form form = o->progress >= 0	  ? (enum progress_form)o->progress
 				  : isatty(STDERR_FILENO) ? PROGRESS_LINE
 							  : PROGRESS_NONE;
+	struct err mine = {.strict = e->strict, .warn = e->warn, .arg = e->arg};
 	char size[32], exact[32], warned[32];
 	int r;
 
 	if (o->info)
 		return info(o, e);
-	r = open_chain(w, &pump, e);
+	r = open_chain(w, &pump, &mine);
+	if (r == -ENOTSUP && o->target && is_vmdk(o->target) &&
+	    !is_vmdk(o->inputs[o->n_inputs - 1]))
+		return fail(e, -r, "%s; the last name is a VMDK, but TARGET comes last: swapped?",
+			    mine.msg);
+	if (r < 0)
+		return fail(e, -r, "%s", mine.msg);
 	if (!r && o->map)
 		return map(w, e);
 	if (!r)
 		r = open_target(w, e);
+	if (!r)
+		r = check_kinds(w, e);
+	if (!r)
+		r = check_disk(w, e);
 	if (!r && !o->verify)
 		r = look(w, &pump, e);
 	if (!r && o->undo)
-		r = open_undo(w, e);
+		r = open_undo(w, &pump, e);
 	if (!r && w->chain->reader->passing && o->dry_run)
 		r = job_scan(w->chain->reader, &pump, &w->totals, e);
 	if (!r && o->dry_run)
 		r = check_inputs(w, e);
-	if (r < 0)
+	if (r < 0 || w->undone || w->stats.stopped)
 		return r;
 	if (o->verbose || o->dry_run) {
 		for (size_t i = 0; i < w->chain->links; i++)
@@ -640,7 +850,9 @@ static int run(struct work *w, struct err *e)
 	}
 	if (quiet && form == PROGRESS_LINE)
 		form = PROGRESS_NONE;
-	progress = progress_new(form, o->progress_fd, "vmdksync", w->totals.data + w->totals.zero);
+	w->by_stream = w->chain->reader->passing && o->expect;
+	progress = progress_new(form, o->progress_fd, "vmdksync",
+				w->by_stream ? o->expect : w->totals.data + w->totals.zero);
 	if (o->verify) {
 		r = verify(w, pump, e);
 		progress_end(progress, w->done);
@@ -669,7 +881,7 @@ static int run(struct work *w, struct err *e)
 	/* last of all: a run that failed before can be resumed with --undo-append */
 	if (!r && w->undo && !w->stats.stopped)
 		r = undo_finish(w->undo, e);
-	progress_end(progress, w->done);
+	progress_end(progress, shown_done(w));
 	if (o->verbose)
 		say_piped(w);
 	if (o->verbose)
@@ -726,6 +938,8 @@ int main(int argc, char **argv)
 	struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
 	struct sigaction ask = {.sa_handler = on_asked, .sa_flags = SA_RESTART};
 	enum exit_status status;
+	char warned[32], room[32];
+	struct statvfs fs;
 	int r;
 
 	if (!fill_standard())
@@ -767,7 +981,7 @@ int main(int argc, char **argv)
 		 : w.differences.n	  ? DIFFERENT
 					  : DONE;
 	if (r < 0)
-		complain(e.msg);
+		complain_of(r, e.msg);
 	if (!r && !o.quiet)
 		say_kept_open(&w);
 	if (o.verify && w.stats.stopped)
@@ -788,15 +1002,23 @@ int main(int argc, char **argv)
 				"vmdksync: %s: %s after %" PRIu64 " of %" PRIu64 " bytes",
 				w.target->name, w.stats.stopped ? "stopped by a signal" : "gave up",
 				w.stats.written + w.stats.zeroed, w.totals.data + w.totals.zero);
+		if (r == -ENOSPC && !w.undo && !w.target->device &&
+		    fstatvfs(w.target->fd, &fs) == 0)
+			fprintf(stderr, "; %s are free there",
+				size_text(room, (uint64_t)fs.f_bavail * fs.f_frsize));
 		say_next_step(&w);
-	} else if (!r && w.target && !o.quiet && !o.dry_run && !o.verify)
+	} else if (!r && w.undone && !o.quiet)
+		fprintf(stderr,
+			"vmdksync: %s: holds all of it already, and %s is finished: nothing was left to "
+			"do%s\n", w.target->name, w.undo_name, warnings_text(warned, &w));
+	else if (!r && w.target && !o.quiet && !o.dry_run && !o.verify)
 		say_summary(&w);
 	if (!r && w.target && !w.stats.stopped && say_result(&w, &e) < 0) {
 		complain(e.msg);
 		if (status == DONE)
 			status = w.stats.begun ? BEGUN : UNTOUCHED;
 	}
-	if (status == DONE && (o.verify || o.read_back) && !o.quiet)
+	if (status == DONE && (o.verify || o.read_back) && !o.quiet && !w.undone)
 		say_equal(&w);
 	look_free(&w.look);
 	verify_free(&w.differences);

@@ -848,8 +848,11 @@ back_to_source() {
 		i=$(next_undo "$node")
 		while [ $((i -= 1)) -gt 0 ]; do
 			undo=$d/undo-$i.vmdk
+			# what a machine that ran here wrote is no reason to stop: see above
+			force=
+			[ "$step" != spoilt ] || force=--force=disk
 			# shellcheck disable=SC2086
-			if ! $VMDKSYNC -q "$undo" "$(cat "$d/target")" >>"$log" 2>&1; then
+			if ! $VMDKSYNC -q $force "$undo" "$(cat "$d/target")" >>"$log" 2>&1; then
 				bad="$bad $node"
 				break
 			fi

@@ -244,7 +244,7 @@ static int check_cid(const struct image *child, const struct image *parent, bool
 	const struct descriptor *c = child->descriptor, *p = parent->descriptor;
 	char cid[32] = "no CID";
 
-	if (parent->raw || !c)
+	if (parent->raw || !c || child->undo)
 		return 0;
 	if (!descriptor_has_parent(c))
 		return warning(e, "%s: says that it has no parent, but is put on top of %s",
@@ -393,6 +393,10 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 		const struct image *m = lowest(c);
 		int r;
 
+		if (m->undo)
+			return fail(e, ENODATA,
+				    "%s: is an undo log: beneath it lies the disk that it was made of, as "
+				    "it was changed; --base can say which it is", m->name);
 		if (m->raw || (m->descriptor && !descriptor_has_parent(m->descriptor)))
 			return 0;
 		if (!m->descriptor || (m->found && !o->found))

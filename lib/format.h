@@ -20,6 +20,7 @@ struct format_facts {
 	unsigned version;
 	uint64_t grain;     /* bytes */
 	uint64_t descriptor, descriptor_size; /* where one is embedded, bytes; 0: nowhere */
+	bool open_log;      /* an undo log that was not finished */
 };
 
 /*

@@ -173,8 +173,10 @@ static int place_table(struct gtree *g, uint64_t pos, const char *what, struct e
 	if (pos > g->src->size || w->table_bytes > g->src->size - pos)
 		return fail(e, EBADMSG,
 			    "%s: %s %" PRIu64 " at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64 " bytes: was it cut short?",
-			    g->reader.name, what, w->next_table, pos / SECTOR, g->src->size);
+			    " lies outside the file of %" PRIu64
+			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+			    g->reader.name, what, w->next_table, pos / SECTOR, g->src->size,
+			    pos + w->table_bytes);
 	return claim(g, pos, pos + w->table_bytes, what, w->next_table, e);
 }
 
@@ -337,8 +339,9 @@ int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t
 	if (kind == GRAIN_DATA && (*pos > limit || len > limit - *pos))
 		return fail(e, EBADMSG,
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64 " bytes: was it cut short?",
-			    g->reader.name, n, *pos / SECTOR, limit);
+			    " lies outside the file of %" PRIu64
+			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+			    g->reader.name, n, *pos / SECTOR, limit, *pos + len);
 	return kind;
 }
 
@@ -622,8 +625,10 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 		if (a->at > a->end || a->end > src->size)
 			return fail(e, EBADMSG,
 				    "%s: the %s (file sectors %" PRIu64 " to %" PRIu64
-				    ") lies outside the file of %" PRIu64 " bytes",
-				    src->name, a->what, a->at / SECTOR, a->end / SECTOR, src->size);
+				    ") lies outside the file of %" PRIu64
+				    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+				    src->name, a->what, a->at / SECTOR, a->end / SECTOR, src->size,
+				    a->end);
 		for (size_t j = 0; j < i; j++)
 			if (a->at < shape->area[j].end && shape->area[j].at < a->end)
 				return fail(e, EBADMSG,

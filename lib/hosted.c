@@ -9,6 +9,8 @@
 #include "grain.h"
 #include "gtree.h"
 #include "stream.h"
+#include "undonote.h"
+#include "zerolog.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -199,7 +201,9 @@ static int check_directories(const struct source *src, uint64_t gd, const uint64
 			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
 			    " lies outside the file of %" PRIu64 " bytes%s",
 			    src->name, gd, src->size,
-			    rgd ? "; --force=rgd believes the redundant one" : "");
+			    rgd && *rgd >= 1 && *rgd <= file_sectors
+				    ? "; --force=rgd believes the redundant one"
+				    : "; is it truncated? compare its size with the original's");
 	if (!rgd || copies == COPY_PRIMARY)
 		return 0;
 	if (*rgd < 1 || *rgd > file_sectors || (copies == COPIES_EQUAL && *rgd == gd))
@@ -212,6 +216,21 @@ static int check_directories(const struct source *src, uint64_t gd, const uint64
 	return 0;
 }
 
+/* Whether the descriptor at the given sector is that of an undo log. */
+static int is_undo_log(struct source *src, uint64_t desc, uint64_t desc_size, bool *log, struct err *e)
+{
+	char text[sizeof(UNDO_ABOUT)];
+	const size_t n = strlen(UNDO_ABOUT);
+	int r;
+
+	*log = false;
+	if (!desc || !desc_size || desc > src->size / SECTOR || src->size - desc * SECTOR < n)
+		return 0;
+	r = source_read(src, desc * SECTOR, text, n, "descriptor", e);
+	*log = !r && !memcmp(text, UNDO_ABOUT, n);
+	return r;
+}
+
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
 		struct format_facts *facts, struct err *e)
 {
@@ -222,7 +241,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	uint64_t footer_at = 0;
 	struct gtree_shape shape;
 	struct hosted *hosted;
-	bool scan = false, packed, open_log;
+	bool scan = false, packed, open_log, log = false;
 	uint32_t flags;
 	int r;
 
@@ -282,6 +301,11 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		uint8_t last;
 
 		r = source_read(src, (desc + desc_size) * SECTOR - 1, &last, 1, "descriptor", e);
+		if (r < 0)
+			return r;
+	}
+	if (packed) {
+		r = is_undo_log(src, desc, desc_size, &log, e);
 		if (r < 0)
 			return r;
 	}
@@ -355,7 +379,10 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 					       .version = le32(h + AT_VERSION),
 					       .grain = stream.grain,
 					       .descriptor = desc * SECTOR,
-					       .descriptor_size = desc ? desc_size * SECTOR : 0};
+					       .descriptor_size = desc ? desc_size * SECTOR : 0,
+					       .open_log = open_log};
+		if (!r && log)
+			*out = zerolog_over(*out, src, stream.grain);
 		return r;
 	}
 	shape = (struct gtree_shape){
@@ -409,7 +436,10 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.grain = shape.grain,
 		.descriptor = desc * SECTOR,
 		.descriptor_size = desc ? desc_size * SECTOR : 0,
+		.open_log = open_log,
 	};
 	*out = &hosted->tree.reader;
+	if (log)
+		*out = zerolog_over(*out, src, shape.grain);
 	return 0;
 }

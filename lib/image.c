@@ -226,6 +226,10 @@ static int read_descriptor(struct image *m, struct source *src, uint64_t at, uin
 	r = source_read(src, at, text, size, "descriptor", e);
 	if (!r)
 		r = descriptor_parse(&m->descriptor, src->name, text, size, embedded, e);
+	if (!r && embedded)
+		r = undo_note_parse(&m->undo, text, size, e);
+	if (m->undo)
+		m->undo->finished = !m->facts.open_log;
 	free(text);
 	return r;
 }
@@ -636,8 +640,33 @@ static bool looks_like(const uint8_t *head, size_t n, size_t min)
 	return (k && k->at == 0 && k->len >= min) || descriptor_looks_like(head, n);
 }
 
-bool image_looks_like(const void *head, size_t n)
+bool image_looks_like(const void *head, size_t n, struct image_kind *kind)
 {
+	static const struct {
+		size_t at, len;
+		const char *bytes;
+		struct image_kind kind;
+	} images[] = {
+		{0, 4, "QFI\xfb", {"a qcow2 image", "qcow2", false}},
+		{0, 8, "conectix", {"a VHD image", "vpc", false}},
+		{0, 8, "vhdxfile", {"a VHDX image", "vhdx", false}},
+		{0, 4, "<<< ", {"a VDI image", "vdi", false}}, /* where the next one is, too */
+		{0, 4, "QED", {"a QED image", "qed", false}},
+	};
+	const uint8_t *p = head;
+	const struct magic *k = find_magic(head, n);
+
+	for (size_t i = 0; i < sizeof(images) / sizeof(*images); i++)
+		if (images[i].at + images[i].len <= n &&
+		    !memcmp(p + images[i].at, images[i].bytes, images[i].len) &&
+		    (strcmp(images[i].kind.driver, "vdi") != 0 ||
+		     (n >= 68 && !memcmp(p + 64, "\x7f\x10\xda\xbe", 4)))) {
+			*kind = images[i].kind;
+			return true;
+		}
+	*kind = (struct image_kind){.name = "an image or an archive"};
+	if (descriptor_looks_like(head, n) || (k && k->open))
+		*kind = (struct image_kind){"a VMDK", "vmdk", true};
 	return looks_like(head, n, 4); /* an encrypted disk begins with anything */
 }
 
@@ -696,6 +725,7 @@ void image_free(struct image *m)
 	reader_free(m->reader);
 	source_free(m->text);
 	descriptor_free(m->descriptor);
+	undo_note_free(m->undo);
 	for (size_t i = 0; i < m->files; i++)
 		free(m->file[i].name);
 	free(m->file);

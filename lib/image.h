@@ -8,6 +8,7 @@
 #include "descriptor.h"
 #include "format.h"
 #include "lookup.h"
+#include "undonote.h"
 
 struct image_file { /* one that was opened */
 	char *name; /* printable */
@@ -22,6 +23,7 @@ struct image {
 	bool raw;                      /* no VMDK, but a raw disk beneath one */
 	struct descriptor *descriptor; /* owned; NULL where there is none */
 	bool found;                    /* the descriptor is another file, that was not named (beside.h) */
+	struct undo_note *undo;        /* owned; NULL: it is no undo log */
 	char *name;                    /* printable; owned */
 	char *path;                    /* as it was opened, or that of the descriptor found; owned */
 	struct source *text;           /* of a descriptor; owned; or NULL */
@@ -48,8 +50,13 @@ int image_open(struct image **out, const char *path, const struct image_opts *o,
 /* Of what is open already; path says where. Takes src over, also when it fails. */
 int image_from(struct image **out, struct source *src, const char *path,
 	       const struct image_opts *o, struct err *e);
+struct image_kind {
+	const char *name;   /* "a qcow2 image" */
+	const char *driver; /* what qemu-nbd calls it; NULL: it reads none of these */
+	bool vmdk;
+};
 /* Whether a disk begins as a VMDK does, another image, or an archive. n: bytes of head. */
-bool image_looks_like(const void *head, size_t n);
+bool image_looks_like(const void *head, size_t n, struct image_kind *kind);
 /* The same as image_open() for what is a VMDK; all else, and every device, is a raw disk. */
 int image_open_base(struct image **out, const char *path, const struct image_opts *o,
 		    struct err *e);

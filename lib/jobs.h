@@ -39,6 +39,18 @@ struct look {
 int job_look(struct look *look, const struct chain *c, size_t n, struct target *t,
 	     const struct chain_opts *o, const struct pump_opts *pump, struct err *e);
 void look_free(struct look *look);
+/* How many grains, and tables of `table` grains, of an undo log the runs touch. Rewinds. */
+int job_touched(struct reader *r, uint64_t grain, uint64_t table, uint64_t *grains, uint64_t *tables,
+		struct err *e);
+
+struct chain;
+/*
+ * Whether t is the disk that the undo logs of the chain are of: places that neither they nor any
+ * other of its images hold are compared with what the logs know of them. c->reader, which must not be
+ * passing unless there is one link, is at its start, and is rewound. *places: how many were compared.
+ * -EINVAL: t is another disk, or was written to; -errno.
+ */
+int job_check_undo(const struct chain *c, struct target *t, size_t *places, struct err *e);
 /* Writes the runs and makes them durable. 0 or -errno; stats->begun tells whether the target may
  * have changed. When stopped by opts->stop what was written is durable. undo: NULL, or the log in
  * which what is overwritten is on stable storage first; the caller finishes it; stats->present is

@@ -1,9 +1,11 @@
 /* See options.h. */
 #include "options.h"
+#include "hints.h"
 #include "progress.h"
 
 #include <fcntl.h>
 #include <getopt.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -40,6 +42,8 @@ const char usage[] =
     "                        size  the images are not of one size\n"
     "                        base  TARGET does not hold the parents of DELTA\n"
     "                        changed  a file changed while it was read\n"
+    "                        disk  an undo log is of another disk than TARGET\n"
+    "                        room  the undo log cannot fit\n"
     "      --search=DIR    look for parents and extents in DIR, too\n"
     "      --confine       refuse files outside the folder of who names them\n"
     "      --offset=N      a bare extent belongs at byte N (Ns, NK, NM ...) of disk\n"
@@ -66,7 +70,9 @@ static const struct {
 		   {"size", FORCE_SIZE},
 		   {"raw", FORCE_RAW},
 		   {"base", FORCE_BASE},
-		   {"changed", FORCE_CHANGED}};
+		   {"changed", FORCE_CHANGED},
+		   {"disk", FORCE_DISK},
+		   {"room", FORCE_ROOM}};
 
 /* "before WORD after", the word being what the user typed. */
 static int refuse(struct err *e, const char *before, const char *word, const char *after)
@@ -103,13 +109,22 @@ static int byte_number(uint64_t *v, const char *word, struct err *e)
 
 static int force_option(struct options *o, const char *word, struct err *e)
 {
+	const char *near;
+
 	for (size_t i = 0; i < sizeof(force_words) / sizeof(*force_words); i++)
 		if (!strcmp(word, force_words[i].word)) {
 			o->force |= force_words[i].bit;
 			return 0;
 		}
-	return refuse(e, "--force=", word,
-		      ": there is no such word (busy, raw, gd, rgd, cid, size, base, changed)");
+	near = hint_word(word, force_words, sizeof(force_words) / sizeof(*force_words),
+			 sizeof(*force_words));
+	if (near) {
+		char after[64];
+
+		snprintf(after, sizeof(after), ": there is no such word; did you mean --force=%s?", near);
+		return refuse(e, "--force=", word, after);
+	}
+	return refuse(e, "--force=", word, ": there is no such word (busy, raw, gd, rgd, cid, size, base, changed, disk, room)");
 }
 
 static int search_option(struct options *o, const char *word, struct err *e)
@@ -261,8 +276,18 @@ static int not_understood(int c, char **argv, struct err *e)
 		return refuse(e, "", argv[optind - 1], ": needs a value");
 	if (optopt && !find_row(optopt))
 		return refuse(e, "", letter, ": there is no such option");
-	return refuse(e, "", argv[optind - 1],
-		      optopt ? ": takes no value" : ": there is no such option, or more than one");
+	if (!optopt) {
+		char typed[64], after[96];
+		const char *near;
+
+		snprintf(typed, sizeof(typed), "%.*s", (int)strcspn(argv[optind - 1], "="),
+			 argv[optind - 1]);
+		near = !strncmp(typed, "--", 2) ? hint_word(typed + 2, rows, ROWS, sizeof(*rows)) : NULL;
+		snprintf(after, sizeof(after), ": there is no such option, or more than one%s%s%s",
+			 near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
+		return refuse(e, "", argv[optind - 1], after);
+	}
+	return refuse(e, "", argv[optind - 1], ": takes no value");
 }
 
 /* What goes together, and how many names. */

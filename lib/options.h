@@ -16,7 +16,9 @@ enum force {
 	FORCE_SIZE = 16,
 	FORCE_RAW = 32,
 	FORCE_BASE = 64,
-	FORCE_CHANGED = 128
+	FORCE_CHANGED = 128,
+	FORCE_DISK = 1024,
+	FORCE_ROOM = 2048
 };
 
 struct options { /* what is a name points into argv */

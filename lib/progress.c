@@ -26,9 +26,7 @@ struct progress {
 	double start;
 	double due; /* seconds from start; no line before */
 	bool shown;
-	/* at the last line */
-	uint64_t done;
-	double time, rate;
+	struct rate rate; /* at the last line */
 };
 
 static double clock_now(void)
@@ -103,25 +101,32 @@ static const char *time_text(char buf[32], double seconds)
 	return buf;
 }
 
-static void smooth_rate(struct progress *p, uint64_t done, double now)
+void rate_look(struct rate *r, uint64_t done, double now)
 {
-	double dt = now - p->time > 1e-6 ? now - p->time : 1e-6;
-	double latest = done > p->done ? (double)(done - p->done) / dt : 0;
+	const double dt = now - r->time > 1e-6 ? now - r->time : 1e-6;
+	const double latest = done > r->done ? (double)(done - r->done) / dt : 0;
+	const double span = now < dt + SMOOTH ? now : dt + SMOOTH;
 
-	if (p->time > 0)
-		p->rate += (latest - p->rate) * dt / (dt + SMOOTH);
-	else
-		p->rate = latest;
-	p->done = done;
-	p->time = now;
+	/* with a weight of dt / now this is done / now, whatever the looks before were */
+	r->bytes += (latest - r->bytes) * (dt < span ? dt / span : 1);
+	r->done = done;
+	r->time = now;
+}
+
+void progress_again(struct progress *p, uint64_t total)
+{
+	if (!p)
+		return;
+	p->total = total;
+	p->rate.done = 0;
 }
 
 /* Seconds to go, or a negative number when that cannot be said. */
 static double seconds_left(const struct progress *p, uint64_t done)
 {
-	if (!p->total || p->rate < 1)
+	if (!p->total || p->rate.bytes < 1)
 		return -1;
-	return done < p->total ? (double)(p->total - done) / p->rate : 0;
+	return done < p->total ? (double)(p->total - done) / p->rate.bytes : 0;
 }
 
 /* The widest text that fits. */
@@ -137,7 +142,7 @@ static size_t line_text(const struct progress *p, char *line, size_t size, uint6
 		share = 99; /* rounded up */
 	size_text(a, done);
 	size_text(b, p->total);
-	size_text(r, p->rate < 1e18 ? (uint64_t)p->rate : 0);
+	size_text(r, p->rate.bytes < 1e18 ? (uint64_t)p->rate.bytes : 0);
 	snprintf(percent, sizeof(percent), "%3u%%", (unsigned)share);
 	if (left < 0)
 		snprintf(t, sizeof(t), "-:--");
@@ -174,7 +179,7 @@ static size_t json_text(const struct progress *p, char *line, size_t size, uint6
 	return (size_t)snprintf(line, size,
 				"{\"bytes\":%" PRIu64 ",\"total\":%s,\"rate\":%.0f,\"seconds\":%.3f,"
 				"\"left\":%s}\n",
-				done, total, p->rate < 1e18 ? p->rate : 0, now, to_go);
+				done, total, p->rate.bytes < 1e18 ? p->rate.bytes : 0, now, to_go);
 }
 
 void progress_show(struct progress *p, uint64_t done)
@@ -189,7 +194,7 @@ void progress_show(struct progress *p, uint64_t done)
 	if (now < p->due)
 		return;
 	p->due = now + INTERVAL;
-	smooth_rate(p, done, now);
+	rate_look(&p->rate, done, now);
 	if (p->form == PROGRESS_JSON) {
 		put(p->fd, line, json_text(p, line, sizeof(line), done, now));
 	} else if (p->form == PROGRESS_LINE) {
@@ -213,7 +218,7 @@ void progress_say(struct progress *p, int fd, uint64_t done)
 		return;
 	progress_clear(p);
 	now = clock_now() - p->start;
-	smooth_rate(p, done, now);
+	rate_look(&p->rate, done, now);
 	n = line_text(p, line, sizeof(line) - 1, done, now, sizeof(line));
 	line[n] = '\n';
 	put(fd, line, n + 1);
@@ -230,7 +235,7 @@ void progress_end(struct progress *p, uint64_t done)
 	if (p->form != PROGRESS_JSON)
 		return;
 	now = clock_now() - p->start;
-	smooth_rate(p, done, now);
+	rate_look(&p->rate, done, now);
 	put(p->fd, line, json_text(p, line, sizeof(line), done, now));
 }
 

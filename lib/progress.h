@@ -8,6 +8,15 @@
 
 struct progress;
 
+/* Bytes a second: at first the average of all, later that of the last seconds. All zero at first. */
+struct rate {
+	uint64_t done;
+	double time; /* of the last look, seconds from the start */
+	double bytes;
+};
+/* done: bytes so far; now: seconds from the start, > 0. */
+void rate_look(struct rate *r, uint64_t done, double now);
+
 enum progress_form {
 	PROGRESS_NONE, /* only the clock, and progress_say() */
 	PROGRESS_LINE, /* one line, written over again and again */
@@ -17,6 +26,8 @@ enum progress_form {
 /* fd: where it goes. total: bytes, 0 when unknown. NULL when memory is short (all calls below take
  * NULL and do nothing). */
 struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total);
+/* What is counted begins again at 0, and goes to `total`. */
+void progress_again(struct progress *p, uint64_t total);
 /* At most six times a second. A line is never wider than the terminal, asked anew each time: what
  * does not fit is left out, the label first. done: bytes completed so far. */
 void progress_show(struct progress *p, uint64_t done);

@@ -50,6 +50,20 @@ static void json_totals(struct text *t, const struct totals *sum, uint64_t size)
 	json_number(t, "runs", sum->runs);
 }
 
+static void json_undo(struct text *t, const struct undo_note *u)
+{
+	if (!u) {
+		json_string(t, "undo", NULL);
+		return;
+	}
+	json_open(t, "undo", '{');
+	json_string(t, "disk", u->disk);
+	json_string(t, "time", u->time);
+	json_string(t, "applied", u->applied);
+	json_bool(t, "finished", u->finished);
+	json_close(t, '}');
+}
+
 static void json_layer(struct text *t, const struct image *m, const struct totals *sum)
 {
 	const struct descriptor *d = m->descriptor;
@@ -65,6 +79,7 @@ static void json_layer(struct text *t, const struct image *m, const struct total
 	json_cid(t, "cid", d && d->has_cid, d ? d->cid : 0);
 	json_cid(t, "parent_cid", has_parent(m), d ? d->parent_cid : 0);
 	json_string(t, "parent_hint", d ? d->parent_hint : NULL);
+	json_undo(t, m->undo);
 	json_open(t, "files", '[');
 	for (size_t i = 0; i < m->files; i++) {
 		json_open(t, NULL, '{');
@@ -139,6 +154,11 @@ static void text_layer(struct text *t, const struct image *m, const struct total
 		text_printf(t, "%*sfile    %s: %s, %s on disk\n", depth, "", m->file[i].name,
 			    size_text(size, (uint64_t)m->file[i].st.st_size),
 			    size_text(data, on_disk(&m->file[i].st)));
+	if (m->undo)
+		text_printf(t, "%*sundo    log of %s, begun %s, to apply %s; %s\n", depth, "",
+			    m->undo->disk, m->undo->time ? m->undo->time : "at an unknown time",
+			    m->undo->applied ? m->undo->applied : "an unknown delta",
+			    m->undo->finished ? "finished" : "not finished");
 	if (has_parent(m))
 		text_printf(t, "%*sparent  CID %08" PRIx32 ", %s\n", depth, "",
 			    m->descriptor->parent_cid,
@@ -375,7 +395,7 @@ static void json_differences(struct text *t, const struct result *r)
 	json_bool(t, "equal", !v->n);
 	json_number(t, "different", v->bytes);
 	json_number(t, "ranges", v->n);
-	json_bool(t, "more_ranges", v->more);
+	json_bool(t, "more_ranges", v->more || v->n > r->max_ranges);
 	json_open(t, "differences", '[');
 	for (size_t i = 0; i < v->n && i < r->max_ranges; i++) {
 		json_open(t, NULL, '{');

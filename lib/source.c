@@ -324,9 +324,10 @@ void source_free(struct source *s)
 
 static int outside(const struct source *s, uint64_t off, size_t n, const char *what, struct err *e)
 {
-	return fail(e, EBADMSG, "%s: %s lies outside the file (bytes %llu to %llu of %llu)", s->name,
+	return fail(e, EBADMSG, "%s: %s lies outside the file (bytes %llu to %llu of %llu): is it "
+				 "truncated? expected at least %llu bytes", s->name,
 		    what, (unsigned long long)off, (unsigned long long)(off + n),
-		    (unsigned long long)s->size);
+		    (unsigned long long)s->size, (unsigned long long)(off + n));
 }
 
 static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size_t n,

@@ -2,6 +2,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include "hints.h"
 #include "target.h"
 #include "guard.h"
 #include "served.h"
@@ -157,12 +158,15 @@ static int check_loop(const struct target *t, const struct stat *st, const struc
 	return 0;
 }
 
-static bool backs_loop(const struct stat *st)
+/* The loop device over a file. */
+static bool backs_loop(const struct stat *st, char *name, size_t size, dev_t *loop)
 {
 	DIR *d = opendir("/sys/block");
 	struct dirent *de;
 	bool found = false;
+	unsigned ma, mi;
 
+	*loop = 0;
 	while (d && !found && (de = readdir(d))) {
 		char path[sizeof(de->d_name) + 64], file[PATH_MAX];
 
@@ -170,6 +174,10 @@ static bool backs_loop(const struct stat *st)
 			continue;
 		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", de->d_name);
 		found = sys_text(path, file, sizeof(file)) && same_file(file, st);
+		snprintf(path, sizeof(path), "/sys/block/%s/dev", de->d_name);
+		if (found && sys_text(path, file, sizeof(file)) && sscanf(file, "%u:%u", &ma, &mi) == 2)
+			*loop = makedev(ma, mi);
+		snprintf(name, size, "%s", de->d_name);
 	}
 	if (d)
 		closedir(d);
@@ -220,7 +228,8 @@ static void keep_qemu_away(int fd)
 static int check_holders(const struct target *t, int fd, const struct stat *st, bool shared,
 			 struct err *e)
 {
-	char who[GUARD_WHO];
+	char who[GUARD_WHO], users[512], name[256];
+	dev_t loop;
 
 	if (!take_flock(fd, shared))
 		return guard_locker(who, st)
@@ -230,8 +239,9 @@ static int check_holders(const struct target *t, int fd, const struct stat *st, 
 				      t->name);
 	if (qemu_holds(fd))
 		return fail(e, EBUSY, "%s: is held by QEMU (a running VM?)", t->name);
-	if (!t->device && !t->created && backs_loop(st))
-		return fail(e, EBUSY, "%s: is in use by a loop device", t->name);
+	if (!t->device && !t->created && backs_loop(st, name, sizeof(name), &loop))
+		return fail(e, EBUSY, "%s: is in use by a loop device, /dev/%s%s", t->name,
+			    name, hint_users(users, sizeof(users), loop));
 	return 0;
 }
 
@@ -267,11 +277,15 @@ out:
 	return r;
 }
 
-static int open_failed(const struct target *t, int code, const struct target_opts *o, struct err *e)
+static int open_failed(const struct target *t, dev_t rdev, int code, const struct target_opts *o,
+		       struct err *e)
 {
+	char users[512];
+
 	switch (code) {
 	case EBUSY:
-		return fail(e, EBUSY, "%s: is mounted or in use by another program", t->name);
+		return fail(e, EBUSY, "%s: is mounted or in use by another program%s", t->name,
+			    hint_users(users, sizeof(users), rdev));
 	case EAGAIN: /* someone has a lease on it */
 	case ETXTBSY:
 		return fail(e, EBUSY, "%s: is in use by another program", t->name);
@@ -287,6 +301,7 @@ static int open_existing(struct target *t, const char *path, const struct target
 			 struct stat *st, struct err *e)
 {
 	int flags = (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
+	char hint[PATH_MAX];
 	struct stat was;
 	int r, ro = 0;
 
@@ -295,6 +310,8 @@ static int open_existing(struct target *t, const char *path, const struct target
 			return fail(e, errno, "%s: %s", t->name, strerror(errno));
 		if (strncmp(path, "/dev/", 5) == 0)
 			return fail(e, ENOENT, "%s: there is no device of that name", t->name);
+		if (hint_volume(hint, sizeof(hint), path))
+			return fail(e, ENOENT, "%s: %s", t->name, hint);
 		return fail(e, ENOENT, "%s: does not exist (--create makes a new file)", t->name);
 	}
 	r = check_type(t, &was, e);
@@ -326,7 +343,7 @@ static int open_existing(struct target *t, const char *path, const struct target
 	if (t->fd < 0 && errno == EINVAL)
 		t->fd = open(path, flags);
 	if (t->fd < 0)
-		return open_failed(t, errno, o, e);
+		return open_failed(t, was.st_rdev, errno, o, e);
 	if (fstat(t->fd, st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
 	if ((st->st_mode & S_IFMT) != (was.st_mode & S_IFMT) || st->st_dev != was.st_dev ||
@@ -390,9 +407,11 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 		    struct stat *st, struct err *e)
 {
 	const char *slash = strrchr(path, '/');
-	char *dir;
+	char *dir, hint[PATH_MAX];
 	int r;
 
+	if (hint_volume(hint, sizeof(hint), path))
+		return fail(e, EINVAL, "%s: %s (./ before it makes a file of that name)", t->name, hint);
 	if (!o->need || o->need > POS_LIMIT)
 		return fail(e, EINVAL, "%s: --create needs the size of the disk, not %llu bytes",
 			    t->name, (unsigned long long)o->need);

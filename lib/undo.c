@@ -4,6 +4,7 @@
  * stored blocks from RFC 1950 and RFC 1951.
  */
 #include "undo.h"
+#include "undonote.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -21,7 +22,7 @@
 #define GRAIN_LEAST 4096u
 #define GRAIN_MOST 32768u
 #define TABLES_MAX (UINT64_C(1) << 22)
-#define ENTRIES 512u /* of a table */
+#define ENTRIES UNDO_TABLE
 #define TABLE_SECTORS (ENTRIES * 4 / SECTOR)
 #define OVERHEAD 128u /* sectors before the first marker */
 #define DESC_SECTORS 20u
@@ -31,10 +32,11 @@
 #define STORED_HEAD 7u  /* two bytes of zlib, five of a stored block */
 #define STORED_TAIL 4u  /* Adler-32 */
 /* Grains whose checksums are in the header while the log is open. */
-#define SAMPLES 64u
+#define SAMPLES UNDO_SAMPLES
 #define SAMPLES_AT 192u
 #define SAMPLES_TOGETHER 16u
-#define NAME_MOST 1000
+/* Tables that are read to find a grain that was not saved. */
+#define TABLES_TRIED 64u
 #define SECTORS_MAX UINT32_MAX /* of the log: what an entry of a table can say */
 
 enum { MARK_TABLE = 1, MARK_DIR = 2, MARK_FOOTER = 3, MARK_PROGRESS = 4 };
@@ -60,6 +62,9 @@ struct undo {
 	bool unsynced;       /* something was appended after the last barrier */
 	bool want_mark;      /* the next record comes behind a barrier, and says so */
 	uint32_t sample[SAMPLES]; /* checksums of the disk as it was; 0: not known */
+	char *desc;               /* the descriptor: DESC_SECTORS, and a NUL */
+	bool listed;              /* it has a list of samples */
+	struct undo_opts opts;
 	int failed;
 };
 
@@ -357,110 +362,6 @@ int undo_barrier(struct undo *u, struct err *e)
 	return r;
 }
 
-/* --- head and end -------------------------------------------------------------------------------- */
-
-static void make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool open)
-{
-	memset(h, 0, SECTOR);
-	put32(h, 0x564d444b);
-	put32(h + 4, 3);
-	put32(h + 8, 0x30001); /* line ends can be tested; compressed; markers */
-	put64(h + 12, u->size / SECTOR);
-	put64(h + 20, u->grain / SECTOR);
-	put64(h + 28, 1); /* the descriptor's place and room */
-	put64(h + 36, DESC_SECTORS);
-	put32(h + 44, ENTRIES);
-	put64(h + 56, dir);
-	put64(h + 64, OVERHEAD);
-	h[72] = open; /* unclean shutdown */
-	memcpy(h + 73, "\n \r\n", 4);
-	h[77] = 1; /* deflate */
-	if (!open)
-		return;
-	memcpy(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
-	for (unsigned i = 0; i < SAMPLES; i++)
-		put32(h + SAMPLES_AT + 4 * i, u->sample[i]);
-}
-
-#define ABOUT "# Disk DescriptorFile\n# what was on "
-#define ABOUT_END " before vmdksync wrote to it\n"
-
-/* A delta whose parent is the disk as the apply left it. That has no descriptor, so no name. */
-static int put_head(struct undo *u, const struct undo_opts *o, struct err *e)
-{
-	const uint64_t sectors = u->size / SECTOR;
-	const uint32_t cid = (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)u->name,
-					     (uInt)strlen(u->name)) & 0x7fffffff;
-	uint64_t sector;
-	uint8_t *p;
-	int r = reserve(u, OVERHEAD, &p, &sector, e);
-
-	if (r < 0)
-		return r;
-	make_header(u, p, UINT64_MAX, true);
-	snprintf((char *)p + SECTOR, DESC_SECTORS * SECTOR,
-		 ABOUT "%.*s" ABOUT_END
-		 "version=1\n"
-		 "CID=%08" PRIx32 "\n"
-		 "parentCID=%08" PRIx32 "\n"
-		 "createType=\"streamOptimized\"\n"
-		 "\n"
-		 "# Extent description\n"
-		 "RDONLY %" PRIu64 " SPARSE \"undo.vmdk\"\n"
-		 "\n"
-		 "# The Disk Data Base\n"
-		 "#DDB\n"
-		 "\n"
-		 "ddb.virtualHWVersion = \"4\"\n"
-		 "ddb.geometry.cylinders = \"%" PRIu64 "\"\n"
-		 "ddb.geometry.heads = \"255\"\n"
-		 "ddb.geometry.sectors = \"63\"\n"
-		 "ddb.adapterType = \"lsilogic\"\n",
-		 NAME_MOST, o->disk ? o->disk : "the disk", cid, cid ^ 0x40000000, sectors, sectors / (255 * 63));
-	return sync_file(u, e);
-}
-
-int undo_finish(struct undo *u, struct err *e)
-{
-	const uint64_t dir_sectors = sectors_of(u->tables * 4);
-	uint8_t *p, head[SECTOR];
-	uint64_t dir, at;
-	int r = u->failed;
-
-	for (unsigned i = 0; !r && i < CACHED; i++)
-		if (u->cache[i].number != UINT64_MAX)
-			r = write_table(u, &u->cache[i], e);
-	/* a marker knows how many sectors follow it, but they need not fit the buffer at once */
-	if (!r)
-		r = put_marker(u, MARK_DIR, 0, &p, &dir, e);
-	if (r < 0)
-		return r;
-	put64(p - SECTOR, dir_sectors);
-	for (uint64_t i = 0; i < u->tables; i++) {
-		if (i % (SECTOR / 4) == 0)
-			r = reserve(u, 1, &p, &at, e);
-		if (r < 0)
-			return r;
-		put32(p + i % (SECTOR / 4) * 4, u->dir[i]);
-	}
-	r = put_marker(u, MARK_FOOTER, 1, &p, &at, e);
-	if (r < 0)
-		return r;
-	make_header(u, p, dir, false);
-	r = reserve(u, 1, &p, &at, e); /* the end marker is all zero */
-	if (!r)
-		r = sync_file(u, e);
-	/* complete now, and from here on a log that was cut short is damaged */
-	make_header(u, head, UINT64_MAX, false);
-	if (!r)
-		r = write_at(u, head, sizeof(head), 0, e);
-	if (!r)
-		r = sync_file(u, e);
-	if (!r)
-		u->failed = -EINVAL;
-	return r;
-}
-
 /* --- which disk it is of ------------------------------------------------------------------------- */
 
 /* Where disks differ that are of one size: at both ends (tables of partitions, labels of volumes), at
@@ -501,9 +402,9 @@ static int load_saved(struct undo *u, uint32_t sector, uint8_t *grain, struct er
 }
 
 /* The checksum of a grain as it was before anything was overwritten; 0 where nobody can read it. */
-static int take_sample(struct undo *u, uint64_t n, const struct undo_opts *o, uint32_t *sum,
-		       struct err *e)
+static int take_sample(struct undo *u, uint64_t n, uint32_t *sum, struct err *e)
 {
+	const struct undo_opts *o = &u->opts;
 	const uint64_t off = n * u->grain;
 	uint8_t grain[GRAIN_MOST] = {0};
 	uint32_t *entry;
@@ -517,26 +418,201 @@ static int take_sample(struct undo *u, uint64_t n, const struct undo_opts *o, ui
 		return 0;
 	if (r < 0)
 		return r;
-	*sum = (uint32_t)crc32(crc32(0, NULL, 0), grain, (uInt)u->grain);
-	*sum += !*sum;
+	*sum = undo_sample_sum(grain, u->grain);
 	return 0;
 }
 
-static int take_samples(struct undo *u, const struct undo_opts *o, struct err *e)
+static int take_samples(struct undo *u, struct err *e)
 {
 	int r = 0;
 
 	for (unsigned i = 0; !r && i < SAMPLES; i++)
-		r = take_sample(u, sample_grain(u, i), o, &u->sample[i], e);
+		r = take_sample(u, sample_grain(u, i), &u->sample[i], e);
 	return r;
 }
 
-static int check_samples(struct undo *u, const struct undo_opts *o, struct err *e)
+/* The first grain from *n on, and before `end`, that is not saved: 1, 0 where none was found, -errno. */
+static int next_unsaved(struct undo *u, uint64_t *n, uint64_t end, struct err *e)
+{
+	uint64_t last = UINT64_MAX;
+	unsigned tables = 0;
+
+	for (; *n < end; ++*n) {
+		uint32_t *entry;
+		int r;
+
+		if (*n / ENTRIES != last && tables++ == TABLES_TRIED)
+			return 0;
+		last = *n / ENTRIES;
+		r = find_entry(u, *n, false, &entry, e);
+		if (r < 0)
+			return r;
+		if (!entry || !*entry)
+			return 1;
+	}
+	return 0;
+}
+
+/*
+ * The samples of a finished log are those by which a rollback knows the disk: of grains that were not
+ * saved, so not overwritten either. Where one was, the next grain behind it that was not takes its
+ * place.
+ */
+static int list_unsaved(struct undo *u, struct err *e)
+{
+	const uint64_t grains = div_up(u->size, u->grain);
+	struct undo_sample sample[SAMPLES];
+	uint64_t behind = 0;
+	int r;
+
+	for (unsigned i = 0; i < SAMPLES; i++) {
+		const uint64_t place = sample_grain(u, i);
+		uint64_t n = place;
+
+		if (i % SAMPLES_TOGETHER == 0)
+			behind = 0;
+		if (i / SAMPLES_TOGETHER != 2) /* those at the end of the disk go backwards */
+			n = max_u64(n, behind);
+		sample[i] = (struct undo_sample){n, 0};
+		r = next_unsaved(u, &n, grains, e);
+		if (r < 0)
+			return r;
+		if (!r)
+			continue;
+		behind = n + 1;
+		sample[i].grain = n;
+		sample[i].sum = n == place ? u->sample[i] : 0;
+		if (!sample[i].sum)
+			r = take_sample(u, n, &sample[i].sum, e);
+		if (r < 0)
+			return r;
+	}
+	if (!undo_note_samples(u->desc, (size_t)DESC_SECTORS * SECTOR, sample))
+		return 0;
+	r = flush(u, e);
+	return r < 0 ? r : write_at(u, u->desc, (size_t)DESC_SECTORS * SECTOR, SECTOR, e);
+}
+
+/* --- head and end -------------------------------------------------------------------------------- */
+
+static void make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool open)
+{
+	memset(h, 0, SECTOR);
+	put32(h, 0x564d444b);
+	put32(h + 4, 3);
+	put32(h + 8, 0x30001); /* line ends can be tested; compressed; markers */
+	put64(h + 12, u->size / SECTOR);
+	put64(h + 20, u->grain / SECTOR);
+	put64(h + 28, 1); /* the descriptor's place and room */
+	put64(h + 36, DESC_SECTORS);
+	put32(h + 44, ENTRIES);
+	put64(h + 56, dir);
+	put64(h + 64, OVERHEAD);
+	h[72] = open; /* unclean shutdown */
+	memcpy(h + 73, "\n \r\n", 4);
+	h[77] = 1; /* deflate */
+	if (!open)
+		return;
+	memcpy(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
+	for (unsigned i = 0; i < SAMPLES; i++)
+		put32(h + SAMPLES_AT + 4 * i, u->sample[i]);
+}
+
+/*
+ * No parent is named: 7-Zip reads no file that has one, and what lies beneath the log is the disk as
+ * the apply left it, which has no descriptor.
+ */
+static int put_head(struct undo *u, struct err *e)
+{
+	const size_t room = (size_t)DESC_SECTORS * SECTOR;
+	const uint64_t sectors = u->size / SECTOR;
+	const uint32_t cid = (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)u->name,
+					     (uInt)strlen(u->name)) & 0x7fffffff;
+	struct undo_sample sample[SAMPLES];
+	uint64_t sector;
+	uint8_t *p;
+	int n, r = reserve(u, OVERHEAD, &p, &sector, e);
+
+	if (r < 0)
+		return r;
+	make_header(u, p, UINT64_MAX, true);
+	n = undo_note_head(u->desc, room, u->opts.disk ? u->opts.disk : "the disk",
+			   u->opts.applied ? u->opts.applied : "a delta");
+	snprintf(u->desc + n, room - (size_t)n,
+		 "version=1\n"
+		 "CID=%08" PRIx32 "\n"
+		 "parentCID=ffffffff\n"
+		 "createType=\"streamOptimized\"\n"
+		 "\n"
+		 "# Extent description\n"
+		 "RDONLY %" PRIu64 " SPARSE \"undo.vmdk\"\n"
+		 "\n"
+		 "# The Disk Data Base\n"
+		 "#DDB\n"
+		 "\n"
+		 "ddb.virtualHWVersion = \"4\"\n"
+		 "ddb.geometry.cylinders = \"%" PRIu64 "\"\n"
+		 "ddb.geometry.heads = \"255\"\n"
+		 "ddb.geometry.sectors = \"63\"\n"
+		 "ddb.adapterType = \"lsilogic\"\n",
+		 cid, sectors, sectors / (255 * 63));
+	for (unsigned i = 0; i < SAMPLES; i++)
+		sample[i] = (struct undo_sample){sample_grain(u, i), u->sample[i]};
+	u->listed = undo_note_samples(u->desc, room, sample);
+	memcpy(p + SECTOR, u->desc, room);
+	return sync_file(u, e);
+}
+
+int undo_finish(struct undo *u, struct err *e)
+{
+	const uint64_t dir_sectors = sectors_of(u->tables * 4);
+	uint8_t *p, head[SECTOR];
+	uint64_t dir, at;
+	int r = u->failed;
+
+	/* whole lines of what is there may be exchanged at any time: old and new ones are true */
+	if (!r && u->listed)
+		r = list_unsaved(u, e);
+	for (unsigned i = 0; !r && i < CACHED; i++)
+		if (u->cache[i].number != UINT64_MAX)
+			r = write_table(u, &u->cache[i], e);
+	/* a marker knows how many sectors follow it, but they need not fit the buffer at once */
+	if (!r)
+		r = put_marker(u, MARK_DIR, 0, &p, &dir, e);
+	if (r < 0)
+		return r;
+	put64(p - SECTOR, dir_sectors);
+	for (uint64_t i = 0; i < u->tables; i++) {
+		if (i % (SECTOR / 4) == 0)
+			r = reserve(u, 1, &p, &at, e);
+		if (r < 0)
+			return r;
+		put32(p + i % (SECTOR / 4) * 4, u->dir[i]);
+	}
+	r = put_marker(u, MARK_FOOTER, 1, &p, &at, e);
+	if (r < 0)
+		return r;
+	make_header(u, p, dir, false);
+	r = reserve(u, 1, &p, &at, e); /* the end marker is all zero */
+	if (!r)
+		r = sync_file(u, e);
+	/* complete now, and from here on a log that was cut short is damaged */
+	make_header(u, head, UINT64_MAX, false);
+	if (!r)
+		r = write_at(u, head, sizeof(head), 0, e);
+	if (!r)
+		r = sync_file(u, e);
+	if (!r)
+		u->failed = -EINVAL;
+	return r;
+}
+
+static int check_samples(struct undo *u, struct err *e)
 {
 	for (unsigned i = 0; i < SAMPLES; i++) {
 		const uint64_t n = sample_grain(u, i);
 		uint32_t sum;
-		int r = take_sample(u, n, o, &sum, e);
+		int r = take_sample(u, n, &sum, e);
 
 		if (r < 0)
 			return r;
@@ -545,32 +621,36 @@ static int check_samples(struct undo *u, const struct undo_opts *o, struct err *
 				    "%s: is the log of another disk, or %s was written to without it "
 				    "since: bytes %" PRIu64 " to %" PRIu64
 				    " are not as they were, and were not saved",
-				    u->name, o->disk ? o->disk : "this one", n * u->grain,
+				    u->name, u->opts.disk ? u->opts.disk : "this one", n * u->grain,
 				    min_u64((n + 1) * u->grain, u->size) - 1);
 	}
 	return 0;
 }
 
 /* Devices have other names after a restart, so a name proves nothing; but it may make one think. */
-static int check_name(const struct undo *u, const struct undo_opts *o, struct err *e)
+static int check_name(struct undo *u, const struct undo_note *note, struct err *e)
 {
-	char text[sizeof(ABOUT ABOUT_END) + NAME_MOST], *name = text + strlen(ABOUT), *end, *shown;
-	ssize_t got = pread(u->fd, text, sizeof(text) - 1, SECTOR);
-	int r = 0;
+	if (!note || !u->opts.disk || !strncmp(note->disk, u->opts.disk, strlen(note->disk)))
+		return 0;
+	return warning(e, "%s: was begun for %s, and goes on with %s", u->name, note->disk,
+		       u->opts.disk);
+}
 
-	if (got < 0 || !o->disk)
-		return 0;
-	text[got] = '\0';
-	end = strncmp(text, ABOUT, strlen(ABOUT)) ? NULL : strstr(name, ABOUT_END);
-	if (!end)
-		return 0;
-	*end = '\0';
-	if (!strncmp(name, o->disk, NAME_MOST))
-		return 0;
-	shown = name_text(name);
-	if (shown)
-		r = warning(e, "%s: was begun for %s, and goes on with %s", u->name, shown, o->disk);
-	free(shown);
+static int read_note(struct undo *u, struct err *e)
+{
+	const size_t room = (size_t)DESC_SECTORS * SECTOR;
+	struct undo_note *note;
+	ssize_t got = pread(u->fd, u->desc, room, SECTOR);
+	int r;
+
+	if (got < 0)
+		return fail(e, errno, "%s: %s", u->name, strerror(errno));
+	r = undo_note_parse(&note, u->desc, (size_t)got, e);
+	if (r < 0)
+		return r;
+	u->listed = note && note->sampled && !note->damaged && got == (ssize_t)room;
+	r = check_name(u, note, e);
+	undo_note_free(note);
 	return r;
 }
 
@@ -609,7 +689,7 @@ static int check_head(struct undo *u, struct err *e)
 		return 0;
 	make_header(u, want, UINT64_MAX, false);
 	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
-		return fail(e, EINVAL,
+		return fail(e, EALREADY,
 			    "%s: is a finished undo log: the run it was made by came to its end, and "
 			    "there is nothing to go on with",
 			    u->name);
@@ -719,13 +799,13 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 	} else if (o->append && !hardly_begun(u)) {
 		r = resume(u, path, e);
 		if (!r)
-			r = check_samples(u, o, e);
+			r = check_samples(u, e);
 		if (!r)
-			r = check_name(u, o, e);
+			r = read_note(u, e);
 	} else {
-		r = take_samples(u, o, e);
+		r = take_samples(u, e);
 		if (!r)
-			r = put_head(u, o, e);
+			r = put_head(u, e);
 	}
 	if (!r)
 		r = sync_folder(u, path, e);
@@ -748,6 +828,28 @@ static int make_zeros(struct undo *u)
 	return r == Z_OK ? 0 : -ENOMEM;
 }
 
+uint64_t undo_grain_of(uint64_t size)
+{
+	uint64_t grain = GRAIN_LEAST;
+
+	while (grain < GRAIN_MOST && div_up(size, grain * ENTRIES) > TABLES_MAX)
+		grain *= 2;
+	return grain;
+}
+
+void undo_room(uint64_t size, uint64_t grains, uint64_t tables, uint64_t *least, uint64_t *most)
+{
+	const uint64_t grain = undo_grain_of(size);
+	const uint64_t record = sectors_of(RECORD_HEAD + grain + STORED_HEAD + STORED_TAIL);
+	/* head, directory and its marker, footer and its marker, end marker */
+	const uint64_t fixed =
+		OVERHEAD + sectors_of(div_up(size, grain * ENTRIES) * 4) + 4 + tables * (1 + TABLE_SECTORS);
+
+	*least = (fixed + grains) * SECTOR;
+	/* a mark for each barrier: one grain or more */
+	*most = (fixed + grains * (record + 1)) * SECTOR;
+}
+
 int undo_open(struct undo **out, const char *path, uint64_t size, const struct undo_opts *o,
 	      struct err *e)
 {
@@ -759,9 +861,7 @@ int undo_open(struct undo **out, const char *path, uint64_t size, const struct u
 	u->fd = -1;
 	u->size = size;
 	u->name = name_text(path);
-	u->grain = GRAIN_LEAST;
-	while (u->grain < GRAIN_MOST && div_up(size, u->grain * ENTRIES) > TABLES_MAX)
-		u->grain *= 2;
+	u->grain = undo_grain_of(size);
 	u->tables = div_up(size, u->grain * ENTRIES);
 	if (!size || size % SECTOR || u->tables > TABLES_MAX) {
 		r = fail(e, EFBIG, "%s: no undo log can be made of a disk of %" PRIu64 " bytes",
@@ -769,10 +869,12 @@ int undo_open(struct undo **out, const char *path, uint64_t size, const struct u
 		undo_free(u);
 		return r;
 	}
+	u->opts = *o;
+	u->desc = calloc(1, (size_t)DESC_SECTORS * SECTOR + 1);
 	u->dir = calloc(u->tables, sizeof(*u->dir));
 	u->cache = malloc(CACHED * sizeof(*u->cache));
 	u->buf = malloc(BUFFER);
-	if (!u->name || !u->dir || !u->cache || !u->buf || make_zeros(u) < 0) {
+	if (!u->name || !u->desc || !u->dir || !u->cache || !u->buf || make_zeros(u) < 0) {
 		undo_free(u);
 		return fail(e, ENOMEM, "out of memory");
 	}
@@ -793,6 +895,7 @@ void undo_free(struct undo *u)
 		return;
 	if (u->fd >= 0)
 		close(u->fd);
+	free(u->desc);
 	free(u->dir);
 	free(u->cache);
 	free(u->buf);

@@ -18,7 +18,8 @@ struct undo;
 struct undo_opts {
 	bool append; /* go on with a log that was not finished */
 	mode_t mode; /* of a new file */
-	const char *disk; /* printable name of what is saved, for people */
+	const char *disk;    /* printable name of what is saved, for people */
+	const char *applied; /* of what will be written over it */
 	bool disk_in_memory; /* or a log that is there is warned of */
 	/* Reads n bytes of the disk as it is now; false where that fails. NULL: nobody can. */
 	bool (*look)(void *arg, uint64_t off, void *buf, size_t n);
@@ -27,15 +28,21 @@ struct undo_opts {
 
 /*
  * path must not exist; with append it must be an unfinished log of a disk of `size` bytes. -EEXIST;
- * -EINVAL: not such a log; or -errno.
+ * -EALREADY: it was finished; -EINVAL: not such a log; or -errno.
  *
- * A log knows checksums of some places of the disk, as it was. With append these places have to be
+ * What o points to has to outlive it. A log knows checksums of some places of the disk, as it was. With append these places have to be
  * as they were, but for what the log holds: a log of another disk of that size would bring its bytes
  * here, and one of a disk that was written to without it would keep what is new for old. So neither
  * the disk's name matters (another one is a warning) nor what is going to be written.
  */
 int undo_open(struct undo **out, const char *path, uint64_t size, const struct undo_opts *o,
 	      struct err *e);
+/* Bytes of a log of so many grains, in so many tables, of a disk of `size` bytes: at least where all of
+ * them are zeros, at most where none is. */
+void undo_room(uint64_t size, uint64_t grains, uint64_t tables, uint64_t *least, uint64_t *most);
+/* The grain of a disk's log, and how many grains a table of it has. */
+uint64_t undo_grain_of(uint64_t size);
+#define UNDO_TABLE 512u
 /* NULL-safe. Neither finishes nor syncs. */
 void undo_free(struct undo *u);
 /* What undo_missing() aligns to: a power of two, 4 to 32 KiB. */

@@ -144,13 +144,13 @@ applies() {
 		# shellcheck disable=SC2086
 		"$MKVMDK" ${keys%% *} t ${keys#* } alloc=all
 		truncate -s '>2M' t
-		refuses_kept 'begins as an image or an archive does, not as a raw disk' t t
+		refuses_kept 'begins as a VMDK does, not as a raw disk' t t
 	done
 	printf '# Disk DescriptorFile\nversion=1\n' >t
 	truncate -s 2M t
-	refuses_kept 'begins as an image' t t
-	refuses_kept 'begins as an image' t t --dry-run
-	refuses_kept 'begins as an image' t t --verify
+	refuses_kept 'begins as a VMDK' t t
+	refuses_kept 'begins as a VMDK' t t --dry-run
+	refuses_kept 'begins as a VMDK' t t --verify
 	cp t t.orig
 	applies t --force=raw
 }
@@ -159,7 +159,7 @@ applies() {
 	requires root loop
 	"$MKVMDK" cowd t capacity=2048 alloc=all
 	dev=$(loopdev t)
-	refuses_kept 'begins as an image' "$dev" "$dev"
+	refuses_kept 'begins as a VMDK' "$dev" "$dev"
 }
 
 @test "too small by one sector, or by one byte" {

@@ -185,6 +185,9 @@ documented() {
 	mkdir alone
 	cp host-000002* alone
 	vs --info --json alone/host-000002.vmdk >lacking
+	cp host-0.raw t.raw
+	vs -q --undo log.vmdk host-000001.vmdk t.raw
+	vs --info --json log.vmdk >log
 	"$MKVMDK" hosted top.vmdk capacity=2048 grain=8 alloc=1-9 zero=20 version=2 flags=5
 	"$MKVMDK" stream packed.vmdk capacity=2048 grain=8 alloc=1-9
 	vs --map --json top.vmdk >map
@@ -199,13 +202,14 @@ documented() {
 	printf '%s' "$output" >verify
 	jq -n '
 		reduce (
-			[["string"], "name format job target base file"],
+			[["string"], "name format job target base file disk time applied"],
 			[["string", "null"], "lacks create_type cid parent_cid parent_hint layer"],
-			[["boolean"], "complete present data zero compressed whole equal more_ranges base_checked"],
+			[["boolean"], "complete present data zero compressed whole equal more_ranges base_checked finished"],
 			[["number"], "size data zero unallocated runs version grain allocated machines provisioned"],
 			[["number"], "thin shared own linked saved start length depth offset milliseconds written"],
 			[["number", "null"], "already_present"],
 			[["number"], "zeroed writes came spooled different ranges"],
+			[["object", "null"], "undo"],
 			[["array"], "images chain warnings families files differences"]
 		) as $x ({}; reduce ($x[1] / " ")[] as $key (.; .[$key] += $x[0]))' >types
 	while read -r mode files; do
@@ -219,7 +223,7 @@ documented() {
 			sed -n '/^  --json prints/,/^OPTIONS/p' "$TOP/README" | grep -qw "$key"
 		done <there
 	done <<-'END'
-	info info lacking
+	info info lacking log
 	map map packed
 	others apply dry undo piped verify
 	END

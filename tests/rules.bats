@@ -22,32 +22,36 @@ rooms() {
 	gtree       source run format gtree
 	gstream     source run format gtree
 	cowd        source run format gtree
-	hosted      source run format gtree grain stream
+	hosted      source run format gtree grain stream undonote zerolog
 	sesparse    source run format gtree
 	grain       source run grain <zlib>
 	stream      source run format grain stream
 	flat        source run format gtree
-	undo        source run format undo <zlib>
+	undonote    undonote <zlib>
+	zerolog     source run zerolog
+	undo        source run format undo undonote <zlib>
 	lookup      source lookup
 	beside      source descriptor lookup beside
-	image       source run descriptor format lookup beside image
+	image       source run descriptor format lookup beside undonote image
 	chain       source run descriptor format lookup image chain
 	ring        ring <liburing>
 	served      served
 	guard       guard
-	target      served guard target
+	hints       hints
+	target      served guard hints target
 	workers     workers
 	pump        source run ring workers target pump
 	jobs        run undo image chain target pump jobs
+	rollback    run undonote undo image chain target pump jobs
 	apply       run undo image chain target pump jobs
 	look        source run undo image chain target pump jobs
 	verify      source run undo image chain target pump jobs <zlib>
 	info        run undo image chain target pump jobs info
 	progress    progress
 	json        json
-	options     progress options
+	options     hints progress options
 	report      source run image chain jobs info json report
-	vmdksync    source run image chain target jobs progress options report
+	vmdksync    source run hints image chain target jobs progress options report
 	END
 }
 

@@ -96,7 +96,7 @@ recipes() {
 	qemu-img info undo.vmdk | grep 'create type: streamOptimized'
 	# unsaved grains are none of the log's: as a disk of its own they are zeros
 	truncate -s $((40967 * 512)) saved
-	vs -q undo.vmdk saved
+	vs -q --force=disk undo.vmdk saved
 	qemu-img convert -f vmdk -O raw undo.vmdk theirs
 	same theirs saved
 	# the target, dressed up as the parent

@@ -2058,6 +2058,30 @@ static struct log log_new(uint64_t size)
 	return l;
 }
 
+/* The first look, however fast it was, must not weigh more than its time. */
+static void test_rate(void)
+{
+	struct rate r = {0};
+	uint64_t done = 64 * MIB; /* at once, into a cache */
+
+	rate_look(&r, done, 0.2);
+	CHECK(r.bytes > 300.0 * MIB);
+	for (int i = 2; i <= 15; i++) {
+		done += MIB / 5;
+		rate_look(&r, done, 0.2 * i);
+		CHECK(r.bytes < (double)done / (0.2 * i) * 1.001);
+	}
+	/* what is steady is told as it is, from the first seconds on, and later what it is now */
+	r = (struct rate){0};
+	for (int i = 1; i <= 100; i++) {
+		rate_look(&r, (uint64_t)i * MIB, 0.2 * i);
+		CHECK(r.bytes > 4.99 * MIB && r.bytes < 5.01 * MIB);
+	}
+	for (int i = 101; i <= 250; i++)
+		rate_look(&r, 100 * MIB, 0.2 * i);
+	CHECK(r.bytes < 0.1 * MIB);
+}
+
 static void log_free(struct log *l)
 {
 	undo_free(l->u);
@@ -2127,7 +2151,10 @@ static int64_t log_read(const struct log *l, struct err *e)
 		uint8_t *buf = alloc(run.len);
 		bool right = was_saved(l, run.off);
 
-		r = reader_fetch(&run, buf, e);
+		if (run.kind == RUN_ZERO)
+			memset(buf, 0, run.len);
+		else
+			r = reader_fetch(&run, buf, e);
 		for (uint64_t i = 0; right && i < run.len; i++)
 			right = buf[i] == old_byte(run.off + i);
 		free(buf);
@@ -2397,7 +2424,7 @@ static void test_undo_refuses(void)
 	CHECK(!undo_finish(l.u, &e));
 	undo_free(l.u);
 	l.u = NULL;
-	CHECK(log_open(&l, true, &e) == -EINVAL);
+	CHECK(log_open(&l, true, &e) == -EALREADY);
 	CHECK(strstr(e.msg, "finished"));
 	log_free(&l);
 	l = log_new((UINT64_C(65) << 40));
@@ -2791,6 +2818,7 @@ static const struct {
 	{"name-text", test_name_text},
 	{"run-trim", test_trim},
 	{"run-joins", test_joins},
+	{"rate", test_rate},
 	{"gate-refuses", test_gate_refuses},
 	{"gate-passes", test_gate_passes},
 	{"source-memory", test_source_memory},
