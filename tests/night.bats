@@ -106,7 +106,7 @@ made() {
 	made
 	vs -q --undo undo.vmdk d.vmdk t
 	run -0 vs --info undo.vmdk
-	[[ $output =~ 'undo    log of t, begun '20[0-9-]+T[0-9:]+'Z, to apply d.vmdk; finished' ]]
+	[[ $output =~ undo\ +log\ of\ t,\ begun\ 20[0-9-]+T[0-9:]+Z,\ to\ apply\ d.vmdk\;\ finished ]]
 	vs --info --json undo.vmdk | jq -e '.images[0].chain[0].undo |
 		.disk == "t" and .applied == "d.vmdk" and .finished and (.time | test("^20.*Z$"))'
 	vs --info --json d.vmdk | jq -e '.images[0].chain[0].undo == null'
@@ -172,7 +172,9 @@ made() {
 	echo 'start=2048, size=32768' | sfdisk -q disk
 	dev=$(loopdev disk 512 --partscan)
 	name=${dev#/dev/}
+	partx -a "$dev" 2>/dev/null || :
 	[ -e "/sys/block/$name/${name}p1/dev" ] || skip 'no partitions here'
+	# shellcheck disable=SC2046 # two numbers
 	mknod part b $(tr : ' ' <"/sys/block/$name/${name}p1/dev") || skip 'no device nodes here'
 	"$MKVMDK" cowd d.vmdk capacity=20480 alloc=random:100
 	run -0 --separate-stderr vs --dry-run d.vmdk part
