@@ -579,7 +579,7 @@ int undo_finish(struct undo *u, struct err *e)
 	/* a marker knows how many sectors follow it, but they need not fit the buffer at once */
 	if (!r)
 		r = put_marker(u, MARK_DIR, 0, &p, &dir, e);
-	if (r < 0)
+	if (r)
 		return r;
 	put64(p - SECTOR, dir_sectors);
 	for (uint64_t i = 0; i < u->tables; i++) {
