@@ -4,6 +4,7 @@
 #   PREFIX    where to install (/usr/local)      DESTDIR   staging folder put before PREFIX
 #   CC        compiler (cc)                      CPPFLAGS, CFLAGS, LDFLAGS   the usual; come last
 #   BUILD     folder of the objects (build/plain), one for each set of flags worth keeping
+#   SCRATCH   folder for the files of the tests (build/scratch): a disk with 4 GiB of room, no tmpfs
 #   WERROR    not empty: warnings are errors (so too when CI is set)
 #   V         not empty: show the commands
 #
@@ -11,6 +12,7 @@
 
 PREFIX ?= /usr/local
 BUILD ?= build/plain
+SCRATCH ?= build/scratch
 PKG_CONFIG ?= pkg-config
 VERSION := 1.0.0
 
@@ -89,11 +91,15 @@ TESTS ?= $(wildcard tests/*.bats)
 jobs = $(shell expr $$(nproc) '*' 2)
 gnu_parallel = $(shell parallel --version 2>/dev/null | grep -q '^GNU parallel' && echo yes)
 
-check: everything
+# Compiles with all processors, unless -j was given.
+check:
+	+@$(MAKE) --no-print-directory $(if $(findstring -j,$(MAKEFLAGS)),,-j$$(nproc)) everything
+	@mkdir -p '$(SCRATCH)'
+	TMPDIR='$(abspath $(SCRATCH))' \
 	VMDKSYNC='$(abspath $(BUILD))/vmdksync' MKVMDK='$(abspath $(BUILD))/mkvmdk' \
 	UNIT='$(abspath $(BUILD))/unit' REPLAY='$(abspath $(BUILD))/replay' LIMIT='$(abspath $(BUILD))/limit' \
 	NOMEM_SO='$(abspath $(BUILD))/nomem.so' FLAVOUR='$(notdir $(BUILD))' \
-	bats --formatter tap --print-output-on-failure $(if $(gnu_parallel),--jobs $(jobs)) $(TESTS)
+	bats --formatter tap --print-output-on-failure $(if $(KEEP),--no-tempdir-cleanup) $(if $(gnu_parallel),--jobs $(jobs)) $(TESTS)
 
 # A sanitizer that speaks ends the program with 99, which no test takes for an answer of ours. The
 # rules of the tree do not depend on the flavour.
@@ -216,7 +222,7 @@ clean:
 
 help:
 	@echo 'all        the program (default)'
-	@echo 'check      build and run all tests; TESTS=tests/NAME.bats for some'
+	@echo 'check      build and run all tests; TESTS=tests/NAME.bats for some; KEEP=1: keep their files'
 	@echo 'asan       the same with AddressSanitizer and UBSan'
 	@echo 'ubsan      the same with UBSan alone'
 	@echo 'lint       shellcheck; gcc and clang with -Werror'

@@ -512,7 +512,8 @@ slowed() {
 @test "the line of progress in a real terminal of 80, 40 and 20 columns, also when that is resized" {
 	requires unsanitized strace tmux
 	make_case 122880
-	export TMUX_TMPDIR=$PWD
+	short_dir
+	export TMUX_TMPDIR=$SHORT_DIR
 	declare -A form=(
 		[80]='^vmdksync +[0-9]+%  [0-9.]+ .iB / [0-9.]+ MiB  [0-9.]+ .iB/s  [0-9:-]+ left$'
 		[40]='^ *[0-9]+%  [0-9.]+ .iB  [0-9.]+ .iB/s  [0-9:-]+ left$'

@@ -1,4 +1,5 @@
-# Loaded by every .bats file. Tests run in parallel: what they write lies in $BATS_TEST_TMPDIR.
+# Loaded by every .bats file. Tests run in parallel: what they write lies in $BATS_TEST_TMPDIR, at most
+# 1 GiB of it at a time, and is removed when the test has passed.
 
 bats_require_minimum_version 1.5.0
 
@@ -88,6 +89,12 @@ unloop() {
 	losetup --detach "$1"
 }
 
+# short_dir: makes SHORT_DIR, which is removed after the test. The address of a socket has at most 107
+# bytes, which $BATS_TEST_TMPDIR alone may fill; nothing large belongs here.
+short_dir() {
+	SHORT_DIR=$(mktemp -d /tmp/vmdksync.XXXXXX)
+}
+
 helpers_teardown() {
 	local dev pid
 
@@ -98,11 +105,17 @@ helpers_teardown() {
 		done <"$BATS_TEST_TMPDIR/pids"
 	fi
 	unmounted
-	[ -f "$BATS_TEST_TMPDIR/.loops" ] || return 0
-	while read -r dev; do
-		losetup --detach "$dev" || :
-	done <"$BATS_TEST_TMPDIR/.loops"
-	rm "$BATS_TEST_TMPDIR/.loops"
+	if [ -f "$BATS_TEST_TMPDIR/.loops" ]; then
+		while read -r dev; do
+			losetup --detach "$dev" || :
+		done <"$BATS_TEST_TMPDIR/.loops"
+		rm "$BATS_TEST_TMPDIR/.loops"
+	fi
+	[ -z "${SHORT_DIR-}" ] || rm -rf "$SHORT_DIR"
+	# A test that failed leaves its files until the end of the run, and with KEEP=1 for good. What is
+	# mounted below is not ours to empty.
+	[ -z "${BATS_TEST_COMPLETED-}" ] || [ -n "${KEEP-}" ] ||
+		find "$BATS_TEST_TMPDIR" -mindepth 1 -xdev -delete 2>/dev/null || :
 }
 
 # A file with a teardown of its own calls helpers_teardown there.

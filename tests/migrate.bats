@@ -7,7 +7,8 @@ load shown
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
-	export VMDKSYNC TMPDIR=$BATS_TEST_TMPDIR
+	short_dir # for the sockets of ssh
+	export VMDKSYNC TMPDIR=$SHORT_DIR
 	# What takes how long is the test's business, not the machine's: /ctl/clock on the host holds the
 	# milliseconds that have passed.
 	mkdir bin
@@ -49,7 +50,7 @@ teardown() {
 	local s
 
 	# what a killed run leaves
-	for s in "$BATS_TEST_TMPDIR"/tmp.*/ssh; do
+	for s in "$SHORT_DIR"/tmp.*/ssh; do
 		[ ! -S "$s" ] || ssh -o ControlPath="$s" -O exit esxi 2>/dev/null || :
 	done
 	[ ! -d mnt ] || umount mnt 2>/dev/null || :
