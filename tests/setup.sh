@@ -13,8 +13,7 @@ test)
 	packages="$packages mandoc lintian dpkg-dev bash git openssh-server python3"
 	packages="$packages procps qemu-system-common busybox iproute2 netcat-openbsd tmux"
 	packages="$packages libclang-rt-dev nbdkit libnbd-bin fuse3 e2fsprogs valgrind"
-	packages="$packages qemu-system-common xfsprogs"
-	packages="$packages 7zip p7zip-full libvmdk-utils fdisk"
+	packages="$packages xfsprogs btrfs-progs debootstrap 7zip p7zip-full libvmdk-utils fdisk"
 	;;
 *)
 	echo "usage: sh tests/setup.sh build|test" >&2
