@@ -80,15 +80,13 @@ layer() {
 
 # flip BYTE...: changes one bit of each of these bytes of got.raw.
 flip() {
-	python3 - "$@" <<-'END'
-	import sys
-	with open('got.raw', 'r+b') as f:
-	    for at in map(int, sys.argv[1:]):
-	        f.seek(at)
-	        c = f.read(1)[0]
-	        f.seek(at)
-	        f.write(bytes([c ^ 0x10]))
-	END
+	local at byte
+
+	for at; do
+		byte=$(od -An -tu1 -j "$at" -N 1 got.raw)
+		# shellcheck disable=SC2059 # an escape
+		printf "\\x$(printf %x $((byte ^ 0x10)))" | dd of=got.raw bs=1 seek="$at" conv=notrunc status=none
+	done
 }
 
 # places: of each layer, of what no layer holds, and of the end of the disk one byte:
@@ -151,18 +149,24 @@ chain_of_depth() {
 	same want.raw got.raw
 }
 
-@test "chains of depth 1 to 32 in mixed formats: --full, --chain, --verify" {
-	requires python3
-	depths=({1..32})
-	[ "$FLAVOUR" = plain ] || depths=(1 2 3 5 13 32)
-	for depth in "${depths[@]}"; do
+chains() {
+	local depth
+
+	for depth; do
 		echo "--- depth $depth"
 		chain_of_depth "$depth" 0
 	done
 }
 
+@test "chains of depth 1, 3, 5 ... 31 in mixed formats: --full, --chain, --verify" {
+	if [ "$FLAVOUR" = plain ]; then chains {1..31..2}; else chains 1 3 5 13; fi
+}
+
+@test "chains of depth 2, 4, 6 ... 32 in mixed formats: --full, --chain, --verify" {
+	if [ "$FLAVOUR" = plain ]; then chains {2..32..2}; else chains 2 32; fi
+}
+
 @test "every format on top of every format" {
-	requires python3
 	RANDOM=4
 	for ((b = 0; b < 8; b++)); do
 		for delta in "${deltas[@]}"; do
