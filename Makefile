@@ -99,7 +99,12 @@ check:
 	VMDKSYNC='$(abspath $(BUILD))/vmdksync' MKVMDK='$(abspath $(BUILD))/mkvmdk' \
 	UNIT='$(abspath $(BUILD))/unit' REPLAY='$(abspath $(BUILD))/replay' LIMIT='$(abspath $(BUILD))/limit' \
 	NOMEM_SO='$(abspath $(BUILD))/nomem.so' FLAVOUR='$(notdir $(BUILD))' \
-	bats --formatter tap --print-output-on-failure $(if $(KEEP),--no-tempdir-cleanup) $(if $(gnu_parallel),--jobs $(jobs)) $(TESTS)
+	bats --formatter tap --print-output-on-failure $(if $(KEEP),--no-tempdir-cleanup) \
+		$(if $(TAGS),--filter-tags '$(TAGS)') $(if $(gnu_parallel),--jobs $(jobs)) $(TESTS)
+
+# What a change usually breaks, see the tags of files and tests; a little of what takes its time.
+quick:
+	+@RANDOM_TIME=$${RANDOM_TIME:-10} KILLS=$${KILLS:-4} $(MAKE) TAGS='quick,!slow' check
 
 # A sanitizer that speaks ends the program with 99, which no test takes for an answer of ours. The
 # rules of the tree do not depend on the flavour.
@@ -223,7 +228,8 @@ clean:
 help:
 	@echo 'all        the program (default)'
 	@echo 'check      build and run all tests; TESTS=tests/NAME.bats for some; KEEP=1: keep their files'
-	@echo 'asan       the same with AddressSanitizer and UBSan'
+	@echo 'quick      the tests of which one usually fails when something is wrong (a minute)'
+	@echo 'asan       all with AddressSanitizer and UBSan'
 	@echo 'ubsan      the same with UBSan alone'
 	@echo 'lint       shellcheck; gcc and clang with -Werror'
 	@echo 'fuzz       FUZZ_TIME seconds of libFuzzer (clang) over all formats'
@@ -243,6 +249,6 @@ help:
 
 .SECONDARY: $(FUZZ_OBJ)
 FORCE:
-.PHONY: all everything fuzz bench bench-downtime analyze coverage check asan ubsan lint lint-shell \
+.PHONY: all everything fuzz bench bench-downtime analyze coverage check quick asan ubsan lint lint-shell \
 	install uninstall dist deb static m32 deps \
 	demo clean help FORCE

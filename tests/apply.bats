@@ -215,6 +215,7 @@ on_full_files() {
 	on_sparse_files hosted1
 }
 
+# bats test_tags=quick
 @test "onto sparse files: hosted, other" {
 	on_sparse_files hosted2
 }
@@ -231,6 +232,7 @@ on_full_files() {
 	on_full_files cowd1
 }
 
+# bats test_tags=quick
 @test "onto full files: COWD, other" {
 	on_full_files cowd2
 }
@@ -337,6 +339,7 @@ apply_to_loop() {
 	each hosted2 apply_to_loop 512
 }
 
+# bats test_tags=quick
 @test "onto devices: SEsparse" {
 	requires root loop
 	each sparse2 apply_to_loop 512
@@ -347,6 +350,7 @@ apply_to_loop() {
 	each cowd1 apply_to_loop 4096
 }
 
+# bats test_tags=quick
 @test "onto devices with sectors of 4096 bytes: COWD, other" {
 	requires root loop
 	each cowd2 apply_to_loop 4096
@@ -400,6 +404,7 @@ longer_target() {
 
 # Looks at the difference to the base alone, without the model: every changed byte must lie in a
 # grain that the recipe names, and each of these must have changed.
+# bats test_tags=quick
 @test "only the allocated grains differ from what was there" {
 	cd "$BATS_TEST_TMPDIR"
 	"$MKVMDK" pattern base 24000 7
@@ -427,6 +432,7 @@ blocks_at_most() {
 	[ "$(blocks "$1")" -le "$2" ]
 }
 
+# bats test_tags=quick
 @test "zero grains make a thin target no bigger" {
 	cd "$BATS_TEST_TMPDIR"
 	SPARSE_BASE=1

@@ -1,6 +1,8 @@
 # Files written byte by byte from what is known of real ones, without mkvmdk: header fields, entries
 # and markers at the places and with the values that the format descriptions and real files give.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {

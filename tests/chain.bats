@@ -1,6 +1,8 @@
 # Parents: where they are found, which are refused; several deltas in one pass; --chain, --full and
 # --base against what qemu-img reads.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {

@@ -1,6 +1,8 @@
 # The command line: options, names, messages, exit status, signals, and what happens when the system
 # refuses something in the middle.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {
@@ -509,6 +511,7 @@ slowed() {
 	done
 }
 
+# bats test_tags=slow
 @test "the line of progress in a real terminal of 80, 40 and 20 columns, also when that is resized" {
 	requires unsanitized strace tmux
 	make_case 122880

@@ -604,6 +604,7 @@ field_table() {
 	refuse_group cowd-entry
 }
 
+# bats test_tags=quick
 @test "COWD header fields" {
 	refuse_group cowd-header
 }
@@ -612,6 +613,7 @@ field_table() {
 	refuse_group hosted-cut
 }
 
+# bats test_tags=quick
 @test "hosted directory and table entries" {
 	refuse_group hosted-entry
 }
@@ -624,6 +626,7 @@ field_table() {
 	refuse_group sesparse-cut
 }
 
+# bats test_tags=quick
 @test "SEsparse directory and table entries" {
 	refuse_group sesparse-entry
 }

@@ -1,6 +1,8 @@
 # Text descriptors: each habit of a writer that is understood, and each line that is not, which
 # refuses the whole: a line that is skipped would move the rest of the disk.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {

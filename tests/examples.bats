@@ -1,5 +1,7 @@
 # Every script of examples/ does what it says; demo.sh is in readme.bats, migrate.sh in migrate.bats.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {

@@ -261,6 +261,7 @@ late_tables() {
 	same t want
 }
 
+# bats test_tags=quick
 @test "errors of single calls, one after the other" {
 	requires strace
 	made 4096 alloc=random:300 zero=runs:5:130:200
@@ -283,6 +284,7 @@ late_tables() {
 	done
 }
 
+# bats test_tags=quick
 @test "EINTR is no error, wherever it comes from" {
 	requires strace
 	[ "$FLAVOUR" != asan ] || skip 'the sanitizer reads, too'

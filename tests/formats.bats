@@ -37,6 +37,7 @@ subformat() {
 	done
 }
 
+# bats test_tags=quick
 @test "qemu-img's monolithicSparse" { subformat monolithicSparse; }
 @test "qemu-img's monolithicFlat" { subformat monolithicFlat; }
 @test "qemu-img's twoGbMaxExtentSparse" { subformat twoGbMaxExtentSparse; }
@@ -65,6 +66,7 @@ subformat() {
 	done
 }
 
+# bats test_tags=quick
 @test "qemu-img's deltas of every kind change what they hold and no more" {
 	"$MKVMDK" pattern base.raw 40001
 	for sub in monolithicSparse twoGbMaxExtentSparse streamOptimized; do

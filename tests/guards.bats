@@ -1,5 +1,7 @@
 # What must not be written onto: each guard refuses by its own message, and nothing has changed.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {

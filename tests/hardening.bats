@@ -1,5 +1,7 @@
 # How the program is built, and what it leaves open or untidy.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {
@@ -39,6 +41,7 @@ memcheck() {
 	return $code
 }
 
+# bats test_tags=slow
 @test "valgrind: no errors, no leaks, no open descriptors on the main paths" {
 	requires plain valgrind
 	"$MKVMDK" pattern t 5000 3

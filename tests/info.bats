@@ -1,5 +1,7 @@
 # --info, --map and --json.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {

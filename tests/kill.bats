@@ -1,6 +1,8 @@
 # Killed at any moment, a second run gives what one good run gives, and an undo log gives back what
 # was there. KILLS: how many, for each of the two (20).
 
+# bats file_tags=quick
+
 load helpers
 
 KILLS=${KILLS:-20}

@@ -63,6 +63,7 @@ every_way() {
 	each cowd every_way
 }
 
+# bats test_tags=quick
 @test "every recipe: cat, gzip, a socket, a FIFO with odd little chunks that stalls: hosted" {
 	mkfifo fifo
 	each hosted every_way
@@ -154,6 +155,7 @@ small() {
 	done < <(small)
 }
 
+# bats test_tags=quick
 @test "tables behind grains, and in reversed order: right, and what was spooled is said" {
 	requires jq
 	spooled() {
@@ -193,6 +195,7 @@ small() {
 	done
 }
 
+# bats test_tags=quick
 @test "--memory: past it, everything is spooled, and is right" {
 	for memory in 1 3000 40K; do
 		one cowd capacity=80000 alloc=random:9000 zero=random:900 layout=random
@@ -211,6 +214,7 @@ small() {
 	done
 }
 
+# bats test_tags=quick
 @test "--spool-first: damage is found before anything is written" {
 	one cowd capacity=20480 alloc=runs:100:1:40
 	cp base target
@@ -739,6 +743,7 @@ late() {
 	[[ $output == *'grain 0 is there twice'* ]]
 }
 
+# bats test_tags=quick
 @test "a producer that dies" {
 	one cowd capacity=40960 alloc=all
 	cp base target

@@ -1,5 +1,7 @@
 # What README and examples/ show is what happens.
 
+# bats file_tags=quick
+
 load helpers
 load shown
 

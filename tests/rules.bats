@@ -1,5 +1,7 @@
 # Rules of the tree itself: who may include whom, who may print, what the compilers and shellcheck say.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {
@@ -116,6 +118,7 @@ code() {
 	make BUILD="$BATS_TEST_TMPDIR/b" CC=gcc WERROR=1 everything
 }
 
+# bats test_tags=slow
 @test "clang builds everything without a warning" {
 	requires make clang
 	make BUILD="$BATS_TEST_TMPDIR/b" CC=clang WERROR=1 everything

@@ -1,5 +1,7 @@
 # streamOptimized: compressed grains, read by the directory, by the footer, or by their markers.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {

@@ -1,5 +1,7 @@
 # --undo: what was overwritten comes back, whatever happened in between.
 
+# bats file_tags=quick
+
 load helpers
 
 setup() {

@@ -46,6 +46,7 @@ equal() {
 	done
 }
 
+# bats test_tags=quick
 @test "equal: what was applied is found, in all formats" {
 	each equal
 }
@@ -100,6 +101,7 @@ one_byte() {
 	[ "$(wc -l <places)" -ge 6 ]
 }
 
+# bats test_tags=quick
 @test "different: one byte, wherever it is; what the delta does not hold is not looked at" {
 	requires python3
 	each one_byte
@@ -178,6 +180,7 @@ one_byte() {
 	[ ! -e new ]
 }
 
+# bats test_tags=quick
 @test "--read-back: equal after an apply; onto files, sparse files and devices" {
 	requires loop
 	cd "$BATS_TEST_TMPDIR"
