@@ -87,8 +87,9 @@ $(BUILD)/flags: FORCE
 # --- tests ---------------------------------------------------------------------------------------
 
 TESTS ?= $(wildcard tests/*.bats)
-# More than there are processors: half of the time a test waits for a disk.
-jobs = $(shell expr $$(nproc) '*' 2)
+# More than there are processors, as half of the time a test waits for a disk; and not so many that
+# their files need more than SCRATCH is said to have.
+jobs = $(shell n=$$(nproc); echo $$((n < 4 ? n * 2 : 8)))
 gnu_parallel = $(shell parallel --version 2>/dev/null | grep -q '^GNU parallel' && echo yes)
 
 # Compiles with all processors, unless -j was given.

@@ -228,6 +228,7 @@ deep() {
 	sed -i -e 's/^parentCID.*/parentCID=ffffffff/' -e /Hint/d d0.vmdk
 }
 
+# bats test_tags=slow
 @test "a chain of 255 images is read, one more is refused" {
 	deep 254
 	whole d254.vmdk want.raw

@@ -255,6 +255,7 @@ repaired() {
 	[[ $stderr == *'in line'* ]]
 }
 
+# bats test_tags=slow
 @test "--progress without a terminal" {
 	requires strace
 	make_case 20480
@@ -307,6 +308,7 @@ repaired() {
 	[ "$stopped" = 3 ]
 }
 
+# bats test_tags=slow
 @test "SIGTERM at any moment, then again" {
 	make_big
 	for ms in 020 060 100 150; do
@@ -335,6 +337,7 @@ limited() {
 	)
 }
 
+# bats test_tags=slow
 @test "a file size limit: exit 3, where, and repaired" {
 	make_big
 	for o in --no-uring -v; do
@@ -348,6 +351,7 @@ limited() {
 	repaired
 }
 
+# bats test_tags=slow
 @test "a full file system: exit 3, and repaired when there is room" {
 	requires root
 	make_big

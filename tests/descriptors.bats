@@ -271,6 +271,7 @@ refused() {
 	cat a.raw b.raw >want
 }
 
+# bats test_tags=slow
 @test "at the limits: 4096 extents, a line of 4096 bytes, 1 MiB of text" {
 	"$MKVMDK" pattern want 4096 5
 	cp want many.raw
@@ -313,6 +314,7 @@ refuse_lines() {
 	done
 }
 
+# bats test_tags=slow
 @test "extent lines that are not understood" {
 	refuse_lines <<-'END'
 	"" is not a number of sectors|RW
@@ -481,6 +483,7 @@ refuse_lines() {
 	END
 }
 
+# bats test_tags=slow
 @test "more extents than files may be open" {
 	for i in {1..300}; do
 		cp a.raw "x$i.raw"

@@ -140,6 +140,7 @@ applies() {
 	refuses_kept 'is one of the inputs (d.vmdk)' "$dev" under
 }
 
+# bats test_tags=slow
 @test "a target that is an image itself; --force=raw goes on" {
 	for keys in 'cowd capacity=2048' 'hosted capacity=2048' 'sesparse capacity=4096' \
 		'stream variant=A capacity=2048'; do

@@ -95,6 +95,7 @@ as_qemu() {
 	[ "$(jq length map.json)" -gt 10 ]
 }
 
+# bats test_tags=slow
 @test "--map is that of qemu-img" {
 	requires qemu-img
 	esx_chain 20485 0

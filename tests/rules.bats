@@ -113,6 +113,7 @@ code() {
 	make lint-shell
 }
 
+# bats test_tags=slow
 @test "gcc builds everything without a warning" {
 	requires make gcc
 	make BUILD="$BATS_TEST_TMPDIR/b" CC=gcc WERROR=1 everything

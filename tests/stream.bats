@@ -63,6 +63,7 @@ right() {
 	same expected t.raw
 }
 
+# bats test_tags=slow
 @test "the model says what qemu-img says, and we do" {
 	requires qemu-img
 	n=0
