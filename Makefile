@@ -87,9 +87,9 @@ $(BUILD)/flags: FORCE
 # --- tests ---------------------------------------------------------------------------------------
 
 TESTS ?= $(wildcard tests/*.bats)
-# More than there are processors, as half of the time a test waits for a disk; and not so many that
-# their files need more than SCRATCH is said to have.
-jobs = $(shell n=$$(nproc); echo $$((n < 4 ? n * 2 : 8)))
+# More than there are processors, as half of the time a test waits for a disk; four of the largest are
+# just below 4 GiB. Where SCRATCH has more room JOBS may be more.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 2 ? 2 : 4)))
 gnu_parallel = $(shell parallel --version 2>/dev/null | grep -q '^GNU parallel' && echo yes)
 
 # Compiles with all processors, unless -j was given.
@@ -101,7 +101,7 @@ check:
 	UNIT='$(abspath $(BUILD))/unit' REPLAY='$(abspath $(BUILD))/replay' LIMIT='$(abspath $(BUILD))/limit' \
 	NOMEM_SO='$(abspath $(BUILD))/nomem.so' FLAVOUR='$(notdir $(BUILD))' \
 	bats --formatter tap --print-output-on-failure $(if $(KEEP),--no-tempdir-cleanup) \
-		$(if $(TAGS),--filter-tags '$(TAGS)') $(if $(gnu_parallel),--jobs $(jobs)) $(TESTS)
+		$(if $(TAGS),--filter-tags '$(TAGS)') $(if $(gnu_parallel),--jobs $(JOBS)) $(TESTS)
 
 # What a change usually breaks, see the tags of files and tests; a little of what takes its time.
 quick:
@@ -228,7 +228,8 @@ clean:
 
 help:
 	@echo 'all        the program (default)'
-	@echo 'check      build and run all tests; TESTS=tests/NAME.bats for some; KEEP=1: keep their files'
+	@echo 'check      build and run all tests; TESTS=tests/NAME.bats for some; JOBS=N at a'
+	@echo '           time (4); KEEP=1: keep their files'
 	@echo 'quick      the tests of which one usually fails when something is wrong (a minute)'
 	@echo 'asan       all with AddressSanitizer and UBSan'
 	@echo 'ubsan      the same with UBSan alone'

@@ -144,8 +144,8 @@ has_ring() {
 @test "memory: verify, read-back and undo, which look at the target as well" {
 	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"
-	"$MKVMDK" pattern target 2000000 3
-	"$MKVMDK" cowd delta capacity=2000000 alloc=runs:4000:8:128 layout=runs
+	"$MKVMDK" pattern target 1600000 3
+	"$MKVMDK" cowd delta capacity=1600000 alloc=runs:4000:8:128 layout=runs
 	sync target
 	in_memory 64 -q --undo=log delta target
 	in_memory 64 -q --read-back delta target
