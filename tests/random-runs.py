@@ -16,6 +16,7 @@ VMDKSYNC, MKVMDK: the programs. Exit: 0 all right; 1 a wrong byte, a wrong statu
 commands of the case are printed, and its files are in DIR/failed.
 """
 import argparse
+import atexit
 import collections
 import os
 import random
@@ -24,6 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -120,11 +122,9 @@ def block_device(sector):
     return place
 
 
-def places(top):
+def places(here, may_mount):
     """All of them, None for what is not to be had, and a line for each of these."""
-    folder = f'{top}/here'
-    os.makedirs(folder, exist_ok=True)
-    found, lacks = [Place('here', folder=folder)], []
+    found, lacks = [Place('here', folder=here)], []
     kinds = (
         ('ext4', lambda n: file_system(n, 'ext4', 160)),
         ('ext4-1k', lambda n: file_system(n, 'ext4', 160, ('-b', '1024'))),
@@ -138,8 +138,8 @@ def places(top):
     )
     for name, make in kinds:
         try:
-            if os.geteuid() != 0:
-                raise OSError('needs root')
+            if not may_mount:
+                raise OSError('needs root, and a namespace for its mounts')
             found.append(make(name))
         except OSError as e:
             found.append(None)  # so that a case has the same place everywhere
@@ -286,7 +286,6 @@ class Case:
         self.place = place
         self.tools = tools
         self.lines = []
-        self.kinds = []
 
     def say(self, line):
         self.lines.append(line)
@@ -312,7 +311,6 @@ class Case:
             self.say(shlex.join(words))
             subprocess.run(words, check=True)
             self.deltas.append(f'd{i}')
-            self.kinds.append(form)
             # mkvmdk puts this CID into the descriptors inside of what it makes
             mine = 'aabbccdd' if form in ('hosted', 'stream') else f'1000000{i + 1}'
             descriptor(f'd{i}.vmdk', TYPES[form], f'RW {self.capacity} {EXTENTS[form]} "d{i}"', mine, before, cid)
@@ -552,13 +550,6 @@ class Case:
                 if os.path.isfile(path):
                     os.remove(path)
 
-    def summary(self):
-        how = self.job
-        how += ' pipe' if self.pipe else ''
-        how += ' undo' if self.undo else ''
-        how += f' kills={self.kills}' if self.kills else ''
-        return f'{how} {"+".join(self.kinds)} {" ".join(self.options)}'
-
 
 # --- all of them ---------------------------------------------------------------------------------
 
@@ -571,6 +562,14 @@ def keep(case, folder):
         quiet('cp', '--sparse=always', case.target, f'{folder}/target')
 
 
+def remove(work, here, mounted):
+    os.chdir('/')
+    if mounted:
+        quiet('umount', '--recursive', '--lazy', work)
+    shutil.rmtree(work)
+    shutil.rmtree(here)
+
+
 def main():
     p = argparse.ArgumentParser(usage=__doc__)
     p.add_argument('--time', type=float, default=60)
@@ -580,20 +579,21 @@ def main():
     p.add_argument('--place')
     p.add_argument('--inside', action='store_true', help=argparse.SUPPRESS)
     args = p.parse_args()
-    if os.geteuid() == 0 and not args.inside:
+    may_mount = subprocess.run(['unshare', '--mount', 'true'], capture_output=True, check=False).returncode == 0
+    if may_mount and not args.inside:
         os.execvp('unshare', ['unshare', '--mount', sys.executable, *sys.argv, '--inside', '--seed', str(args.seed)])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     top = os.path.abspath(args.dir)
-    os.chdir(top)
-    if os.geteuid() == 0:
+    work, here = (tempfile.mkdtemp(prefix=name, dir=top) for name in ('work.', 'here.'))
+    if may_mount:
         # What lies beneath the file systems need not last, and a disk that others use takes its time.
-        os.makedirs('work', exist_ok=True)
-        quiet('mount', '-t', 'tmpfs', '-o', 'size=2G', 'tmpfs', 'work')
-        os.chdir('work')
+        quiet('mount', '-t', 'tmpfs', '-o', 'size=2G', 'tmpfs', work)
+    os.chdir(work)
+    atexit.register(remove, work, here, may_mount)
     tools = {'strace': shutil.which('strace') and
              subprocess.run(['strace', '-o', '/dev/null', 'true'], capture_output=True, check=False).returncode == 0}
     print(f'RANDOM_SEED={args.seed}', flush=True)
-    found, lacks = places(top)
+    found, lacks = places(here, may_mount)
     for line in lacks:
         print(f'skipped: {line}')
     if not tools['strace']:

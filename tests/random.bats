@@ -22,7 +22,6 @@ setup() {
 	requires python3
 	cat >liar <<-END
 	#!/bin/bash
-	# right, but for one byte; and it says that the second half of the disk is done
 	"$VMDKSYNC" "\$@" || exit
 	printf '\0\1' | dd of="\${!#}" bs=1 seek=100 conv=notrunc status=none
 	END
