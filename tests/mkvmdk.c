@@ -43,6 +43,7 @@
  *
  *	poke=POS:WIDTH:VALUE  hdr=FIELD:VALUE  gde=I:VALUE rgde=I:VALUE  gte=G:VALUE rgte=G:VALUE
  *	cut=POS  print=SYMBOL  print=bounds (where anything begins or ends, one a line)
+ *	print=data (where the bytes of uncompressed grains begin and end, one grain a line)
  *
  * FIELD, whichever the format has: magic version flags capacity grain gtes gd rgd overhead unclean
  * free gdes generation savedgeneration (cowd); descoff descsize nl1-nl4 compress (hosted, stream);
@@ -1005,6 +1006,26 @@ static void write_tables(struct disk *d, const uint64_t *tables)
 	free(buf);
 }
 
+/* SEsparse: one bit for each grain of the file in use, and for each of them where its entry stands. */
+static void write_reverse_maps(struct disk *d)
+{
+	size_t bytes = ceil_div(ceil_div(d->end - d->data.off, d->grain), 8);
+	uint8_t *bitmap = grab(1, bytes), entry[8];
+
+	for (size_t i = 0; i < d->nent; i++) {
+		const struct ent *e = &d->ent[i];
+		uint64_t index = (e->sec - d->data.off) / d->grain;
+
+		if (!e->sec)
+			continue;
+		bitmap[index / 8] |= (uint8_t)(1 << index % 8);
+		put(entry, 8, 1ull << 60 | (e->g & 0xfff) << 48 | e->g >> 12);
+		write_at(d->fd, d->path, entry, 8, d->backmap.off * SECTOR + index * 8);
+	}
+	write_sparse(d, bitmap, bytes, d->bitmap.off * SECTOR);
+	free(bitmap);
+}
+
 static void write_grains(struct disk *d)
 {
 	struct out o = out_open(d->fd, d->path);
@@ -1235,6 +1256,8 @@ static void make(struct disk *d)
 	write_header(d);
 	write_directory(d, d->gd, d->gdoff);
 	write_tables(d, d->gd);
+	if (d->format == SESPARSE)
+		write_reverse_maps(d);
 	if (d->rgd) {
 		write_directory(d, d->rgt, d->rgdoff);
 		write_tables(d, d->rgt);
@@ -1510,6 +1533,14 @@ static void print_bounds(const struct disk *d)
 			       (d->ent[i].sec + occupied(d, d->ent[i].g)) * SECTOR);
 }
 
+static void print_data(const struct disk *d)
+{
+	for (size_t i = 0; i < d->nent && d->format != STREAM; i++)
+		if (d->ent[i].sec)
+			printf("%" PRIu64 " %" PRIu64 "\n", d->ent[i].sec * SECTOR,
+			       (d->ent[i].sec + occupied(d, d->ent[i].g)) * SECTOR);
+}
+
 static void damage(struct disk *d, const char *arg)
 {
 	const char *v;
@@ -1530,6 +1561,8 @@ static void damage(struct disk *d, const char *arg)
 		set_size(d->fd, d->path, place(d, v, 1));
 	else if ((v = value_of(arg, "print")) && !strcmp(v, "bounds"))
 		print_bounds(d);
+	else if ((v = value_of(arg, "print")) && !strcmp(v, "data"))
+		print_data(d);
 	else if ((v = value_of(arg, "print")))
 		printf("%" PRIu64 "\n", place(d, v, 1));
 }
