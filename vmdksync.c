@@ -134,6 +134,28 @@ static const char *warnings_text(char buf[32], const struct work *w)
 	return buf;
 }
 
+/* Bytes of the files that nothing names, as far as they were walked. */
+static uint64_t unaccounted(const struct work *w)
+{
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < w->chain->links; i++)
+		bytes += w->chain->link[i]->unaccounted;
+	return bytes;
+}
+
+/* "; 64.0 KiB unaccounted for" into buf, or nothing. */
+static const char *unaccounted_text(char buf[64], const struct work *w)
+{
+	const uint64_t bytes = unaccounted(w);
+	char size[32];
+
+	buf[0] = '\0';
+	if (bytes)
+		snprintf(buf, 64, "; %s unaccounted for", size_text(size, bytes));
+	return buf;
+}
+
 static void say_image(const struct image *m)
 {
 	char disk[32];
@@ -233,17 +255,17 @@ static void say_kept_open(const struct work *w)
 
 static void say_summary(const struct work *w)
 {
-	char data[32], zero[32], rate[32], warned[32];
+	char data[32], zero[32], rate[32], warned[32], spare[64];
 	double seconds = progress_seconds(progress);
 	uint64_t bytes = w->stats.written + w->stats.zeroed;
 
 	fprintf(stderr,
 		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " run%s; %.1f s, %s/s; on stable "
-		"storage%s\n",
+		"storage%s%s\n",
 		w->target->name, size_text(data, w->stats.written),
 		size_text(zero, w->stats.zeroed), w->stats.runs, plural(w->stats.runs), seconds,
 		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes),
-		warnings_text(warned, w));
+		unaccounted_text(spare, w), warnings_text(warned, w));
 	say_present(w);
 	if (w->undo)
 		fprintf(stderr, "vmdksync: %s: 'vmdksync %s %s' brings back what was there\n",
@@ -380,6 +402,7 @@ static int say_result(const struct work *w, struct err *e)
 	    .chain = w->chain,
 	    .target = w->target->name,
 	    .totals = &w->totals,
+	    .unaccounted = unaccounted(w),
 	    .stats = o->verify || o->dry_run ? NULL : &w->stats,
 	    .differences = o->verify || o->read_back ? v : NULL,
 	    .max_ranges = o->max_ranges,
@@ -406,13 +429,14 @@ static void say_equal(const struct work *w)
 {
 	uint64_t all = w->o->read_back ? w->stats.written + w->stats.zeroed
 				       : w->totals.data + w->totals.zero;
-	char text[32], exact[32], warned[32];
+	char text[32], exact[32], warned[32], spare[64];
 
 	/* a read-back follows a summary, which counted them */
-	fprintf(stderr, "vmdksync: %s: equal to %s: %s%s, %.1f %% of the disk; %.1f s%s\n",
+	fprintf(stderr, "vmdksync: %s: equal to %s: %s%s, %.1f %% of the disk; %.1f s%s%s\n",
 		w->target->name, w->chain->link[0]->name, size_text(text, all),
 		exact_text(exact, all), 100.0 * (double)all / (double)w->chain->link[0]->size,
-		progress_seconds(progress), w->o->read_back ? "" : warnings_text(warned, w));
+		progress_seconds(progress), w->o->read_back ? "" : unaccounted_text(spare, w),
+		w->o->read_back ? "" : warnings_text(warned, w));
 }
 
 /* Compares; for a read-back, past the page cache. */
@@ -445,6 +469,7 @@ static struct chain_opts chain_options(const struct options *o)
 		.image.format.copies = o->force & FORCE_GD    ? COPY_PRIMARY
 				       : o->force & FORCE_RGD ? COPY_REDUNDANT
 							      : COPIES_EQUAL,
+		.image.format.unbalanced = o->force & FORCE_ACCOUNTS,
 		.image.lookup = {o->search, o->searches, o->confine},
 		.image.placed = o->placed,
 		.image.offset = o->offset,
@@ -503,14 +528,14 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 			    c->link[0]->name);
 	/* one after the other: what a first walk needs is not needed by all of them at once */
 	for (size_t i = 0; !r && n > 1 && i < n; i++)
-		r = job_scan(c->link[i]->reader, pump, &ignored, e);
+		r = job_scan(c->link[i]->reader, pump, false, &ignored, e);
 	w->applied = n;
 	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->lacks);
 	if (!r)
 		r = chain_read(c, 0, n, w->whole, e);
 	if (r < 0 || c->reader->passing)
 		return r;
-	r = job_scan(c->reader, pump, &w->totals, e);
+	r = job_scan(c->reader, pump, o->dry_run || (o->spool_first && !o->map), &w->totals, e);
 	return r < 0 || o->map ? r : check_inputs(w, e);
 }
 
@@ -798,7 +823,7 @@ static int run(struct work *w, struct err *e)
 				  : isatty(STDERR_FILENO) ? PROGRESS_LINE
 							  : PROGRESS_NONE;
 	struct err mine = {.strict = e->strict, .warn = e->warn, .arg = e->arg};
-	char size[32], exact[32], warned[32];
+	char size[32], exact[32], warned[32], spare[64];
 	int r;
 
 	if (o->info)
@@ -823,7 +848,7 @@ static int run(struct work *w, struct err *e)
 	if (!r && o->undo)
 		r = open_undo(w, &pump, e);
 	if (!r && w->chain->reader->passing && o->dry_run)
-		r = job_scan(w->chain->reader, &pump, &w->totals, e);
+		r = job_scan(w->chain->reader, &pump, true, &w->totals, e);
 	if (!r && o->dry_run)
 		r = check_inputs(w, e);
 	if (r < 0 || w->undone || w->stats.stopped)
@@ -840,12 +865,12 @@ static int run(struct work *w, struct err *e)
 	if (o->dry_run) {
 		say_piped(w);
 		say_present(w);
-		fprintf(stderr, "vmdksync: %s: %s %s%s; dry run, nothing was written%s%s\n",
+		fprintf(stderr, "vmdksync: %s: %s %s%s; dry run, nothing was written%s%s%s\n",
 			w->target->name, w->target->created ? "would have" : "has",
 			size_text(size, w->target->size),
 			exact_text(exact, w->target->size),
 			w->target->read_only ? "; it is read-only, so it could not be" : "",
-			warnings_text(warned, w));
+			unaccounted_text(spare, w), warnings_text(warned, w));
 		return 0;
 	}
 	if (quiet && form == PROGRESS_LINE)

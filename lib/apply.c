@@ -2,24 +2,6 @@
 #include "jobs.h"
 
 #include <string.h>
-
-int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, struct err *e)
-{
-	struct run run;
-	int got;
-
-	*t = (struct totals){0};
-	while ((got = reader_next(r, &run, e)) > 0) {
-		if (o->stop && o->stop(o->arg))
-			return fail(e, EINTR, "%s: stopped by a signal before anything was written",
-				    r->name);
-		t->runs++;
-		*(run.kind == RUN_ZERO ? &t->zero : &t->data) += run.len;
-		t->end = run.off + run.len;
-	}
-	return got < 0 || r->passing ? got : reader_rewind(r, e);
-}
-
 struct apply {
 	const struct pump_opts *opts;
 	struct undo *undo;

@@ -31,6 +31,7 @@ struct cowd {
 	struct gtree tree;
 	uint64_t data_from;   /* first sector that no metadata of the header occupies */
 	uint64_t free_sector; /* what the header calls never used yet */
+	struct format_opts opts;
 	bool warned_one, warned_free;
 };
 
@@ -84,6 +85,29 @@ static int cowd_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uin
 	if (first && warn_free(c, "grain", n, raw, e) < 0)
 		return -EBADMSG;
 	return GRAIN_DATA;
+}
+
+/*
+ * Sectors are given out one after the other, so all before the free one are in use. Behind it the file
+ * may hold anything: it grows in steps of 16 MiB. A grain that became one of zeros may leave its
+ * sectors behind.
+ */
+static int cowd_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct cowd *c = container_of(g, struct cowd, tree);
+	const uint64_t end = min_u64(c->free_sector, g->src->size / SECTOR);
+	const uint64_t used = s->claimed + s->beyond;
+
+	if (c->warned_free)
+		return 0;
+	account_missing(&c->opts, end > used ? (end - used) * SECTOR : 0);
+	if (c->free_sector <= used + s->zero * (g->shape.grain / SECTOR))
+		return 0;
+	return warning(e,
+		       "%s: %" PRIu64 " of the %" PRIu64
+		       " sectors in use by the header belong to no table and no grain: is it damaged? "
+		       "compare its checksum with the original's",
+		       g->reader.name, c->free_sector - used, c->free_sector);
 }
 
 int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
@@ -157,12 +181,21 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.remember = o->remember,
 		.table = cowd_table,
 		.grain_at = cowd_grain,
+		.account = cowd_account,
 		.plain_from = gd_end,
 		.plain_to = le32(h + AT_FREE),
 	};
 	if (grain != 1) {
 		r = warning(e, "%s: COWD grain size is %" PRIu64 " sectors (ESX uses 1)", src->name,
 			    grain);
+		if (r < 0)
+			return r;
+	}
+	if (gd != HEADER / SECTOR) {
+		r = warning(e,
+			    "%s: COWD header: the grain directory lies at file sector %" PRIu64
+			    " (%u is usual)",
+			    src->name, gd, HEADER / SECTOR);
 		if (r < 0)
 			return r;
 	}
@@ -193,6 +226,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		return fail(e, ENOMEM, "out of memory");
 	c->data_from = gd_end;
 	c->free_sector = le32(h + AT_FREE);
+	c->opts = *o;
 	r = gtree_init(&c->tree, src, &shape, e);
 	if (r < 0) {
 		free(c);

@@ -13,6 +13,11 @@ struct format_opts {
 	enum { COPIES_EQUAL, COPY_PRIMARY, COPY_REDUNDANT } copies;
 	/* bytes of memory for what a passing source has named and not brought yet; 0: the usual */
 	uint64_t remember;
+	/* files whose accounts do not balance are accepted; compressed ones are read by their markers */
+	bool unbalanced;
+	/* The first walk of a file adds the bytes that belong to no header, table, grain or known
+	 * padding. It has to outlive the reader; NULL: nobody asks. */
+	uint64_t *unaccounted;
 };
 
 struct format_facts {
@@ -34,6 +39,23 @@ struct format_facts {
 #define UNDO_BARRIER_AT 16u
 #define UNDO_BARRIER "vmdksync: all before this is durable\n"
 #define UNDO_BARRIER_POS 504u
+
+/* Summed up over grains (guest byte, byte of the file) it tells whether two sets of them are equal, in
+ * whatever order they come. */
+static inline uint64_t account_hash(uint64_t off, uint64_t pos)
+{
+	uint64_t x = off / SECTOR * UINT64_C(0x9e3779b97f4a7c15) + pos / SECTOR;
+
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+	return x ^ x >> 31;
+}
+
+static inline void account_missing(const struct format_opts *o, uint64_t bytes)
+{
+	if (o->unaccounted)
+		*o->unaccounted += bytes;
+}
 
 int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
 	      struct format_facts *facts, struct err *e);

@@ -1,5 +1,6 @@
 /* See gtree.h. */
 #include "gtree.h"
+#include "format.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -49,6 +50,7 @@ struct gtree_walk {
 	uint64_t claim_next;   /* first unit behind the bitmap that wants to be claimed */
 	unsigned stretches;    /* begun so far */
 	bool warned_beyond;
+	struct gtree_sums sums;
 	/* later walks */
 	struct kept *kept;
 	size_t kept_n, kept_room, kept_at;
@@ -61,11 +63,12 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 		 struct err *e)
 {
 	struct gtree_walk *w = g->walk;
-	const uint64_t unit = g->shape.unit * SECTOR;
+	const uint64_t unit = g->shape.unit * SECTOR, from = g->shape.count_from / unit;
 	uint64_t a = at / unit, b = div_up(end, unit);
 
 	if (!w->claimed)
 		return 0;
+	w->sums.end = max_u64(w->sums.end, b * unit);
 	if (b > w->claim_from + CLAIM_SECTORS)
 		w->claim_next =
 			min_u64(w->claim_next, max_u64(a, w->claim_from + CLAIM_SECTORS));
@@ -96,9 +99,21 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 				    g->reader.name, what, n, at / SECTOR);
 		}
 		w->claimed[bit / 64] |= mask;
+		if (from > a)
+			mask = from - a < count ? mask & UINT64_MAX << (in_word + (from - a)) : 0;
+		if (what && from <= a) /* the usual way, which is cheaper */
+			w->sums.claimed += count;
+		else
+			w->sums.claimed += (unsigned)__builtin_popcountll(mask & ~taken);
 		a += count;
 	}
 	return 0;
+}
+
+/* Whether what the walk comes to is to be counted: of walks that claim only the first. */
+static bool counting(const struct gtree_walk *w)
+{
+	return w->first && w->stretches == 1;
 }
 
 static void restart(struct gtree_walk *w)
@@ -279,6 +294,7 @@ static int load_window(struct gtree *g, struct err *e)
 			if (r < 0)
 				return r;
 			if (!r) {
+				w->sums.missing = min_u64(w->sums.missing, w->next_table);
 				w->next_table += w->dir_count;
 				continue;
 			}
@@ -298,6 +314,9 @@ static int load_window(struct gtree *g, struct err *e)
 			w->table[w->tables].pos = pos;
 			w->table[w->tables].mirror = mirror;
 			w->tables++;
+			w->sums.tables += counting(w);
+		} else {
+			w->sums.missing = min_u64(w->sums.missing, w->next_table);
 		}
 		w->next_table++;
 	}
@@ -395,6 +414,21 @@ static uint32_t skip_unused(const struct gtree *g, const uint8_t *p, uint32_t k,
 	return k;
 }
 
+static void count(struct gtree *g, const struct run *run, int kind, uint64_t grains, uint64_t pos)
+{
+	struct gtree_sums *s = &g->walk->sums;
+
+	if (kind == GRAIN_ZERO) {
+		s->zero += grains;
+		return;
+	}
+	s->data += grains;
+	if (g->shape.packed)
+		s->hash += account_hash(run->off, pos);
+	else
+		s->beyond += (grains * g->shape.grain - run->len) / SECTOR;
+}
+
 /* The next stretch of grains that lie one behind the other. 1, 0 at the end of the walk, -errno. */
 static int walk_next(struct gtree *g, struct run *run, struct err *e)
 {
@@ -457,6 +491,8 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 		}
 		run->off = n * g->shape.grain;
 		run->len = min_u64((w->k - begin) * g->shape.grain, g->shape.size - run->off);
+		if (counting(w))
+			count(g, run, kind, w->k - begin, pos);
 		if (kind == GRAIN_ZERO) {
 			run->kind = RUN_ZERO;
 			return 1;
@@ -539,6 +575,9 @@ static int gtree_next(struct reader *reader, struct run *run, struct err *e)
 	}
 	free(w->claimed);
 	w->claimed = NULL;
+	r = g->shape.account ? g->shape.account(g, &w->sums, e) : 0;
+	if (r < 0)
+		return r;
 	w->first = false;
 	w->replay = w->kept_whole;
 	w->kept_at = w->kept_n;
@@ -555,6 +594,7 @@ static int gtree_rewind(struct reader *reader, struct err *e)
 	w->kept_at = 0;
 	if (w->first) { /* it did not reach its end: it does not count */
 		w->stretches = 0;
+		w->sums = (struct gtree_sums){.missing = UINT64_MAX};
 		free(w->claimed);
 		w->claimed = NULL;
 		w->kept_n = 0;
@@ -667,6 +707,7 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 		return fail(e, ENOMEM, "out of memory");
 	}
 	w->first = w->kept_whole = true;
+	w->sums.missing = UINT64_MAX;
 	g->walk = w;
 	reader_init(&g->reader, shape->packed ? &packed_ops : &gtree_ops, src->name, shape->size);
 	return 0;

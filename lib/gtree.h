@@ -25,6 +25,18 @@ struct gtree_area { /* metadata in the file, bytes [at, end): nothing else may l
 
 #define GTREE_AREAS 8
 
+/* What the first walk of a file adds up. */
+struct gtree_sums {
+	uint64_t tables;     /* entries of the directory that are not 0 */
+	uint64_t missing;    /* the first of those that are, if any */
+	uint64_t data, zero; /* grains */
+	uint64_t hash;       /* of account_hash() over the data grains, where they are packed */
+	uint64_t claimed;    /* sectors from shape.count_from on that areas, tables and data grains take;
+			      * of packed grains one each */
+	uint64_t beyond;     /* sectors that the last grain would take behind the end of the disk */
+	uint64_t end;        /* where the last of all that ends, bytes */
+};
+
 struct gtree_shape {
 	uint64_t size;    /* of the disk, bytes, not 0 */
 	uint64_t grain;   /* bytes */
@@ -48,6 +60,9 @@ struct gtree_shape {
 	/* Grains are packed: each is a run of its own, of kind PACKED, whose pos is that of its
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool packed;
+	uint64_t count_from; /* position, see gtree_sums.claimed */
+	/* Judges the sums at the end of the first walk of a file. 0 or -errno; NULL: nobody does. */
+	int (*account)(struct gtree *g, const struct gtree_sums *s, struct err *e);
 	/* raw: the entry as it stands in the file, not 0 (that is "none" in every format). Table i:
 	 * 1 and where it is (bytes), or 0, or -errno. */
 	int (*table)(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e);

@@ -56,6 +56,10 @@ struct hosted {
 	uint64_t overhead; /* sectors before the first grain */
 	bool zeroed, warned_overhead;
 	struct unpacker *unpacker; /* NULL: grains are plain */
+	struct format_opts opts;
+	/* of packed grains: the walk over their markers goes on with that over the tables */
+	struct stream_shape stream;
+	struct stream_sums marks;
 };
 
 static int hosted_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
@@ -93,10 +97,141 @@ static int hosted_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, u
 		uint64_t bytes;
 		int r = grain_marker(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
 
+		if (!r)
+			r = stream_count(&h->marks, g->src, &h->stream, e);
 		if (r < 0)
 			return r;
 	}
 	return GRAIN_DATA;
+}
+
+/* --- accounts --- */
+
+/* What does not balance: a refusal, or a warning where it is accepted. */
+#define unbalanced(h, e, fmt, ...)                                                                 \
+	((h)->opts.unbalanced                                                                      \
+		 ? warning(e, "%s: " fmt, (h)->tree.reader.name, __VA_ARGS__)                      \
+		 : fail(e, EBADMSG, "%s: " fmt "; --force=accounts skips this check",              \
+			(h)->tree.reader.name, __VA_ARGS__))
+
+/* Where the zeros at the end of the file begin, in sectors; looks no further back than to `from`. */
+static int find_zeros(struct source *src, uint64_t from, uint64_t *sector, struct err *e)
+{
+	uint64_t pos = from, end = from;
+	uint8_t *buf = malloc(TAIL_MAX);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	while (!r && pos < src->size) {
+		bool hole;
+		uint64_t left = source_stretch(src, pos, &hole) - pos;
+		size_t n = (size_t)min_u64(left, TAIL_MAX);
+
+		if (hole) {
+			pos += left;
+			continue;
+		}
+		r = source_read(src, pos, buf, n, "end of the file", e);
+		pos += n;
+		if (!r && !all_zero(buf, n))
+			end = pos;
+	}
+	free(buf);
+	*sector = div_up(end, SECTOR);
+	return r;
+}
+
+/*
+ * All tables are made with the extent, by every writer that is known (VMware, VirtualBox, qemu), and
+ * behind the overhead there are grains and nothing else. But a grain that becomes one of zeros leaves
+ * its place behind, for good when it is written again: with redundant tables, which have been
+ * compared, that is believed.
+ */
+static int account_plain(struct hosted *h, const struct gtree_sums *s, struct err *e)
+{
+	struct gtree *g = &h->tree;
+	const uint64_t from = h->overhead, grain = g->shape.grain / SECTOR;
+	uint64_t end = 0, used = s->claimed + s->beyond, spare;
+	int r = 0;
+
+	if (s->tables != g->shape.tables)
+		r = unbalanced(h, e,
+			       "directory entry %" PRIu64 " is 0, as are %" PRIu64 " of %" PRIu64
+			       ": an extent of this kind has all its tables; it is damaged: copy it "
+			       "again",
+			       s->missing, g->shape.tables - s->tables, g->shape.tables);
+	if (!r)
+		r = find_zeros(g->src, s->end, &end, e);
+	if (r < 0)
+		return r;
+	used = min_u64(used, end - min_u64(end, from));
+	spare = end - min_u64(end, from) - used;
+	account_missing(&h->opts, spare * SECTOR);
+	if (!spare || (h->zeroed && (g->shape.mirror || spare <= s->zero * grain)))
+		return 0;
+	return warning(e,
+		       "%s: %" PRIu64 " sector%s behind the overhead belong%s to no grain: is it "
+		       "damaged? compare its checksum with the original's",
+		       g->reader.name, spare, plural(spare), spare == 1 ? "s" : "");
+}
+
+/* Every marker of a grain has its entry, and the other way round. */
+static int account_packed(struct hosted *h, const struct gtree_sums *s, struct err *e)
+{
+	const struct stream_sums *m = &h->marks;
+	struct gtree *g = &h->tree;
+	uint64_t behind;
+	int r = 0;
+
+	while (!r && !m->ended)
+		r = stream_count(&h->marks, g->src, &h->stream, e);
+	if (r < 0)
+		return r;
+	/* qemu writes the last grain of a disk that ends in the middle of one plain, then packed: what is
+	 * left of the first attempt may stand at the end of its files, which have no end marker */
+	if (h->stream.no_end && !m->others && g->shape.size % g->shape.grain && s->data &&
+	    m->grains == s->data && m->hash == s->hash &&
+	    g->src->size - min_u64(g->src->size, m->pos) < g->shape.grain) {
+		if (m->why.set || m->tail)
+			account_missing(&h->opts, g->src->size - m->pos);
+		return 0;
+	}
+	if (m->why.set) /* it names the file */
+		return h->opts.unbalanced ? warning(e, "%s", m->why.msg)
+					  : fail(e, EBADMSG, "%s", m->why.msg);
+	if (m->grains != s->data)
+		return unbalanced(h, e,
+				  "its grain tables name %" PRIu64 " grain%s, but there are %" PRIu64
+				  " in the file: it is damaged; copy it again, or read it by the "
+				  "markers of its grains",
+				  s->data, plural(s->data), m->grains);
+	if (m->hash != s->hash)
+		return unbalanced(h, e,
+				  "its %" PRIu64
+				  " grains are not where its grain tables have them: it is damaged; "
+				  "copy it again, or read it by the markers of its grains",
+				  s->data);
+	if (m->tail)
+		account_missing(&h->opts, g->src->size - m->pos);
+	if (m->tail)
+		return unbalanced(h, e,
+				  "there is data behind the end marker (from file sector %" PRIu64
+				  " on): is it damaged?",
+				  m->pos / SECTOR);
+	/* an end marker may be all that there is, but then the directory came before it */
+	behind = g->src->size - min_u64(g->src->size, h->stream.start);
+	if (!s->data && !m->others && behind > SECTOR)
+		return unbalanced(h, e,
+				  "names no grain, but has %" PRIu64
+				  " bytes behind its overhead: it is damaged; copy it again",
+				  behind);
+	return 0;
+}
+
+static int hosted_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct hosted *h = container_of(g, struct hosted, tree);
+
+	return h->unpacker ? account_packed(h, s, e) : account_plain(h, s, e);
 }
 
 static int hosted_unpack(struct gtree *g, const struct run *run, void *buf, struct err *e)
@@ -231,6 +366,30 @@ static int is_undo_log(struct source *src, uint64_t desc, uint64_t desc_size, bo
 	return r;
 }
 
+/*
+ * A file without footer, or one whose accounts are not to count, is read by its markers if they lead
+ * through all of it. 1 when it is to be read so, 0 by its tables, -errno.
+ */
+static int check_markers(struct source *src, const struct stream_shape *stream, bool footless,
+			 bool unbalanced, struct err *e)
+{
+	struct stream_sums sums = {.grains = 0};
+	int r = 0;
+
+	while (!r && !sums.ended)
+		r = stream_count(&sums, src, stream, e);
+	if (r < 0)
+		return r;
+	if (sums.why.set)
+		return footless ? fail(e, EBADMSG, "%s", sums.why.msg) : 0;
+	if (unbalanced)
+		return footless || !sums.tail;
+	return fail(e, EBADMSG,
+		    "%s: has no usable footer: it is damaged; copy it again, or find its %" PRIu64
+		    " grain%s by their markers with --force=accounts",
+		    src->name, sums.grains, plural(sums.grains));
+}
+
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
 		struct format_facts *facts, struct err *e)
 {
@@ -239,9 +398,10 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	uint64_t file_sectors;
 	uint8_t footer[HEADER] = {0};
 	uint64_t footer_at = 0;
+	struct stream_shape stream;
 	struct gtree_shape shape;
 	struct hosted *hosted;
-	bool scan = false, packed, open_log, log = false;
+	bool scan = false, footless = false, packed, open_log, log = false;
 	uint32_t flags;
 	int r;
 
@@ -310,6 +470,18 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			return r;
 	}
 	file_sectors = src->size / SECTOR;
+	stream = (struct stream_shape){
+		.size = capacity * SECTOR,
+		.grain = grain * SECTOR,
+		.start = overhead * SECTOR,
+		.table_sectors = div_up(entries * 4, SECTOR),
+		.dir_sectors = div_up(dir_bytes, SECTOR),
+		.marks = MARKS,
+		.open_log = open_log,
+		.no_end = gd != GD_AT_END,
+		.unbalanced = o->unbalanced,
+		.unaccounted = o->unaccounted,
+	};
 	if (packed && src->passing) { /* tables that come too late are no help */
 		scan = (o->copies == COPY_REDUNDANT ? rgd : gd) >= overhead;
 	} else if (packed && gd == GD_AT_END) {
@@ -317,7 +489,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		if (r < 0)
 			return r;
 		/* a lost directory is no reason to scan where the redundant one is asked for */
-		scan = !r && !(o->copies == COPY_REDUNDANT && (flags & FLAG_REDUNDANT));
+		scan = footless = !r && !(o->copies == COPY_REDUNDANT && (flags & FLAG_REDUNDANT));
 		if (r) { /* what it does not repeat of the header, the header says */
 			rgd = le64(footer + AT_RGD);
 			gd = le64(footer + AT_GD);
@@ -342,6 +514,14 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			    "%s: hosted sparse header: descriptor of %" PRIu64
 			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
 			    src->name, desc_size, desc, src->size);
+	if (packed && !src->passing && !open_log &&
+	    (footless || (o->unbalanced && o->copies != COPY_REDUNDANT))) {
+		r = check_markers(src, &stream, footless, o->unbalanced, e);
+		if (r < 0)
+			return r;
+		scan = r;
+		r = 0;
+	}
 	if (grain < 8 || grain > 128)
 		r = warning(e, "%s: hosted sparse grain size is %" PRIu64 " sectors (128 is usual)",
 			    src->name, grain);
@@ -357,22 +537,14 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (r < 0)
 		return r;
 	if (scan) {
-		const struct stream_shape stream = {
-			.size = capacity * SECTOR,
-			.grain = grain * SECTOR,
-			.start = overhead * SECTOR,
-			.table_sectors = div_up(entries * 4, SECTOR),
-			.dir_sectors = div_up(dir_bytes, SECTOR),
-			.marks = MARKS,
-			.open_log = open_log,
-		};
-
 		if (!src->passing)
 			r = warning(e, "%s: %s", src->name,
-			    stream.open_log ? "is an undo log that was not finished; it is read up "
-					      "to its last whole record"
-					    : "has no usable footer; its grains are found by their "
-					      "markers");
+				    open_log   ? "is an undo log that was not finished; it is read up to "
+						 "its last whole record"
+				    : footless ? "has no usable footer; its grains are found by their "
+						 "markers"
+					       : "its grains are found by their markers, not by its "
+						 "tables");
 		if (!r)
 			r = stream_open(out, src, &stream, e);
 		*facts = (struct format_facts){.format = "streamOptimized",
@@ -396,6 +568,8 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.areas = 1,
 		.table = hosted_table,
 		.grain_at = hosted_grain,
+		.account = hosted_account,
+		.count_from = overhead * SECTOR,
 		.packed = packed,
 		.unpack = packed ? hosted_unpack : NULL,
 		.arrived = packed ? hosted_arrived : NULL,
@@ -421,6 +595,8 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		return fail(e, ENOMEM, "out of memory");
 	hosted->overhead = overhead;
 	hosted->zeroed = flags & FLAG_ZEROED;
+	hosted->opts = *o;
+	hosted->stream = stream;
 	if (packed)
 		r = unpacker_new(&hosted->unpacker, src, shape.size, shape.grain, e);
 	if (!r)

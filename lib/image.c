@@ -318,7 +318,11 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 {
 	struct reader *r;
 	struct sides *s;
-	int rc = open(&r, src, &o->format, &m->facts, e);
+	struct format_opts format = o->format;
+	int rc;
+
+	format.unaccounted = &m->unaccounted;
+	rc = open(&r, src, &format, &m->facts, e);
 
 	if (rc < 0)
 		return rc;
@@ -381,6 +385,7 @@ static int open_sparse_extent(struct image *m, struct reader **r, struct source 
 			      const struct image_opts *o, struct err *e)
 {
 	const uint64_t size = x->sectors * SECTOR;
+	struct format_opts format = o->format;
 	struct format_facts facts;
 	opener *is;
 	bool text;
@@ -391,7 +396,8 @@ static int open_sparse_extent(struct image *m, struct reader **r, struct source 
 	if (is != want)
 		return fail(e, EBADMSG, "%s: line %u: %s is no %s extent", m->name, x->line,
 			    (*src)->name, word);
-	rc = is(r, *src, &o->format, &facts, e);
+	format.unaccounted = &m->unaccounted;
+	rc = is(r, *src, &format, &facts, e);
 	if (rc < 0)
 		return rc;
 	*src = NULL;

@@ -28,6 +28,8 @@ struct image {
 	char *path;                    /* as it was opened, or that of the descriptor found; owned */
 	struct source *text;           /* of a descriptor; owned; or NULL */
 	struct source *piped;          /* what comes, or came, through a pipe; the reader's; or NULL */
+	uint64_t unaccounted;          /* bytes of its files, known once their metadata was walked: see
+					* format_opts */
 	struct image_file *file;       /* owned; the image itself first, then its extents, or the
 					* descriptor found */
 	size_t files;

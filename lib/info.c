@@ -25,11 +25,11 @@ static int look(struct info *i, const char *path, struct chain_opts o, const str
 	if (!i->layer)
 		return fail(e, ENOMEM, "out of memory");
 	for (size_t k = 0; !r && k < c->links; k++)
-		r = job_scan(c->link[k]->reader, pump, &i->layer[k], e);
+		r = job_scan(c->link[k]->reader, pump, false, &i->layer[k], e);
 	if (!r)
 		r = chain_read(c, 0, c->links, false, e);
 	if (!r)
-		r = job_scan(c->reader, pump, &i->disk, e);
+		r = job_scan(c->reader, pump, false, &i->disk, e);
 	return r < 0 || o.force_changed ? r : chain_unchanged(c, e);
 }
 

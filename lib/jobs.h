@@ -15,8 +15,10 @@ struct totals { /* of one walk over a reader; bytes */
 };
 
 /* Look before you leap: walks the whole metadata once, so that damage is found while the target is
- * untouched, and rewinds (but for what is passing). 0, or -errno: -EINTR when o->stop said so. */
-int job_scan(struct reader *r, const struct pump_opts *o, struct totals *t, struct err *e);
+ * untouched, and rewinds (but for what is passing). unpack: compressed grains are unpacked as well, to
+ * prove them, which takes as long as it does for an apply. 0, or -errno: -EINTR when o->stop said so. */
+int job_scan(struct reader *r, const struct pump_opts *o, bool unpack, struct totals *t,
+	     struct err *e);
 /* TARGET before the first write, by samples: does it hold what the parents of the deltas hold, and
  * does it hold the deltas already. look_free(). */
 struct look {

@@ -44,6 +44,7 @@ const char usage[] =
     "                        changed  a file changed while it was read\n"
     "                        disk  an undo log is of another disk than TARGET\n"
     "                        room  the undo log cannot fit\n"
+    "                        accounts  what DELTA holds does not add up\n"
     "      --search=DIR    look for parents and extents in DIR, too\n"
     "      --confine       refuse files outside the folder of who names them\n"
     "      --offset=N      a bare extent belongs at byte N (Ns, NK, NM ...) of disk\n"
@@ -72,7 +73,8 @@ static const struct {
 		   {"base", FORCE_BASE},
 		   {"changed", FORCE_CHANGED},
 		   {"disk", FORCE_DISK},
-		   {"room", FORCE_ROOM}};
+		   {"room", FORCE_ROOM},
+		   {"accounts", FORCE_ACCOUNTS}};
 
 /* "before WORD after", the word being what the user typed. */
 static int refuse(struct err *e, const char *before, const char *word, const char *after)
@@ -124,7 +126,7 @@ static int force_option(struct options *o, const char *word, struct err *e)
 		snprintf(after, sizeof(after), ": there is no such word; did you mean --force=%s?", near);
 		return refuse(e, "--force=", word, after);
 	}
-	return refuse(e, "--force=", word, ": there is no such word (busy, raw, gd, rgd, cid, size, base, changed, disk, room)");
+	return refuse(e, "--force=", word, ": there is no such word (busy, raw, gd, rgd, cid, size, base, changed, disk, room, accounts)");
 }
 
 static int search_option(struct options *o, const char *word, struct err *e)

@@ -18,7 +18,8 @@ enum force {
 	FORCE_BASE = 64,
 	FORCE_CHANGED = 128,
 	FORCE_DISK = 1024,
-	FORCE_ROOM = 2048
+	FORCE_ROOM = 2048,
+	FORCE_ACCOUNTS = 4096
 };
 
 struct options { /* what is a name points into argv */

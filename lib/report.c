@@ -76,6 +76,7 @@ static void json_layer(struct text *t, const struct image *m, const struct total
 	json_number(t, "size", m->size);
 	json_number(t, "grain", m->facts.grain);
 	json_totals(t, sum, m->size);
+	json_number(t, "unaccounted", m->unaccounted);
 	json_cid(t, "cid", d && d->has_cid, d ? d->cid : 0);
 	json_cid(t, "parent_cid", has_parent(m), d ? d->parent_cid : 0);
 	json_string(t, "parent_hint", d ? d->parent_hint : NULL);
@@ -148,6 +149,9 @@ static void text_layer(struct text *t, const struct image *m, const struct total
 	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " run%s; nothing for %s\n",
 		    depth, "", size_text(data, sum->data), size_text(zero, sum->zero), sum->runs,
 		    plural(sum->runs), size_text(none, m->size - known));
+	if (m->unaccounted)
+		text_printf(t, "%*sunaccounted for  %s%s of its files\n", depth, "",
+			    size_text(size, m->unaccounted), exact_text(exact, m->unaccounted));
 	if (m->descriptor && m->descriptor->has_cid)
 		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", m->descriptor->cid);
 	for (size_t i = 0; i < m->files; i++)
@@ -442,6 +446,7 @@ char *report_result(const struct result *r, struct err *e)
 	json_close(&t, ']');
 	json_bool(&t, "whole", r->whole);
 	json_totals(&t, r->totals, r->chain->link[0]->size);
+	json_number(&t, "unaccounted", r->unaccounted);
 	if (r->stats) {
 		json_number(&t, "written", r->stats->written);
 		json_number(&t, "zeroed", r->stats->zeroed);

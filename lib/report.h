@@ -25,6 +25,7 @@ struct result {
 	const struct chain *chain;
 	const char *target;
 	const struct totals *totals;
+	uint64_t unaccounted; /* bytes of the files that nothing names */
 	const struct pump_stats *stats;                /* of apply */
 	bool base_checked;                             /* of apply and dry-run */
 	const uint64_t *present;                       /* of these; NULL: not known */

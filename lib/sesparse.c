@@ -46,11 +46,18 @@ enum { /* in the volatile header */
 	AT_V_PAD = 32,
 };
 
+struct area {
+	const char *what;
+	uint64_t at, size; /* sectors */
+};
+
 struct sesparse {
 	struct gtree tree;
 	uint64_t gt, gt_count; /* first sector of the tables, and how many have room */
 	uint64_t free_gt;
 	uint64_t grains;       /* first sector of the grains */
+	struct area bitmap, backmap;
+	struct format_opts opts;
 	bool warned_free;
 };
 
@@ -111,11 +118,6 @@ static int sesparse_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first,
 	}
 }
 
-struct area {
-	const char *what;
-	uint64_t at, size; /* sectors */
-};
-
 /* An area that is read: sane numbers, and inside the file. */
 static int check_area(const struct source *src, const struct area *a, struct err *e)
 {
@@ -175,6 +177,19 @@ static int check_usual(const struct source *src, const uint8_t *h, struct err *e
 			return warning(e, "%s: SEsparse header: %s %" PRIu64 " (%" PRIu64 " is usual)",
 				       src->name, fixed[i].what, le64(h + fixed[i].at),
 				       fixed[i].usual);
+	return 0;
+}
+
+/* As if each area had been laid out behind the one before. */
+static int check_gaps(const struct source *src, const struct area *a, size_t n, struct err *e)
+{
+	for (size_t i = 1; i < n; i++)
+		if (a[i].at != a[i - 1].at + a[i - 1].size)
+			return warning(e,
+				       "%s: SEsparse header: %s at file sector %" PRIu64
+				       " does not follow %s, which ends at %" PRIu64,
+				       src->name, a[i].what, a[i].at, a[i - 1].what,
+				       a[i - 1].at + a[i - 1].size);
 	return 0;
 }
 
@@ -274,6 +289,99 @@ static int check_beyond(struct source *src, const struct area *gd, uint64_t tabl
 	return 0;
 }
 
+/* --- accounts --- */
+
+#define MAP_AT_ONCE 65536u /* bytes, and what is counted of is a multiple of a part of that: */
+#define MAP_PART 4096u
+
+static uint64_t count_bits(const uint8_t *p, size_t n)
+{
+	uint64_t bits = 0;
+
+	for (size_t i = 0; i < n; i += 8)
+		bits += (unsigned)__builtin_popcountll(le64(p + i));
+	return bits;
+}
+
+static uint64_t count_entries(const uint8_t *p, size_t n)
+{
+	uint64_t used = 0;
+
+	for (size_t i = 0; i < n; i += 8)
+		used += le64(p + i) != 0;
+	return used;
+}
+
+/* How much is in use by the first `bytes` of a map of grains. How bits stand in a byte nobody needs to
+ * know: the end is rounded up, and behind it nothing is in use. */
+static int count_map(struct source *src, const struct area *a, uint64_t bytes,
+		     uint64_t (*count)(const uint8_t *p, size_t n), uint64_t *used, struct err *e)
+{
+	const uint64_t size = min_u64(a->size, src->size / SECTOR - min_u64(a->at, src->size / SECTOR));
+	const uint64_t end = min_u64(div_up(bytes, MAP_PART) * MAP_PART, size * SECTOR);
+	uint8_t *buf = malloc(MAP_AT_ONCE);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	*used = 0;
+	for (uint64_t at = 0; !r && at < end;) {
+		bool hole;
+		uint64_t left = min_u64(end - at, source_stretch(src, a->at * SECTOR + at, &hole) -
+						       a->at * SECTOR - at);
+		/* whole entries, wherever the file has its holes */
+		size_t n = (size_t)min_u64(div_up(left, 8) * 8, MAP_AT_ONCE);
+
+		if (hole && left >= 8) {
+			at += left / 8 * 8;
+			continue;
+		}
+		r = source_read(src, a->at * SECTOR + at, buf, n, a->what, e);
+		if (!r)
+			*used += count(buf, n);
+		at += n;
+	}
+	free(buf);
+	return r;
+}
+
+/*
+ * One file of ESXi is known: as many bits, and as many entries of the backmap, as there are grains, and
+ * one grain more at the end of the file. A grain of zeros, and one that was unmapped, may have kept its
+ * place or have given it back.
+ */
+static int sesparse_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct sesparse *x = container_of(g, struct sesparse, tree);
+	const uint64_t sectors = div_up(g->src->size, SECTOR);
+	const uint64_t grains = sectors > x->grains ? div_up(sectors - x->grains, GRAIN) : 0;
+	const uint64_t most = s->data + s->zero;
+	uint64_t bits, entries;
+	int r;
+
+	account_missing(&x->opts, grains > most + 1 ? (grains - most - 1) * GRAIN * SECTOR : 0);
+	r = count_map(g->src, &x->bitmap, div_up(grains, 8), count_bits, &bits, e);
+	if (!r)
+		r = count_map(g->src, &x->backmap, grains * 8, count_entries, &entries, e);
+	if (r < 0)
+		return r;
+	if (bits < s->data || bits > most)
+		return warning(e,
+			       "%s: its grain tables name %" PRIu64 " grain%s, its free bitmap %" PRIu64
+			       ": is it damaged? compare its checksum with the original's",
+			       g->reader.name, s->data, plural(s->data), bits);
+	if (entries < s->data || entries > most)
+		return warning(e,
+			       "%s: its grain tables name %" PRIu64 " grain%s, its backmap %" PRIu64
+			       ": is it damaged? compare its checksum with the original's",
+			       g->reader.name, s->data, plural(s->data), entries);
+	if (grains < s->data || grains > most + 1)
+		return warning(e,
+			       "%s: its grain tables name %" PRIu64
+			       " grain%s, but there is room for %" PRIu64
+			       " in the file: is it damaged? compare its checksum with the original's",
+			       g->reader.name, s->data, plural(s->data), grains);
+	return 0;
+}
+
 int sesparse_open(struct reader **out, struct source *src, const struct format_opts *o,
 		  struct format_facts *facts, struct err *e)
 {
@@ -330,6 +438,14 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 			    " overlaps %s",
 			    src->name, gt.at, overlap(&gt, &gd) ? gd.what : vol.what);
 	r = check_usual(src, h, e);
+	if (!r) {
+		const struct area in_order[] = {
+			gd, gt, area_at(h, AT_FREE_BITMAP, "the free bitmap"),
+			area_at(h, AT_BACKMAP, "the backmap"), grains,
+		};
+
+		r = check_gaps(src, in_order, sizeof(in_order) / sizeof(*in_order), e);
+	}
 	if (!r)
 		r = check_beyond(src, &gd, tables, e);
 	if (r < 0)
@@ -340,6 +456,9 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	s->gt = gt.at;
 	s->gt_count = gt.size / TABLE;
 	s->grains = grains.at;
+	s->bitmap = area_at(h, AT_FREE_BITMAP, "free bitmap");
+	s->backmap = area_at(h, AT_BACKMAP, "backmap");
+	s->opts = *o;
 	r = check_volatile(src, vol.at, s, e);
 	if (!r) {
 		const struct gtree_shape shape = {
@@ -360,6 +479,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 			.remember = o->remember,
 			.table = sesparse_table,
 			.grain_at = sesparse_grain,
+			.account = sesparse_account,
 		};
 
 		r = gtree_init(&s->tree, src, &shape, e);

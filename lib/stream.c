@@ -183,31 +183,44 @@ static int check_skip(const struct stream *s, uint64_t pos, uint32_t type, uint6
 	return 0;
 }
 
-/* What stands behind the end marker is never looked into. */
-static int check_tail(struct stream *s, uint64_t pos, struct err *e)
+/* Whether anything but zeros lies behind pos: 1, 0, -errno. */
+static int find_data(struct source *src, uint64_t pos, struct err *e)
 {
 	uint8_t *buf = malloc(TAIL);
 	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
 
-	while (!r && pos < s->src->size) {
+	while (!r && pos < src->size) {
 		bool hole;
-		uint64_t end = source_stretch(s->src, pos, &hole);
+		uint64_t end = source_stretch(src, pos, &hole);
 		size_t n = (size_t)min_u64(TAIL, end - pos);
 
 		if (hole) {
 			pos = end;
 			continue;
 		}
-		r = source_read(s->src, pos, buf, n, "end of the file", e);
-		if (!r && !all_zero(buf, n)) {
-			r = warning(e, "%s: there is data behind the end marker; it is ignored",
-				    s->reader.name);
-			break;
-		}
+		r = source_read(src, pos, buf, n, "end of the file", e);
+		if (!r)
+			r = !all_zero(buf, n);
 		pos += n;
 	}
 	free(buf);
 	return r;
+}
+
+static int check_tail(struct stream *s, uint64_t pos, struct err *e)
+{
+	int r = find_data(s->src, pos, e);
+
+	if (r <= 0)
+		return r;
+	if (!s->shape.unbalanced)
+		return fail(e, EBADMSG,
+			    "%s: there is data behind the end marker (from file sector %" PRIu64
+			    " on): is it damaged? --force=accounts ignores it",
+			    s->reader.name, pos / SECTOR);
+	if (s->shape.unaccounted)
+		*s->shape.unaccounted += s->src->size - pos;
+	return warning(e, "%s: there is data behind the end marker; it is ignored", s->reader.name);
 }
 
 static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, struct err *e)
@@ -244,12 +257,18 @@ static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, st
 	return grain_record(s->src, pos, marker->off, s->shape.grain, bytes, &marker->next, e);
 }
 
+/* Whether the file ends here, where it may. */
+static bool at_end(const struct stream *s, uint64_t pos)
+{
+	return s->shape.no_end && pos >= s->src->size;
+}
+
 /* Goes from marker to marker from pos on, to the one that ends them. */
 static int scan(struct stream *s, enum pass pass, uint64_t pos, struct err *e)
 {
 	struct marker m = {.kind = MARKS_OTHER};
 
-	while (m.kind != MARKS_END && pos != s->end) {
+	while (m.kind != MARKS_END && pos != s->end && !at_end(s, pos)) {
 		int r = read_marker(s, pos, &m, e);
 
 		if (!r && m.kind == MARKS_GRAIN)
@@ -260,7 +279,49 @@ static int scan(struct stream *s, enum pass pass, uint64_t pos, struct err *e)
 		if (pass == GO_ON && s->resume != UINT64_MAX)
 			return 0;
 	}
-	return pass == CHECK_ALL && pos != s->end ? check_tail(s, pos, e) : 0;
+	return pass == CHECK_ALL && m.kind == MARKS_END ? check_tail(s, pos, e) : 0;
+}
+
+int stream_count(struct stream_sums *sums, struct source *src, const struct stream_shape *shape,
+		 struct err *e)
+{
+	struct stream s = {.src = src, .shape = *shape, .reader.name = src->name};
+	struct err why = {0};
+	struct marker m;
+	int r;
+
+	if (sums->ended)
+		return 0;
+	if (!sums->pos)
+		sums->pos = shape->start;
+	if (at_end(&s, sums->pos)) {
+		sums->ended = true;
+		return 0;
+	}
+	r = read_marker(&s, sums->pos, &m, &why);
+	if (r == -EBADMSG || r == -ENOTSUP) {
+		sums->why = why;
+		sums->ended = true;
+		return 0;
+	}
+	if (r < 0)
+		return fail(e, -r, "%s", why.msg);
+	switch (m.kind) {
+	case MARKS_GRAIN:
+		sums->grains++;
+		sums->hash += account_hash(m.off, sums->pos);
+		break;
+	case MARKS_OTHER:
+		sums->others++;
+		break;
+	case MARKS_END:
+		sums->ended = true;
+		r = find_data(src, m.next, e);
+		sums->tail = r > 0;
+		break;
+	}
+	sums->pos = m.next;
+	return r < 0 ? r : 0;
 }
 
 /* --- where an unfinished undo log ends --- */
@@ -355,6 +416,16 @@ static int find_end(struct stream *s, struct err *e)
 			r = 0;
 		else if (r < 0)
 			r = fail(e, -r, "%s", torn.msg);
+	}
+	/* a crash may leave that, and so may damage; in either case there is nothing to roll back */
+	if (!r && s->end == s->shape.start && !s->shape.unbalanced) {
+		r = find_data(s->src, s->end, e);
+		if (r > 0)
+			r = fail(e, EBADMSG,
+				 "%s: is an undo log without a whole record: it is damaged, or the run "
+				 "that it is of was interrupted before it overwrote anything; there is "
+				 "nothing to roll back",
+				 s->reader.name);
 	}
 	return r;
 }

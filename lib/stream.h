@@ -16,6 +16,19 @@ struct stream_shape {
 	uint64_t dir_sectors;   /* of the grain directory */
 	size_t marks;           /* that may be held in memory, 16 bytes each; not 0 */
 	bool open_log;          /* an undo log that was not finished: it may end anywhere */
+	bool no_end;            /* the file may end behind any record, without an end marker */
+	bool unbalanced;        /* what is behind the end marker is ignored, with a warning */
+	uint64_t *unaccounted;  /* as in format_opts */
+};
+
+/* What a walk over all markers adds up. */
+struct stream_sums {
+	uint64_t grains, hash;  /* of account_hash() */
+	uint64_t others;        /* markers without data, but for the end */
+	uint64_t pos;           /* of the next marker */
+	bool ended;
+	bool tail;              /* there is data behind the end marker */
+	struct err why;         /* what is wrong with the marker at pos; not set: nothing was */
 };
 
 /*
@@ -24,6 +37,10 @@ struct stream_shape {
  * ends with its last whole record; that nothing behind it had been on stable storage is checked.
  * Takes src over when it succeeds.
  */
+/* Takes the next marker of a file into the sums, which are zeroed before the first. A marker that is
+ * none ends them. 0 or -errno. */
+int stream_count(struct stream_sums *sums, struct source *src, const struct stream_shape *shape,
+		 struct err *e);
 int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,
 		struct err *e);
 

@@ -208,7 +208,7 @@ documented() {
 			[["string"], "name format job target base file disk time applied"],
 			[["string", "null"], "lacks create_type cid parent_cid parent_hint layer"],
 			[["boolean"], "complete present data zero compressed whole equal more_ranges base_checked finished"],
-			[["number"], "size data zero unallocated runs version grain allocated machines provisioned"],
+			[["number"], "size data zero unallocated unaccounted runs version grain allocated machines provisioned"],
 			[["number"], "thin shared own linked saved start length depth offset milliseconds written"],
 			[["number", "null"], "already_present"],
 			[["number"], "zeroed writes came spooled different ranges"],

@@ -669,6 +669,12 @@ static uint64_t occupied(const struct disk *d, uint64_t g)
 {
 	if (d->format != STREAM)
 		return stored(d, g);
+	if (is_odd(d, FLATE, g)) { /* as deflate_zeros() does it */
+		uint64_t n = unpacked(d, g) - 1;
+
+		return ceil_div(12 + ceil_div(16 + 3 + 8 * (n % 258 + 1) + 13 * (n / 258) + 7, 8) + 4,
+				SECTOR);
+	}
 	return ceil_div(12 + stored_blocks(unpacked(d, g)) + 5 * is_odd(d, LEFT, g), SECTOR);
 }
 

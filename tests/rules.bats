@@ -47,6 +47,7 @@ rooms() {
 	rollback    run undonote undo image chain target pump jobs
 	apply       run undo image chain target pump jobs
 	look        source run undo image chain target pump jobs
+	scan        workers jobs
 	verify      source run undo image chain target pump jobs <zlib>
 	info        run undo image chain target pump jobs info
 	progress    progress

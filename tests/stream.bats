@@ -121,23 +121,26 @@ right() {
 		echo "--- $damage"
 		made variant=A capacity=70001 alloc=random:80+last layout=random progress=1 \
 			lastgrain=short "$damage"
-		run -0 --separate-stderr vs --create s.vmdk t.raw
-		[[ $stderr == *'no usable footer'* ]]
+		run -2 --separate-stderr vs --create s.vmdk t.raw
+		[[ $stderr == *'no usable footer'*--force=accounts* ]]
+		[ ! -e t.raw ]
+		run -0 --separate-stderr vs --force=accounts --create s.vmdk t.raw
+		[[ $stderr == *'no usable footer'*'1 warning'* ]]
 		same expected t.raw
-		right --no-uring
+		right --no-uring --force=accounts
 		rm t.raw
-		run -2 vs --strict --create s.vmdk t.raw
+		run -2 vs --strict --force=accounts --create s.vmdk t.raw
 		[ ! -e t.raw ]
 	done
 }
 
 @test "a header that is odd brings its warnings where the markers lead, too" {
 	made variant=A capacity=20480 alloc=random:60 unclean=1 poke=footer:4:0
-	run -0 --separate-stderr vs --create s.vmdk t.raw
+	run -0 --separate-stderr vs --force=accounts --create s.vmdk t.raw
 	[[ $stderr == *'unclean-shutdown flag'* ]]
 	same expected t.raw
 	made variant=A capacity=20480 grain=256 gtes=256 alloc=random:40 poke=footer:4:0
-	run -0 --separate-stderr vs --create s.vmdk t2.raw
+	run -0 --separate-stderr vs --force=accounts --create s.vmdk t2.raw
 	[[ $stderr == *'grain size is 256 sectors'* ]]
 	[[ $stderr == *'256 entries a grain table'* ]]
 	same expected t2.raw
@@ -149,8 +152,9 @@ right() {
 	[[ $stderr != *'no usable footer'* ]]
 	same expected t.raw
 	made variant=A capacity=20480 alloc=random:60 trailing=129
-	run -0 --separate-stderr vs --create s.vmdk t.raw
+	run -2 --separate-stderr vs --create s.vmdk t.raw
 	[[ $stderr == *'no usable footer'* ]]
+	run -0 vs --force=accounts --create s.vmdk t.raw
 	same expected t.raw
 	made variant=B capacity=20480 alloc=random:60 desc=0
 	right --strict
@@ -158,9 +162,14 @@ right() {
 	right --strict
 }
 
-@test "data behind the end marker is ignored with a warning" {
+@test "data behind the end marker is ignored only where that is asked for" {
 	made variant=A capacity=20480 alloc=random:60 trailing=4 poke=eof-512:4:0x4b4b4b4b
-	run -0 --separate-stderr vs --create s.vmdk t.raw
+	run -2 --separate-stderr vs --create s.vmdk t.raw
+	[[ $stderr == *'no usable footer'* ]]
+	made variant=B capacity=20480 alloc=random:60 trailing=4 poke=eof-512:4:0x4b4b4b4b
+	run -2 --separate-stderr vs --create s.vmdk t.raw
+	[[ $stderr == *'behind the end marker'* ]]
+	run -0 --separate-stderr vs --force=accounts --create s.vmdk t.raw
 	[[ $stderr == *'behind the end marker'* ]]
 	same expected t.raw
 }
@@ -169,12 +178,12 @@ right() {
 @test "a hole behind the end marker is not gone through" {
 	made variant=A capacity=20480 alloc=random:60
 	truncate -s $(((16 << 40) - 4096)) s.vmdk || skip 'no files of 16 TiB here'
-	run -0 --separate-stderr vs -q --create s.vmdk t.raw
+	run -0 --separate-stderr vs -q --force=accounts --create s.vmdk t.raw
 	same expected t.raw
 	# the first data is the first look: not one for each stretch of the hole
 	printf X | dd of=s.vmdk bs=1 seek=$((15 << 40)) conv=notrunc status=none
 	rm t.raw
-	run -0 --separate-stderr vs --create s.vmdk t.raw
+	run -0 --separate-stderr vs --force=accounts --create s.vmdk t.raw
 	[[ $stderr == *'behind the end marker'* ]]
 	same expected t.raw
 }
@@ -193,7 +202,7 @@ found() {
 	"$MKVMDK" stream s.vmdk capacity=70001 "$@" >/dev/null
 	rm -f t.raw
 	truncate -s $((70001 * 512)) t.raw
-	run -2 --separate-stderr vs s.vmdk t.raw
+	run -2 --separate-stderr vs "${force[@]}" s.vmdk t.raw
 	[ -n "$stderr" ]
 	[ "$(stat -c %b t.raw)" = 0 ]
 	count=$((count + 1))
@@ -253,6 +262,7 @@ found() {
 }
 
 @test "broken markers are found before the first write where they lead" {
+	force=(--force=accounts)
 	c=(variant=A "alloc=random:40+7,9,last" progress=1 poke=footer:4:0)
 	found "${c[@]}" poke=grain:7:8:1152
 	[[ $stderr == *'there twice'* ]]
