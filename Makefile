@@ -42,12 +42,12 @@ FUZZ := cowd hosted sesparse stream descriptor chain pipe
 FUZZ_OBJ := $(patsubst %,$(BUILD)/tests/fuzz/%.o,$(FUZZ) fuzz replay)
 REPLAY := $(FUZZ:%=$(BUILD)/replay-%)
 OBJ := $(LIB_OBJ) $(FUZZ_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)/tests/mkvmdk.o \
-	$(BUILD)/tests/bench/limit.o
+	$(BUILD)/tests/drill.o $(BUILD)/tests/bench/limit.o
 
 # Only the plain flavour is the one at hand in the top folder.
 all: $(BUILD)/vmdksync $(if $(filter build/plain,$(BUILD)),vmdksync)
 
-everything: all $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit $(BUILD)/nomem.so $(REPLAY)
+everything: all $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/drill $(BUILD)/limit $(BUILD)/nomem.so $(REPLAY)
 
 vmdksync: $(BUILD)/vmdksync
 	$(Q)ln -sf $< $@
@@ -55,6 +55,7 @@ vmdksync: $(BUILD)/vmdksync
 $(BUILD)/vmdksync: $(BUILD)/vmdksync.o $(LIB_OBJ)
 $(BUILD)/unit: $(BUILD)/tests/unit.o $(LIB_OBJ)
 $(BUILD)/mkvmdk: $(BUILD)/tests/mkvmdk.o
+$(BUILD)/drill: $(BUILD)/tests/drill.o
 $(BUILD)/limit: $(BUILD)/tests/bench/limit.o
 $(BUILD)/replay-%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/tests/fuzz/replay.o $(LIB_OBJ)
 	@echo '  LD   $@'
@@ -62,7 +63,7 @@ $(BUILD)/replay-%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/t
 $(BUILD)/fuzz-%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/fuzz.o $(LIB_OBJ)
 	@echo '  LD   $@'
 	$(Q)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
-$(BUILD)/vmdksync $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/limit:
+$(BUILD)/vmdksync $(BUILD)/unit $(BUILD)/mkvmdk $(BUILD)/drill $(BUILD)/limit:
 	@echo '  LD   $@'
 	$(Q)$(LINK) -o $@ $^ $(LIBS)
 
