@@ -43,7 +43,7 @@
  *
  *	poke=POS:WIDTH:VALUE  hdr=FIELD:VALUE  gde=I:VALUE rgde=I:VALUE  gte=G:VALUE rgte=G:VALUE
  *	cut=POS  print=SYMBOL  print=bounds (where anything begins or ends, one a line)
- *	print=data (where the bytes of uncompressed grains begin and end, one grain a line)
+ *	print=grains (where in the file their bytes, or records, begin and end, one grain a line)
  *
  * FIELD, whichever the format has: magic version flags capacity grain gtes gd rgd overhead unclean
  * free gdes generation savedgeneration (cowd); descoff descsize nl1-nl4 compress (hosted, stream);
@@ -1539,9 +1539,9 @@ static void print_bounds(const struct disk *d)
 			       (d->ent[i].sec + occupied(d, d->ent[i].g)) * SECTOR);
 }
 
-static void print_data(const struct disk *d)
+static void print_grains(const struct disk *d)
 {
-	for (size_t i = 0; i < d->nent && d->format != STREAM; i++)
+	for (size_t i = 0; i < d->nent; i++)
 		if (d->ent[i].sec)
 			printf("%" PRIu64 " %" PRIu64 "\n", d->ent[i].sec * SECTOR,
 			       (d->ent[i].sec + occupied(d, d->ent[i].g)) * SECTOR);
@@ -1567,8 +1567,8 @@ static void damage(struct disk *d, const char *arg)
 		set_size(d->fd, d->path, place(d, v, 1));
 	else if ((v = value_of(arg, "print")) && !strcmp(v, "bounds"))
 		print_bounds(d);
-	else if ((v = value_of(arg, "print")) && !strcmp(v, "data"))
-		print_data(d);
+	else if ((v = value_of(arg, "print")) && !strcmp(v, "grains"))
+		print_grains(d);
 	else if ((v = value_of(arg, "print")))
 		printf("%" PRIu64 "\n", place(d, v, 1));
 }
