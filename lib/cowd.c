@@ -177,6 +177,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 			 {gd * SECTOR, gd * SECTOR + gd_entries * 4, "grain directory"}},
 		.areas = 2,
 		.floor = gd_end * SECTOR,
+		.least = gd * SECTOR + gd_entries * 4,
 		.promised = (uint64_t)le32(h + AT_FREE) * SECTOR,
 		.remember = o->remember,
 		.table = cowd_table,

@@ -6,10 +6,14 @@
  * grains to it and to later ones; then its grains are given in guest order. While tables are still
  * to come, sectors that nobody has named yet go to the spool, and are marked as left over: a later
  * table may name them, once.
+ *
+ * Where the leaf judges its metadata, or has two copies of it, nothing is given before all of that has
+ * come, if it comes before the grains. What is named lies apart, so it need only be added up to know how
+ * many bytes belong to nothing.
  */
 #include "gtree.h"
+#include "format.h"
 
-#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -37,7 +41,8 @@ struct awaited { /* in one window, or left over from it */
 };
 
 struct table {
-	uint64_t pos, index;
+	uint64_t pos;
+	uint64_t index : 63, copy : 1; /* copy: of the redundant directory, to be compared only */
 };
 
 struct now {
@@ -69,8 +74,13 @@ struct gtree_queue {
 	/* the last table */
 	size_t table_bytes;
 	uint8_t *buf;
-	struct now *now; /* grains of it that have not to be awaited */
-	uint32_t nows, now_at;
+	struct now *now; /* grains of it that need not be awaited; while holding, of all tables */
+	size_t nows, now_at, now_room;
+	/* accounts */
+	struct gtree_sums sums;
+	uint64_t tables_hash[2]; /* over all tables, and over their redundant copies */
+	bool holding;     /* nothing is given before judge() has said so, or grains come first */
+	bool judged;
 };
 
 /* --- what is awaited ------------------------------------------------------------------------------ */
@@ -200,6 +210,11 @@ static int overlap(const struct gtree *g, const char *what, uint64_t n, uint64_t
 		    g->reader.name, what, n, pos / SECTOR);
 }
 
+static const char *table_text(const struct table *t)
+{
+	return t->copy ? "redundant grain table" : "grain table";
+}
+
 /* Marks what of file bytes [from, to) lies in the window. */
 static bool claim(struct gtree_queue *q, uint64_t from, uint64_t to)
 {
@@ -222,7 +237,7 @@ static int claim_all(struct gtree *g, struct err *e)
 			return overlap(g, g->shape.area[i].what, 0, g->shape.area[i].at, e);
 	for (size_t i = q->at; i > 0 && q->table[i - 1].pos + q->table_bytes > low; i--)
 		if (!claim(q, q->table[i - 1].pos, q->table[i - 1].pos + q->table_bytes))
-			return overlap(g, "grain table", q->table[i - 1].index,
+			return overlap(g, table_text(&q->table[i - 1]), q->table[i - 1].index,
 				       q->table[i - 1].pos, e);
 	for (uint32_t i = 0; q->open && i < q->open->pieces; i++) {
 		const struct piece *p = &q->open->piece[i];
@@ -264,7 +279,8 @@ static int spool_rest(struct gtree *g, struct err *e)
 		claim_rest(q, g->shape.area[i].at, g->shape.area[i].end);
 	for (size_t i = 0; i < q->tables; i++)
 		if (!claim_rest(q, q->table[i].pos, q->table[i].pos + q->table_bytes))
-			return overlap(g, "grain table", q->table[i].index, q->table[i].pos, e);
+			return overlap(g, table_text(&q->table[i]), q->table[i].index,
+				       q->table[i].pos, e);
 	for (size_t i = 0; i < q->hashes; i++)
 		for (const struct awaited *a = q->hash[i]; a; a = a->next)
 			for (uint32_t k = 0; k < a->pieces; k++) {
@@ -311,6 +327,100 @@ static int keep_left(struct gtree *g, struct err *e)
 	}
 	q->claimed = calloc(1, bytes);
 	return !r && !q->claimed ? fail(e, ENOMEM, "out of memory") : r;
+}
+
+/* --- accounts ------------------------------------------------------------------------------------- */
+
+/* A table, an area, or grains that take file bytes [from, to). */
+static void count_place(struct gtree *g, uint64_t from, uint64_t to)
+{
+	struct gtree_sums *s = &g->queue->sums;
+
+	s->end = max_u64(s->end, div_up(to, SECTOR) * SECTOR);
+	from = max_u64(from, g->shape.count_from);
+	if (from < to)
+		s->claimed += div_up(to, SECTOR) - from / SECTOR;
+}
+
+/* Neighbouring grains: len bytes of the guest, which lie at pos. */
+static void count_data(struct gtree *g, uint64_t off, uint64_t len, uint64_t pos)
+{
+	struct gtree_sums *s = &g->queue->sums;
+	const uint64_t grains = div_up(len, g->shape.grain);
+
+	s->data += grains;
+	count_place(g, pos, pos + (g->shape.packed ? SECTOR : len));
+	if (g->shape.packed)
+		s->hash += account_hash(off, pos);
+	else
+		s->beyond += (grains * g->shape.grain - len) / SECTOR;
+}
+
+/* Summed up over tables it tells whether two sets of them are equal, in whatever order they come. */
+static uint64_t table_hash(uint64_t index, const uint8_t *p, size_t n)
+{
+	uint64_t h = index + 1;
+
+	for (size_t i = 0; i < n; i += 8) {
+		h = (h ^ le64(p + i)) * UINT64_C(0x9e3779b97f4a7c15);
+		h ^= h >> 29;
+	}
+	h = (h ^ h >> 32) * UINT64_C(0xbf58476d1ce4e5b9);
+	return h ^ h >> 29;
+}
+
+/* Where the bytes of [from, to), which are there, become zeros. */
+static int find_data_end(struct gtree *g, uint64_t from, uint64_t to, struct err *e)
+{
+	uint8_t buf[4096];
+
+	while (to > from) {
+		size_t n = (size_t)min_u64(sizeof(buf), to - from);
+		int r = source_read(g->src, to - n, buf, n, "window", e);
+
+		if (r < 0)
+			return r;
+		if (all_zero(buf, n)) {
+			to -= n;
+			continue;
+		}
+		while (!buf[--n])
+			to--;
+		g->queue->sums.data_end = to;
+		return 0;
+	}
+	return 0;
+}
+
+/* All tables have come, and what else there is to know. */
+static int judge(struct gtree *g, struct err *e)
+{
+	struct gtree_queue *q = g->queue;
+
+	q->judged = true;
+	if (q->tables_hash[0] != q->tables_hash[1] && g->shape.mirror)
+		return fail(e, EBADMSG,
+			    "%s: the grain tables and their redundant copies differ; --force=gd believes "
+			    "the first, --force=rgd the redundant ones",
+			    g->reader.name);
+	return g->shape.judge ? g->shape.judge(g, &q->sums, e) : 0;
+}
+
+/* The window is there, and its tables are read: whether anything can be given by now. */
+static int settle(struct gtree *g, struct err *e)
+{
+	struct gtree_queue *q = g->queue;
+	const uint64_t end = (q->window + 1) * q->window_size;
+	const uint64_t head = max_u64(g->shape.head, g->shape.least);
+	int r = 0;
+
+	if (!q->judged && q->at == q->tables && min_u64(q->have, end) >= head) {
+		r = judge(g, e);
+		q->holding = false;
+	}
+	if (q->open) /* it will not be there for long */
+		q->holding = false;
+	return r;
 }
 
 /* --- tables --------------------------------------------------------------------------------------- */
@@ -392,6 +502,27 @@ static int check_beyond(struct gtree *g, uint64_t index, uint32_t used, struct e
 		       g->reader.name, index);
 }
 
+/* For what a table names and need not be awaited. */
+static int make_room(struct gtree *g, struct err *e)
+{
+	struct gtree_queue *q = g->queue;
+	struct now *more;
+	size_t room;
+
+	if (!q->holding)
+		q->nows = q->now_at = 0;
+	if (q->now_room - q->nows >= g->shape.entries)
+		return 0;
+	room = q->now_room * 2;
+	more = realloc(q->now, room * sizeof(*more));
+	if (!more)
+		return fail(e, ENOMEM, "out of memory");
+	q->memory += (room - q->now_room) * sizeof(*more);
+	q->now = more;
+	q->now_room = room;
+	return 0;
+}
+
 /* Everything a table names. */
 static int decode_table(struct gtree *g, const struct table *t, struct err *e)
 {
@@ -402,7 +533,8 @@ static int decode_table(struct gtree *g, const struct table *t, struct err *e)
 	uint64_t off = 0, len = 0, pos = 0; /* a stretch of neighbours */
 	int kind = GRAIN_NONE, r = check_beyond(g, t->index, used, e);
 
-	q->nows = q->now_at = 0;
+	if (!r)
+		r = make_room(g, e);
 	for (uint32_t k = 0; !r && k <= used; k++) {
 		uint64_t raw = k < used ? gtree_entry(g, q->buf + k * g->shape.width) : 0;
 		uint64_t next = 0;
@@ -415,10 +547,13 @@ static int decode_table(struct gtree *g, const struct table *t, struct err *e)
 			len += gtree_grain_len(g, base + k);
 			continue;
 		}
-		if (kind == GRAIN_ZERO)
+		if (kind == GRAIN_ZERO) {
+			q->sums.zero += div_up(len, g->shape.grain);
 			add_now(q, off, len, UINT64_MAX, false);
-		else if (kind == GRAIN_DATA)
+		} else if (kind == GRAIN_DATA) {
+			count_data(g, off, len, pos);
 			r = place(g, off, len, pos, e);
+		}
 		kind = is;
 		if (is != GRAIN_NONE) {
 			const uint32_t from = k;
@@ -448,9 +583,11 @@ static int take_table(struct gtree *g, struct err *e)
 		q->cut = true;
 		return 0;
 	}
-	snprintf(what, sizeof(what), "grain table %" PRIu64, t->index);
+	snprintf(what, sizeof(what), "%s %" PRIu64, table_text(t), (uint64_t)t->index);
 	r = source_read(g->src, t->pos, q->buf, q->table_bytes, what, e);
-	if (!r)
+	if (!r && g->shape.mirror)
+		q->tables_hash[t->copy] += table_hash(t->index, q->buf, q->table_bytes);
+	if (!r && !t->copy)
 		r = decode_table(g, t, e);
 	q->at++;
 	return r;
@@ -509,6 +646,15 @@ static int open_window(struct gtree *g, struct err *e)
 	q->open = a && a->pieces ? a : NULL;
 	q->open_at = 0;
 	r = claim_all(g, e);
+	if (!r && g->shape.passes && q->have > low) {
+		const uint64_t to = min_u64(q->have, low + q->window_size);
+
+		r = find_data_end(g, low, to, e);
+		if (!r)
+			r = g->shape.passes(g, low, to, e);
+	}
+	if (!r)
+		r = settle(g, e);
 	if (r < 0 || !q->open)
 		return r;
 	if (g->shape.packed || q->have < low + q->window_size) {
@@ -536,15 +682,19 @@ static int finish(struct gtree *g, struct err *e)
 	r = source_finish(g->src, &size, e);
 	if (r < 0)
 		return r;
+	if (size < g->shape.least)
+		return source_short(g->src, "its header, directory or tables", g->shape.least, e);
 	if (q->lost)
 		return source_short(g->src, "its grains", used, e);
 	if (size < g->shape.promised)
 		return source_short(g->src, "what its header calls used", g->shape.promised, e);
-	if (size > used && size - used > usual)
-		return warning(e,
-			       "%s: %" PRIu64 " bytes came behind the last grain; they are ignored",
-			       g->reader.name, size - used);
-	return 0;
+	if (!q->judged)
+		r = judge(g, e);
+	if (!r && size > used && size - used > usual)
+		r = warning(e,
+			    "%s: %" PRIu64 " bytes came behind the last grain; they are ignored",
+			    g->reader.name, size - used);
+	return !r && g->shape.account ? g->shape.account(g, &q->sums, e) : r;
 }
 
 /* The window in work is done with. 1, 0 when it was the last, -errno. */
@@ -559,7 +709,7 @@ static int next_window(struct gtree *g, struct err *e)
 	if (q->open)
 		drop_pieces(q, q->open);
 	q->open = NULL;
-	if (q->at == q->tables && !q->pieces && !q->cut) {
+	if (q->at == q->tables && !q->pieces && !q->cut && (ended || !g->shape.passes)) {
 		reader_turn(&g->reader); /* nothing is held any more */
 		return finish(g, e);
 	}
@@ -642,7 +792,7 @@ int gstream_next(struct reader *reader, struct run *run, struct err *e)
 	for (;;) {
 		int r;
 
-		if (q->now_at < q->nows) {
+		if (q->now_at < q->nows && !q->holding) {
 			const struct now *n = &q->now[q->now_at++];
 
 			*run = (struct run){.off = n->off, .len = n->len, .kind = RUN_ZERO};
@@ -775,16 +925,17 @@ static int by_pos(const void *a, const void *b)
 	return (x->pos > y->pos) - (x->pos < y->pos);
 }
 
-static int add_table(struct gtree *g, uint64_t index, uint64_t pos, struct err *e)
+static int add_table(struct gtree *g, uint64_t index, bool copy, uint64_t pos, struct err *e)
 {
 	struct gtree_queue *q = g->queue;
 	const uint64_t limit = source_limit(g->src);
 
 	if (pos > limit || q->table_bytes > limit - pos)
 		return fail(e, EBADMSG,
-			    "%s: grain table %" PRIu64 " at file sector %" PRIu64
+			    "%s: %s %" PRIu64 " at file sector %" PRIu64
 			    " lies outside the file of %" PRIu64 " bytes",
-			    g->reader.name, index, pos / SECTOR, limit);
+			    g->reader.name, copy ? "redundant grain table" : "grain table", index,
+			    pos / SECTOR, limit);
 	if (q->tables == q->table_room) {
 		size_t room = q->table_room ? q->table_room * 2 : 256;
 		struct table *more = realloc(q->table, room * sizeof(*more));
@@ -795,30 +946,59 @@ static int add_table(struct gtree *g, uint64_t index, uint64_t pos, struct err *
 		q->table = more;
 		q->table_room = room;
 	}
-	q->table[q->tables++] = (struct table){pos, index};
+	q->table[q->tables++] = (struct table){pos, index, copy};
 	q->end = max_u64(q->end, pos + q->table_bytes);
+	count_place(g, pos, pos + q->table_bytes);
 	return 0;
 }
 
-/* 1, 0 when it is too large for the windows or the memory, -errno. */
+/* An entry of the directory, and that of the redundant one. */
+static int take_entry(struct gtree *g, uint64_t i, uint64_t raw, uint64_t raw_copy, struct err *e)
+{
+	const struct gtree_shape *s = &g->shape;
+	struct gtree_sums *sums = &g->queue->sums;
+	uint64_t pos = 0, copy = 0;
+	int used = raw ? s->table(g, i, raw, &pos, e) : 0, r = 0;
+
+	if (used >= 0 && raw_copy)
+		r = s->table(g, i, raw_copy, &copy, e);
+	if (used < 0 || r < 0)
+		return used < 0 ? used : r;
+	if (s->mirror && (r != used || (used && copy == pos)))
+		return fail(e, EBADMSG,
+			    "%s: directory entry %" PRIu64
+			    " and its redundant copy do not agree; --force=gd believes the first, "
+			    "--force=rgd the redundant one",
+			    g->reader.name, i);
+	if (!used) {
+		sums->missing = min_u64(sums->missing, i);
+		return 0;
+	}
+	sums->tables++;
+	r = add_table(g, i, false, pos, e);
+	return !r && s->mirror ? add_table(g, i, true, copy, e) : r;
+}
+
+/* 1, 0 when it is too large for the windows or the memory, -errno. buf has room for two chunks. */
 static int read_dir(struct gtree *g, uint8_t *buf, struct err *e)
 {
 	const struct gtree_shape *s = &g->shape;
 	struct gtree_queue *q = g->queue;
+	uint8_t *copy = buf + (size_t)DIR_CHUNK * s->width;
 
 	for (uint64_t i = 0; i < s->tables; i += DIR_CHUNK) {
 		uint64_t n = min_u64(DIR_CHUNK, s->tables - i);
 		int r = source_read(g->src, s->dir + i * s->width, buf, n * s->width,
 				    "grain directory", e);
 
+		if (!r && s->mirror)
+			r = source_read(g->src, s->mirror + i * s->width, copy, n * s->width,
+					"redundant grain directory", e);
 		if (r < 0)
 			return r;
 		for (uint64_t k = 0; k < n; k++) {
-			uint64_t raw = gtree_entry(g, buf + k * s->width), pos;
-
-			r = raw ? s->table(g, i + k, raw, &pos, e) : 0;
-			if (r > 0)
-				r = add_table(g, i + k, pos, e);
+			r = take_entry(g, i + k, gtree_entry(g, buf + k * s->width),
+				       s->mirror ? gtree_entry(g, copy + k * s->width) : 0, e);
 			if (r < 0)
 				return r;
 		}
@@ -843,15 +1023,15 @@ static int check_tables(struct gtree *g, struct err *e)
 		const struct table *t = &q->table[i];
 
 		if (i && t[-1].pos + q->table_bytes > t->pos)
-			return overlap(g, "grain table", t->index, t->pos, e);
+			return overlap(g, table_text(t), t->index, t->pos, e);
 		for (size_t k = 0; k < g->shape.areas; k++)
 			if (t->pos < g->shape.area[k].end &&
 			    t->pos + q->table_bytes > g->shape.area[k].at)
 				return fail(e, EBADMSG,
-					    "%s: grain table %" PRIu64 " at file sector %" PRIu64
+					    "%s: %s %" PRIu64 " at file sector %" PRIu64
 					    " lies inside the %s",
-					    g->reader.name, t->index, t->pos / SECTOR,
-					    g->shape.area[k].what);
+					    g->reader.name, table_text(t), (uint64_t)t->index,
+					    t->pos / SECTOR, g->shape.area[k].what);
 	}
 	return 0;
 }
@@ -859,7 +1039,7 @@ static int check_tables(struct gtree *g, struct err *e)
 int gstream_init(struct gtree *g, struct err *e)
 {
 	struct gtree_queue *q = calloc(1, sizeof(*q));
-	uint8_t *dir = malloc((size_t)DIR_CHUNK * g->shape.width);
+	uint8_t *dir = malloc((size_t)DIR_CHUNK * g->shape.width * 2);
 	int r = 0;
 
 	g->queue = q;
@@ -869,18 +1049,21 @@ int gstream_init(struct gtree *g, struct err *e)
 		if (getrandom(&q->odd, sizeof(q->odd), GRND_NONBLOCK) != sizeof(q->odd))
 			q->odd = (uintptr_t)q * 0x9e3779b97f4a7c15u;
 		q->odd |= 1;
-		/* bitmaps of sectors are whole words, and no table lies in more than two windows */
-		assert(q->window_size >= 64 * SECTOR && q->window_size >= q->table_bytes);
 		q->remember = g->shape.remember ? g->shape.remember : REMEMBER;
 		q->all_from = UINT64_MAX;
 		q->buf = malloc(q->table_bytes);
-		q->now = malloc((size_t)g->shape.entries * sizeof(*q->now));
+		q->now_room = g->shape.entries;
+		q->now = malloc(q->now_room * sizeof(*q->now));
+		q->holding = g->shape.judge || g->shape.mirror;
+		q->sums.missing = UINT64_MAX;
 		q->claimed = calloc(1, q->window_size / SECTOR / 8);
 	}
 	if (!q || !dir || !q->buf || !q->now || !q->claimed || !grow_hash(q))
 		r = fail(e, ENOMEM, "out of memory");
-	for (size_t i = 0; !r && i < g->shape.areas; i++)
+	for (size_t i = 0; !r && i < g->shape.areas; i++) {
 		q->end = max_u64(q->end, g->shape.area[i].end);
+		count_place(g, g->shape.area[i].at, g->shape.area[i].end);
+	}
 	if (!r)
 		r = read_dir(g, dir, e);
 	free(dir);

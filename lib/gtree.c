@@ -682,8 +682,15 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 		g->shape.unit = 1;
 	g->src = src;
 	if (src->passing) {
+		const size_t window = source_window(src), bytes = (size_t)shape->entries * shape->width;
 		int r;
 
+		/* bitmaps of sectors are whole words, and no table lies in more than two windows */
+		if (window < 64 * SECTOR || window < bytes)
+			return fail(e, EFBIG,
+				    "%s: a grain table of %zu bytes is larger than a window of %zu bytes; "
+				    "read it from a file",
+				    src->name, bytes, window);
 		reader_init(&g->reader, &passing_ops, src->name, shape->size);
 		g->reader.passing = &g->reader;
 		g->reader.threads = shape->packed;

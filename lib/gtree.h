@@ -25,7 +25,7 @@ struct gtree_area { /* metadata in the file, bytes [at, end): nothing else may l
 
 #define GTREE_AREAS 8
 
-/* What the first walk of a file adds up. */
+/* What the first walk of a file, or the only one of a stream, adds up. */
 struct gtree_sums {
 	uint64_t tables;     /* entries of the directory that are not 0 */
 	uint64_t missing;    /* the first of those that are, if any */
@@ -35,6 +35,7 @@ struct gtree_sums {
 			      * of packed grains one each */
 	uint64_t beyond;     /* sectors that the last grain would take behind the end of the disk */
 	uint64_t end;        /* where the last of all that ends, bytes */
+	uint64_t data_end;   /* of a stream with shape.passes: behind its last byte that is not 0 */
 };
 
 struct gtree_shape {
@@ -52,6 +53,14 @@ struct gtree_shape {
 	size_t areas;
 	/* of what is passing */
 	uint64_t floor;    /* no sane file has a grain before this position */
+	uint64_t least;    /* no whole file is shorter */
+	uint64_t head;     /* what judge() needs to know ends here, but for tables */
+	/* File bytes [from, to), a window or the part of it that came, are there until this returns.
+	 * NULL: nobody looks at them, and what comes behind the last grain is dropped. */
+	int (*passes)(struct gtree *g, uint64_t from, uint64_t to, struct err *e);
+	/* All tables have come, and all bytes before `head`: the last moment to refuse what they say
+	 * before anything is written, unless grains come before tables. NULL: nobody does. */
+	int (*judge)(struct gtree *g, const struct gtree_sums *s, struct err *e);
 	uint64_t promised; /* bytes that are in use, as the header says; 0: it does not */
 	uint64_t remember; /* bytes of memory for what is awaited; 0: the usual number */
 	/* Where entries are sector numbers: of one from plain_from on and before plain_to, grain_at
@@ -61,7 +70,8 @@ struct gtree_shape {
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool packed;
 	uint64_t count_from; /* position, see gtree_sums.claimed */
-	/* Judges the sums at the end of the first walk of a file. 0 or -errno; NULL: nobody does. */
+	/* Judges the sums at the end of the first walk of a file, or when all of a stream has come. 0 or
+	 * -errno; NULL: nobody does. */
 	int (*account)(struct gtree *g, const struct gtree_sums *s, struct err *e);
 	/* raw: the entry as it stands in the file, not 0 (that is "none" in every format). Table i:
 	 * 1 and where it is (bytes), or 0, or -errno. */

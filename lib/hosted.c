@@ -42,6 +42,7 @@ enum { /* byte offsets in the header */
 #define GD_AT_END UINT64_MAX /* the footer says where the directory is */
 #define FOOTER_TYPE 3u
 #define MARKS (1u << 20)     /* held where there are no tables: 16 MiB */
+#define TAIL_STEP 4096u
 #define TAIL_MAX 65536u      /* zeros behind the end marker over which the footer is looked for */
 
 #define FLAG_NEWLINES 0x1u
@@ -146,6 +147,18 @@ static int find_zeros(struct source *src, uint64_t from, uint64_t *sector, struc
  * its place behind, for good when it is written again: with redundant tables, which have been
  * compared, that is believed.
  */
+static int check_tables(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct hosted *h = container_of(g, struct hosted, tree);
+
+	if (s->tables == g->shape.tables)
+		return 0;
+	return unbalanced(h, e,
+			  "directory entry %" PRIu64 " is 0, as are %" PRIu64 " of %" PRIu64
+			  ": an extent of this kind has all its tables; it is damaged: copy it again",
+			  s->missing, g->shape.tables - s->tables, g->shape.tables);
+}
+
 static int account_plain(struct hosted *h, const struct gtree_sums *s, struct err *e)
 {
 	struct gtree *g = &h->tree;
@@ -153,14 +166,13 @@ static int account_plain(struct hosted *h, const struct gtree_sums *s, struct er
 	uint64_t end = 0, used = s->claimed + s->beyond, spare;
 	int r = 0;
 
-	if (s->tables != g->shape.tables)
-		r = unbalanced(h, e,
-			       "directory entry %" PRIu64 " is 0, as are %" PRIu64 " of %" PRIu64
-			       ": an extent of this kind has all its tables; it is damaged: copy it "
-			       "again",
-			       s->missing, g->shape.tables - s->tables, g->shape.tables);
-	if (!r)
-		r = find_zeros(g->src, s->end, &end, e);
+	if (g->queue) { /* its tables were checked when they had come */
+		end = div_up(max_u64(s->data_end, s->end), SECTOR);
+	} else {
+		r = check_tables(g, s, e);
+		if (!r)
+			r = find_zeros(g->src, s->end, &end, e);
+	}
 	if (r < 0)
 		return r;
 	used = min_u64(used, end - min_u64(end, from));
@@ -227,6 +239,34 @@ static int account_packed(struct hosted *h, const struct gtree_sums *s, struct e
 	return 0;
 }
 
+/* The markers of what passes. */
+static int pass_markers(struct hosted *h, uint64_t from, uint64_t to, struct err *e)
+{
+	struct source *src = h->tree.src;
+	struct stream_sums *m = &h->marks;
+	uint8_t buf[TAIL_STEP];
+	int r = 0;
+
+	/* those of a stream stand at the beginning of sectors, and windows do */
+	while (!r && !m->ended && max_u64(m->pos, h->stream.start) + STREAM_MARKER <= to)
+		r = stream_count(m, src, &h->stream, e);
+	for (uint64_t pos = max_u64(from, m->pos); !r && m->ended && !m->tail && pos < to;) {
+		size_t n = (size_t)min_u64(sizeof(buf), to - pos);
+
+		r = source_read(src, pos, buf, n, "end of the file", e);
+		m->tail = !r && !all_zero(buf, n);
+		pos += n;
+	}
+	return r;
+}
+
+static int hosted_passes(struct gtree *g, uint64_t from, uint64_t to, struct err *e)
+{
+	struct hosted *h = container_of(g, struct hosted, tree);
+
+	return h->unpacker ? pass_markers(h, from, to, e) : 0;
+}
+
 static int hosted_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
@@ -286,6 +326,12 @@ static bool is_footer(const uint8_t *h, const uint8_t *f)
 	       !memcmp(h + AT_VERSION, f + AT_VERSION, AT_DESC - AT_VERSION) &&
 	       !memcmp(h + AT_ENTRIES, f + AT_ENTRIES, 4) &&
 	       !memcmp(h + AT_COMPRESS, f + AT_COMPRESS, 2);
+}
+
+static bool passing_footer(const uint8_t *h, const uint8_t *f, uint64_t *dir_at)
+{
+	*dir_at = le64(f + AT_GD) < POS_LIMIT / SECTOR ? le64(f + AT_GD) * SECTOR : POS_LIMIT;
+	return is_footer(h, f);
 }
 
 /*
@@ -481,7 +527,10 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.no_end = gd != GD_AT_END,
 		.unbalanced = o->unbalanced,
 		.unaccounted = o->unaccounted,
+		.dir_at = gd < POS_LIMIT / SECTOR ? gd * SECTOR : UINT64_MAX,
+		.is_footer = passing_footer,
 	};
+	memcpy(stream.head, h, HEADER);
 	if (packed && src->passing) { /* tables that come too late are no help */
 		scan = (o->copies == COPY_REDUNDANT ? rgd : gd) >= overhead;
 	} else if (packed && gd == GD_AT_END) {
@@ -575,6 +624,9 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.arrived = packed ? hosted_arrived : NULL,
 		.free = hosted_free,
 		.floor = overhead * SECTOR,
+		.least = overhead * SECTOR,
+		.passes = hosted_passes,
+		.judge = packed ? NULL : check_tables,
 		.remember = o->remember,
 	};
 	shape.area[shape.areas++] =

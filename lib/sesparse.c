@@ -57,6 +57,8 @@ struct sesparse {
 	uint64_t free_gt;
 	uint64_t grains;       /* first sector of the grains */
 	struct area bitmap, backmap;
+	/* of what passed of these: how much is in use, and behind which bytes of them nothing is */
+	uint64_t bits, entries, bits_end, entries_end;
 	struct format_opts opts;
 	bool warned_free;
 };
@@ -343,26 +345,47 @@ static int count_map(struct source *src, const struct area *a, uint64_t bytes,
 	return r;
 }
 
-/*
- * One file of ESXi is known: as many bits, and as many entries of the backmap, as there are grains, and
- * one grain more at the end of the file. A grain of zeros, and one that was unmapped, may have kept its
- * place or have given it back.
- */
-static int sesparse_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+/* What passes of a map. */
+static int pass_map(struct source *src, const struct area *a, uint64_t from, uint64_t to,
+		    uint64_t (*count)(const uint8_t *p, size_t n), uint64_t *used, uint64_t *end,
+		    struct err *e)
+{
+	uint8_t buf[MAP_PART];
+	int r = 0;
+
+	from = max_u64(from, a->at * SECTOR);
+	to = min_u64(to, (a->at + a->size) * SECTOR);
+	while (!r && from < to && to - from >= 8) {
+		size_t n = (size_t)min_u64(sizeof(buf), (to - from) / 8 * 8);
+
+		r = source_read(src, from, buf, n, a->what, e);
+		from += n;
+		if (r < 0 || all_zero(buf, n))
+			continue;
+		*used += count(buf, n);
+		*end = from - a->at * SECTOR;
+		for (; all_zero(buf + n - 8, 8); n -= 8)
+			*end -= 8;
+	}
+	return r;
+}
+
+static int sesparse_passes(struct gtree *g, uint64_t from, uint64_t to, struct err *e)
 {
 	struct sesparse *x = container_of(g, struct sesparse, tree);
-	const uint64_t sectors = div_up(g->src->size, SECTOR);
-	const uint64_t grains = sectors > x->grains ? div_up(sectors - x->grains, GRAIN) : 0;
-	const uint64_t most = s->data + s->zero;
-	uint64_t bits, entries;
-	int r;
+	int r = pass_map(g->src, &x->bitmap, from, to, count_bits, &x->bits, &x->bits_end, e);
 
-	account_missing(&x->opts, grains > most + 1 ? (grains - most - 1) * GRAIN * SECTOR : 0);
-	r = count_map(g->src, &x->bitmap, div_up(grains, 8), count_bits, &bits, e);
-	if (!r)
-		r = count_map(g->src, &x->backmap, grains * 8, count_entries, &entries, e);
-	if (r < 0)
-		return r;
+	return r < 0 ? r : pass_map(g->src, &x->backmap, from, to, count_entries, &x->entries,
+				    &x->entries_end, e);
+}
+
+/* Whether both maps say the same as the tables. A grain of zeros, and one that was unmapped, may have
+ * kept its place or have given it back. */
+static int check_maps(struct gtree *g, const struct gtree_sums *s, uint64_t bits, uint64_t entries,
+		      struct err *e)
+{
+	const uint64_t most = s->data + s->zero;
+
 	if (bits < s->data || bits > most)
 		return warning(e,
 			       "%s: its grain tables name %" PRIu64 " grain%s, its free bitmap %" PRIu64
@@ -373,7 +396,50 @@ static int sesparse_account(struct gtree *g, const struct gtree_sums *s, struct 
 			       "%s: its grain tables name %" PRIu64 " grain%s, its backmap %" PRIu64
 			       ": is it damaged? compare its checksum with the original's",
 			       g->reader.name, s->data, plural(s->data), entries);
-	if (grains < s->data || grains > most + 1)
+	return 0;
+}
+
+/* Of what passes: all maps come before the grains. */
+static int sesparse_judge(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct sesparse *x = container_of(g, struct sesparse, tree);
+	/* those of unmapped grains, and one, may stand behind */
+	const uint64_t most = s->zero + 1 + (s->data ? (s->end / SECTOR - x->grains + GRAIN - 1) / GRAIN : 0);
+
+	if (x->bits_end > div_up(most, 64) * 8 || x->entries_end > most * 8)
+		return warning(e,
+			       "%s: its free bitmap or its backmap name grains behind all that its grain "
+			       "tables name: is it damaged? compare its checksum with the original's",
+			       g->reader.name);
+	return check_maps(g, s, x->bits, x->entries, e);
+}
+
+/*
+ * One file of ESXi is known: as many bits, and as many entries of the backmap, as there are grains, and
+ * one grain more at the end of the file.
+ */
+static int sesparse_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct sesparse *x = container_of(g, struct sesparse, tree);
+	const uint64_t sectors = div_up(g->src->size, SECTOR);
+	const uint64_t room = sectors > x->grains ? sectors - x->grains : 0;
+	/* the last one may be cut short, but a part of one may also be padding */
+	const uint64_t grains = div_up(room, GRAIN), whole = room / GRAIN;
+	const uint64_t most = s->data + s->zero;
+	uint64_t bits, entries;
+	int r = 0;
+
+	account_missing(&x->opts, whole > most + 1 ? (whole - most - 1) * GRAIN * SECTOR : 0);
+	if (!g->queue) {
+		r = count_map(g->src, &x->bitmap, div_up(grains, 8), count_bits, &bits, e);
+		if (!r)
+			r = count_map(g->src, &x->backmap, grains * 8, count_entries, &entries, e);
+		if (!r)
+			r = check_maps(g, s, bits, entries, e);
+	}
+	if (r < 0)
+		return r;
+	if (grains < s->data || whole > most + 1)
 		return warning(e,
 			       "%s: its grain tables name %" PRIu64
 			       " grain%s, but there is room for %" PRIu64
@@ -480,6 +546,10 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 			.table = sesparse_table,
 			.grain_at = sesparse_grain,
 			.account = sesparse_account,
+			.least = max_u64(gd.at + gd.size, gt.at + gt.size) * SECTOR,
+			.head = grains.at * SECTOR,
+			.passes = sesparse_passes,
+			.judge = sesparse_judge,
 		};
 
 		r = gtree_init(&s->tree, src, &shape, e);

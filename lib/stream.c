@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MARKER 16u      /* bytes of a marker that are read at once */
 #define SKIP_MAX 65536u /* sectors behind a progress marker */
 #define TAIL 65536u     /* bytes behind the end marker that are read at a time */
 
@@ -45,6 +44,13 @@ struct marker {
 	enum { MARKS_END, MARKS_GRAIN, MARKS_OTHER } kind;
 	uint64_t off;  /* MARKS_GRAIN: guest */
 	uint64_t next; /* position of the next one */
+	uint32_t type; /* MARKS_OTHER */
+};
+
+/* A grain table that passed. Which one it is only the directory says, which comes later. */
+struct passed {
+	uint64_t pos;
+	uint64_t sum, weighed; /* of all entries, and of each times its number */
 };
 
 struct stream {
@@ -65,6 +71,11 @@ struct stream {
 	struct marker marker; /* that one */
 	uint64_t window;      /* number of the one it lies in */
 	uint64_t *seen;       /* bitmap of grains; NULL: they are too many */
+	uint64_t mark_sum, mark_weighed; /* as in struct passed, over all markers of grains */
+	struct passed *table;
+	size_t tables, table_room;
+	uint64_t dir_at, footer_dir; /* where the directory was, and where the footer has it; 0: none */
+	bool damaged_dir;     /* it names a table that did not pass */
 };
 
 /* Grains of what passes of which a bitmap is kept: it takes 32 MiB. */
@@ -226,7 +237,7 @@ static int check_tail(struct stream *s, uint64_t pos, struct err *e)
 static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, struct err *e)
 {
 	uint64_t value, bytes;
-	uint8_t m[MARKER];
+	uint8_t m[STREAM_MARKER];
 	int r;
 
 	if (pos > s->src->size || s->src->size - pos < sizeof(m))
@@ -242,7 +253,8 @@ static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, st
 		r = check_skip(s, pos, le32(m + AT_TYPE), value, e);
 		if (r < 0)
 			return r;
-		marker->kind = le32(m + AT_TYPE) == MARK_END ? MARKS_END : MARKS_OTHER;
+		marker->type = le32(m + AT_TYPE);
+		marker->kind = marker->type == MARK_END ? MARKS_END : MARKS_OTHER;
 		/* checked: at most SKIP_MAX or what a directory takes */
 		marker->next = pos + (1 + value) * SECTOR;
 		return 0;
@@ -316,7 +328,8 @@ int stream_count(struct stream_sums *sums, struct source *src, const struct stre
 		break;
 	case MARKS_END:
 		sums->ended = true;
-		r = find_data(src, m.next, e);
+		/* of what passes it is seen later */
+		r = src->passing ? 0 : find_data(src, m.next, e);
 		sums->tail = r > 0;
 		break;
 	}
@@ -528,6 +541,7 @@ static void stream_free(struct reader *reader)
 	source_free(s->src);
 	free(s->mark);
 	free(s->seen);
+	free(s->table);
 	free(s);
 }
 
@@ -540,20 +554,164 @@ static const struct reader_ops stream_ops = {
 
 /* --- what passes --------------------------------------------------------------------------------- */
 
+/* What does not balance. */
+#define unbalanced(s, e, fmt, ...)                                                                 \
+	((s)->shape.unbalanced                                                                     \
+		 ? warning(e, "%s: " fmt, (s)->reader.name, ##__VA_ARGS__)                         \
+		 : fail(e, EBADMSG, "%s: " fmt "; --force=accounts skips this check",              \
+			(s)->reader.name, ##__VA_ARGS__))
+
+/* Waits for n bytes at pos, before which nothing is needed any more. */
+static int await(struct stream *s, uint64_t pos, size_t n, uint64_t *have, struct err *e)
+{
+	int r;
+
+	if (s->window != pos / source_window(s->src)) {
+		s->window = pos / source_window(s->src);
+		reader_turn(&s->reader);
+	}
+	r = source_skip(s->src, pos, have, e);
+	return r < 0 ? r : source_ahead(s->src, pos + n, have, e);
+}
+
+static int take(struct stream *s, uint64_t pos, void *buf, size_t n, const char *what, struct err *e)
+{
+	uint64_t have;
+	int r = await(s, pos, n, &have, e);
+
+	if (!r && have < pos + n)
+		return source_short(s->src, what, pos + n, e);
+	return r < 0 ? r : source_read(s->src, pos, buf, n, what, e);
+}
+
+static uint64_t mix(uint64_t sector)
+{
+	sector = (sector + 1) * UINT64_C(0x9e3779b97f4a7c15);
+	sector = (sector ^ sector >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	return sector ^ sector >> 31;
+}
+
+/* A grain table at pos. */
+static int pass_table(struct stream *s, uint64_t pos, struct err *e)
+{
+	const size_t n = (size_t)(s->shape.table_sectors * SECTOR);
+	struct passed t = {.pos = pos};
+	uint8_t *buf = malloc(n);
+	int r = buf ? take(s, pos, buf, n, "a grain table", e) : fail(e, ENOMEM, "out of memory");
+
+	for (size_t k = 0; !r && k < n / 4; k++) {
+		const uint64_t raw = le32(buf + 4 * k);
+
+		t.sum += raw ? mix(raw) : 0;
+		t.weighed += raw ? mix(raw) * k : 0;
+	}
+	free(buf);
+	if (!r && s->tables == s->table_room) {
+		size_t room = s->table_room ? s->table_room * 2 : 256;
+		struct passed *more = realloc(s->table, room * sizeof(*more));
+
+		if (!more)
+			return fail(e, ENOMEM, "out of memory");
+		s->table = more;
+		s->table_room = room;
+	}
+	if (!r)
+		s->table[s->tables++] = t;
+	return r;
+}
+
+static const struct passed *find_table(const struct stream *s, uint64_t pos)
+{
+	size_t a = 0, b = s->tables; /* they stand in the order of the file */
+
+	while (a < b) {
+		size_t mid = (a + b) / 2;
+
+		if (s->table[mid].pos < pos)
+			a = mid + 1;
+		else
+			b = mid;
+	}
+	return a < s->tables && s->table[a].pos == pos ? &s->table[a] : NULL;
+}
+
+/* The directory at pos: takes what its tables say from the sums over the markers. */
+static int pass_dir(struct stream *s, uint64_t pos, struct err *e)
+{
+	const uint64_t entries = s->shape.table_sectors * SECTOR / 4; /* of a table */
+	const uint64_t tables = div_up(s->shape.size, s->shape.grain * entries);
+	uint8_t buf[SECTOR];
+
+	if (s->dir_at)
+		return unbalanced(s, e, "has a second grain directory at file sector %" PRIu64,
+				  pos / SECTOR);
+	s->dir_at = pos;
+	for (uint64_t i = 0; i < tables; i++) {
+		const size_t k = (size_t)(i * 4 % sizeof(buf));
+		const struct passed *t;
+		int r = k ? 0 : take(s, pos + i * 4, buf, sizeof(buf), "the grain directory", e);
+
+		if (r < 0)
+			return r;
+		if (!le32(buf + k))
+			continue;
+		t = find_table(s, (uint64_t)le32(buf + k) * SECTOR);
+		if (!t) {
+			s->damaged_dir = true;
+			continue;
+		}
+		s->mark_sum -= t->sum;
+		s->mark_weighed -= t->sum * (i * entries) + t->weighed;
+	}
+	return 0;
+}
+
+static int pass_footer(struct stream *s, uint64_t pos, struct err *e)
+{
+	uint8_t f[SECTOR];
+	uint64_t dir_at;
+	int r = take(s, pos, f, sizeof(f), "the footer", e);
+
+	if (r < 0)
+		return r;
+	if (!s->shape.is_footer(s->shape.head, f, &dir_at))
+		return unbalanced(s, e, "the footer at file sector %" PRIu64
+					" does not agree with the header: it is damaged; copy it again",
+				  pos / SECTOR);
+	s->footer_dir = dir_at;
+	return 0;
+}
+
+/* At the end marker: tables, directory and footer came, and name the grains that came. */
+static int check_end(struct stream *s, struct err *e)
+{
+	const uint64_t header = s->shape.dir_at;
+
+	if (!s->dir_at)
+		return unbalanced(s, e, "ends without a grain directory: it is damaged; copy it again");
+	if (header == UINT64_MAX && !s->footer_dir)
+		return unbalanced(s, e, "ends without a footer: it is damaged; copy it again");
+	if ((header != UINT64_MAX && header != s->dir_at) ||
+	    (s->footer_dir && s->footer_dir != s->dir_at))
+		return unbalanced(s, e,
+				  "its grain directory came at file sector %" PRIu64
+				  ", but the header or the footer has it elsewhere: it is damaged; copy "
+				  "it again",
+				  s->dir_at / SECTOR);
+	if (s->damaged_dir || s->mark_sum || s->mark_weighed)
+		return unbalanced(s, e,
+				  "the grains that came are not those that its grain tables name: it is "
+				  "damaged; copy it again");
+	return 0;
+}
+
 /* Reads the marker at s->pos. */
 static int look(struct stream *s, struct err *e)
 {
-	const uint64_t end = s->pos + MARKER;
+	const uint64_t end = s->pos + STREAM_MARKER;
 	uint64_t have;
-	int r;
+	int r = await(s, s->pos, STREAM_MARKER, &have, e);
 
-	if (s->window != s->pos / source_window(s->src)) {
-		s->window = s->pos / source_window(s->src);
-		reader_turn(&s->reader);
-	}
-	r = source_skip(s->src, s->pos, &have, e);
-	if (!r)
-		r = source_ahead(s->src, end, &have, e);
 	if (!r && have < end) {
 		reader_turn(&s->reader);
 		r = source_finish(s->src, &have, e);
@@ -586,10 +744,12 @@ static int drop_tail(struct stream *s, struct err *e)
 	} while (!r && have <= pos && have < s->src->size); /* by now there may be more than `have` */
 	if (!r)
 		r = source_finish(s->src, &size, e);
-	if (!r && !zero)
-		r = warning(e, "%s: there is data behind the end marker; it is ignored",
-			    s->reader.name);
-	return r;
+	if (r < 0 || zero)
+		return r;
+	if (s->shape.unaccounted)
+		*s->shape.unaccounted += size - s->marker.next;
+	return unbalanced(s, e, "there is data behind the end marker (from file sector %" PRIu64 " on)",
+			  s->marker.next / SECTOR);
 }
 
 static int passing_grain(struct stream *s, struct run *run, struct err *e)
@@ -608,6 +768,8 @@ static int passing_grain(struct stream *s, struct run *run, struct err *e)
 			    s->reader.name, n, pos / SECTOR);
 	if (s->seen)
 		s->seen[n / 64] |= UINT64_C(1) << n % 64;
+	s->mark_sum += mix(pos / SECTOR);
+	s->mark_weighed += mix(pos / SECTOR) * n;
 	*run = (struct run){
 		.off = off,
 		.len = min_u64(s->shape.grain, s->shape.size - off),
@@ -631,8 +793,18 @@ static int passing_next(struct reader *reader, struct run *run, struct err *e)
 			return r;
 		if (s->marker.kind == MARKS_GRAIN)
 			return passing_grain(s, run, e);
-		if (s->marker.kind == MARKS_END)
-			return drop_tail(s, e);
+		if (s->marker.kind == MARKS_END) {
+			r = drop_tail(s, e);
+			return r < 0 ? r : check_end(s, e);
+		}
+		if (s->marker.type == MARK_TABLE)
+			r = pass_table(s, s->pos + SECTOR, e);
+		else if (s->marker.type == MARK_DIR)
+			r = pass_dir(s, s->pos + SECTOR, e);
+		else if (s->marker.type == MARK_FOOTER)
+			r = pass_footer(s, s->pos + SECTOR, e);
+		if (r < 0)
+			return r;
 		s->pos = s->marker.next;
 	}
 }

@@ -17,9 +17,15 @@ struct stream_shape {
 	size_t marks;           /* that may be held in memory, 16 bytes each; not 0 */
 	bool open_log;          /* an undo log that was not finished: it may end anywhere */
 	bool no_end;            /* the file may end behind any record, without an end marker */
+	/* Of what passes: where the header has the directory; UINT64_MAX: a footer has to say it. */
+	uint64_t dir_at;
+	uint8_t head[SECTOR];   /* the header, and whether f is the footer to it; its directory */
+	bool (*is_footer)(const uint8_t *head, const uint8_t *f, uint64_t *dir_at);
 	bool unbalanced;        /* what is behind the end marker is ignored, with a warning */
 	uint64_t *unaccounted;  /* as in format_opts */
 };
+
+#define STREAM_MARKER 16u /* bytes that a marker is told by */
 
 /* What a walk over all markers adds up. */
 struct stream_sums {
@@ -27,7 +33,7 @@ struct stream_sums {
 	uint64_t others;        /* markers without data, but for the end */
 	uint64_t pos;           /* of the next marker */
 	bool ended;
-	bool tail;              /* there is data behind the end marker */
+	bool tail;              /* there is data behind the end marker, at pos or further on */
 	struct err why;         /* what is wrong with the marker at pos; not set: nothing was */
 };
 

@@ -317,15 +317,17 @@ small() {
 	one stream variant=A capacity=9000 alloc=0-9
 	for bytes in 1 100000 30000000; do
 		cp base target
-		run -0 vs - target < <(tail_of $bytes)
-		[[ $output == *'warning: standard input: there is data behind the end marker; it is ignored'* ]]
+		run -3 vs - target < <(tail_of $bytes)
+		[[ $output == *'standard input: there is data behind the end marker'* ]]
+		cp base target
+		run -0 vs --force=accounts - target < <(tail_of $bytes)
+		[[ $output == *'warning: standard input: there is data behind the end marker'* ]]
 		same target expected
 	done
 	# only the first of it is no zero
-	cp base target
-	run -0 vs - target < <(cat delta && echo tail && head -c 9000000 /dev/zero)
-	[[ $output == *'warning: standard input: there is data behind the end marker'* ]]
-	run -3 vs --strict - target < <(tail_of 1)
+	run -3 vs - target < <(cat delta && echo tail && head -c 9000000 /dev/zero)
+	[[ $output == *'standard input: there is data behind the end marker'* ]]
+	run -3 vs --strict --force=accounts - target < <(tail_of 1)
 	[[ $output == *'standard input: there is data behind the end marker'* ]]
 }
 
@@ -336,9 +338,9 @@ teardown() {
 }
 
 # What is cut below; print=bounds says where in it anything begins or ends. The streams: tables in
-# front of the grains; tables and footer behind them; nothing but markers.
+# front of the grains; tables and footer behind them.
 cuts() {
-	local keys=seed=3\ print=bounds at
+	local keys=seed=3\ print=bounds
 
 	# shellcheck disable=SC2086
 	case $1 in
@@ -348,20 +350,13 @@ cuts() {
 	tables) one stream variant=C capacity=4000 grain=16 alloc=random:20 $keys ;;
 	*) one stream variant=A capacity=4000 grain=16 alloc=random:20 layout=random progress=1 $keys ;;
 	esac >print
-	if [ "$1" = markers ]; then # the marker of the first table becomes that of the end
-		cp base target
-		at=$("$MKVMDK" stream x variant=A capacity=4000 grain=16 alloc=random:20 layout=random \
-			progress=1 seed=3 print=gt:0)
-		truncate -s $((at - 512)) delta
-		truncate -s +512 delta
-	fi
 	mapfile -t bounds < <(sort -nu print)
 	size=$(stat -c %s delta)
 	# So many bytes are needed. What fills the sector of the end marker, or behind a grain that is the
 	# last in the file, is not; and neither is padding.
 	case $1 in
 	tables) needed=$(od -An -v -tx1 -w1 delta | grep -nv ' 00' | tail -n 1 | cut -d: -f1) ;;
-	footer | markers) needed=$((size - 496)) ;;
+	footer) needed=$((size - 496)) ;;
 	*) needed=$((size - 3000)) ;;
 	esac
 }
@@ -473,10 +468,6 @@ cut_all() {
 
 @test "cut where anything begins or ends, and anywhere, plain and gzip: streamOptimized, a footer" {
 	cut_all footer
-}
-
-@test "cut where anything begins or ends, and anywhere, plain and gzip: streamOptimized, markers only" {
-	cut_all markers
 }
 
 @test "a marker that leads past the end of what comes, by many windows" {
@@ -720,7 +711,8 @@ late() {
 	"$MKVMDK" stream x variant=C grain=32768 capacity=32768 alloc=all
 	dd if=x of=delta bs=512 skip=32768 seek=40959 conv=notrunc status=none
 	cp base target
-	run -0 timeout 60 "$VMDKSYNC" -v - target < <(cat delta)
+	# the record that lies in front of it as well belongs to nothing
+	run -0 timeout 60 "$VMDKSYNC" -v --force=accounts - target < <(cat delta)
 	[[ $output == *', 0 bytes spooled '* ]]
 	[[ $output != *' came behind '* ]]
 	same target expected
@@ -935,4 +927,254 @@ refuses() {
 	run -2 bash -c 'exec "$0" - target 0>/dev/null' "$VMDKSYNC"
 	[[ $output == 'vmdksync: standard input: '* ]]
 	same target base
+}
+
+# --- accounts: what must add up as it passes ---
+
+# known: the warnings that a recipe asks for.
+known() {
+	grep -v -e 'grain size is [0-9]* sectors' -e 'entries a grain table (512 is usual)' \
+		-e 'has table entry 1: read as zeros' -e 'unclean-shutdown flag' -e 'behind its compressed data' || :
+}
+
+sound() {
+	cat delta | vs --dry-run - base 2>log
+	grep 'warning: ' log | known >odd || :
+	cat odd
+	[ ! -s odd ]
+}
+
+@test "no sound stream is warned of: every recipe" {
+	for format in cowd hosted sesparse stream; do
+		each $format sound
+	done
+}
+
+@test "no sound stream is warned of: what qemu-img writes" {
+	requires qemu-img
+	"$MKVMDK" pattern raw 20490 5
+	yes 'a line of text' | dd of=raw conv=notrunc bs=512 count=5000 iflag=fullblock status=none
+	fallocate --punch-hole --offset 4M --length 3M raw
+	for o in subformat=streamOptimized subformat=monolithicSparse subformat=monolithicSparse,zeroed_grain=on; do
+		for from in raw empty; do
+			echo "--- $o $from"
+			[ $from = raw ] || { rm -f empty && truncate -s $((20490 * 512)) empty; }
+			rm -f delta
+			qemu-img convert -f raw -O vmdk -o $o $from delta
+			rm -f target
+			truncate -s $((20490 * 512)) target
+			cat delta | vs -q --strict - target
+			same target $from
+		done
+	done
+	qemu-img create -q -f vmdk -o zeroed_grain=on delta 10485760
+	qemu-io -f vmdk -c 'write -P 1 0 1M' -c 'write -z 64k 128k' -c 'write -P 2 100k 9k' delta >/dev/null
+	qemu-img convert -f vmdk -O raw delta expected
+	rm target
+	truncate -s 10M target
+	cat delta | vs -q --strict - target
+	same target expected
+}
+
+# ends_early BYTES: exit 2, and the target is as it was.
+ends_early() {
+	echo "--- ends after $1 of $(stat -c %s delta) bytes"
+	run -2 vs - target < <(head -c "$1" delta)
+	[[ $output == *"vmdksync: standard input: ends after $1 bytes, in the middle of "* ]]
+	same target base
+}
+
+@test "a stream that ends inside its own header, directory or overhead: nothing is written" {
+	"$MKVMDK" pattern base 20480 99
+	cp base target
+	for keys in 'alloc=none' 'alloc=none zero=3-9,150' 'alloc=none grain=8 gtes=128 zero=all'; do
+		# shellcheck disable=SC2086 # words are meant
+		"$MKVMDK" hosted delta capacity=20480 $keys
+		overhead=$(stat -c %s delta)
+		for n in 600 11000 20000 $((overhead - 512)) $((overhead - 1)); do
+			[ "$n" -ge "$overhead" ] || ends_early "$n"
+		done
+	done
+	"$MKVMDK" stream delta capacity=20480 variant=C alloc=none
+	ends_early 20000
+	ends_early 65535
+	"$MKVMDK" stream delta capacity=20480 variant=A alloc=none
+	run -2 vs - target < <(head -c 20000 delta)
+	same target base
+	"$MKVMDK" sesparse delta capacity=20480 alloc=none
+	ends_early 2200000
+	"$MKVMDK" sesparse delta capacity=20480 zero=5 unmapped=99
+	ends_early 4000000
+	"$MKVMDK" cowd delta capacity=20480000 alloc=none
+	ends_early 2100
+	# and all that belongs to them is enough
+	for format in cowd hosted sesparse 'stream variant=C' 'stream variant=A' 'stream variant=B'; do
+		# shellcheck disable=SC2086
+		"$MKVMDK" ${format%% *} delta $(printf '%s' "${format#"${format%% *}"}") capacity=20480 alloc=none
+		cat delta | vs -q --strict - target
+		same target base
+	done
+}
+
+# differ KEYS...: one of the two copies of the metadata is damaged.
+differ() {
+	"$MKVMDK" hosted delta capacity=40960 grain=16 alloc=random:80 zero=1,700 "$@"
+	cp base target
+	run -2 vs - target < <(cat delta)
+	[[ $output == *--force=gd* ]]
+	same target base
+}
+
+@test "copies of hosted metadata that differ are refused before anything is written" {
+	"$MKVMDK" pattern base 40960 99
+	cp base expected
+	"$MKVMDK" hosted delta capacity=40960 grain=16 alloc=random:80 zero=1,700 apply=expected
+	for keys in gte=1:0 rgte=1:0 gte=2:1 rgte=700:0 rgte=last:eof gte=last:1 gde=1:0 rgde=1:0 \
+		'gde=1:0 rgde=1:0'; do
+		echo "--- $keys"
+		# shellcheck disable=SC2086
+		if [ "$keys" = 'gde=1:0 rgde=1:0' ]; then
+			"$MKVMDK" hosted delta capacity=40960 grain=16 alloc=random:80 zero=1,700 $keys
+			cp base target
+			run -2 vs - target < <(cat delta)
+			[[ $output == *'directory entry 1 is 0'*--force=accounts* ]]
+			same target base
+			continue
+		fi
+		# shellcheck disable=SC2086
+		differ $keys
+		case $keys in
+		gte=* | gde=*) cat delta | vs -q --force=rgd - target ;;
+		*) cat delta | vs -q --force=gd - target ;;
+		esac
+		same target expected
+	done
+}
+
+@test "a hosted stream in which bytes belong to no grain" {
+	one hosted capacity=40960 grain=16 alloc=random:80 gte=0:0 rgte=0:0
+	one hosted capacity=40960 grain=16 alloc=random:80+0
+	"$MKVMDK" hosted bad capacity=40960 grain=16 alloc=random:80+0 gte=0:0 rgte=0:0
+	cp base target
+	run -0 vs - target < <(cat bad)
+	[[ $output == *'warning: standard input: 16 sectors behind the overhead belong to no grain'* ]]
+	[[ $output == *'; 1 warning' ]]
+	# spooled, too
+	run -0 vs --memory=1 - target < <(cat bad)
+	[[ $output == *'warning: standard input: 16 sectors behind the overhead belong to no grain'* ]]
+	run -0 vs -q --strict - target < <(cat delta)
+	run -0 vs -q --strict --memory=1 - target < <(cat delta)
+	run -0 vs -q --strict - target < <(cat delta /dev/zero | head -c 9000000)
+	same target expected
+}
+
+@test "a COWD stream in which sectors in use belong to nothing" {
+	one cowd capacity=20480 alloc=runs:100:1:40+7
+	"$MKVMDK" cowd bad capacity=20480 alloc=runs:100:1:40+7 gte=7:0
+	for option in -v --memory=1; do
+		cp base target
+		run -0 vs $option - target < <(cat bad)
+		[[ $output == *'warning: standard input: 1 of the '*' sectors in use by the header belong to no table and no grain'* ]]
+		run -0 vs $option --strict - target < <(cat delta)
+	done
+	same target expected
+}
+
+@test "SEsparse: bitmap and backmap are compared with the tables before the first grain" {
+	one sesparse capacity=40960 alloc=random:80+7 unmapped=7 zero=99
+	cp base target
+	cat delta | vs -q --strict - target
+	same target expected
+	one sesparse capacity=40960 alloc=random:80+7
+	free=$((8192 * 512)) back=$((10240 * 512))
+	for poke in $free:1:0 $((free + 4)):1:0 $back:8:0 $((back + 80)):8:0 $((free + 900)):1:1 \
+		$((back + 40000)):8:0x1000000000000000; do
+		echo "--- $poke"
+		"$MKVMDK" sesparse bad capacity=40960 alloc=random:80+7 poke=$poke
+		cp base target
+		run -2 vs --strict - target < <(cat bad)
+		[[ $output == *'ap'*'is it damaged'* ]]
+		same target base
+		run -0 vs - target < <(cat bad)
+		[[ $output == *'is it damaged'* ]]
+		same target expected
+	done
+	# a table entry that is lost
+	"$MKVMDK" sesparse bad capacity=40960 alloc=random:80+5 gte=5:0
+	cp base target
+	run -2 vs --strict - target < <(cat bad)
+	[[ $output == *'its grain tables name 80 grains, its free bitmap 81'* ]]
+	same target base
+}
+
+# unequal WORDS KEYS...: a stream whose grains are all sound.
+unequal() {
+	local words=$1
+
+	shift
+	echo "--- $*"
+	"$MKVMDK" stream bad capacity=40000 grain=16 alloc=random:40+7,600 "$@"
+	cp base target
+	run -3 vs - target < <(cat bad)
+	[[ $output == *"$words"* ]]
+	cp base target
+	run -2 vs --dry-run - target < <(cat bad)
+	run -0 vs --force=accounts - target < <(cat bad)
+	[[ $output == *"warning: standard input: "*"$words"* ]]
+	same target expected
+}
+
+@test "streamOptimized: markers, tables, directory and footer have to agree" {
+	one stream capacity=40000 grain=16 alloc=random:40+7,600
+	for v in A B; do
+		unequal 'not those that its grain tables name' variant=$v gte=7:0
+		unequal 'not those that its grain tables name' variant=$v gte=7:grain:600 gte=600:grain:7
+		unequal 'not those that its grain tables name' variant=$v gte=8:grain:7 gte=7:0
+		unequal 'not those that its grain tables name' variant=$v gde=0:0
+		unequal 'not those that its grain tables name' variant=$v gde=0:gt:1 gde=1:gt:0
+		unequal 'not those that its grain tables name' variant=$v gde=0:0xffffff
+		unequal 'does not agree with the header' variant=$v poke=footer+12:1:1
+		unequal 'the header or the footer has it elsewhere' variant=$v poke=footer+56:8:77
+		unequal 'there is data behind the end marker' variant=$v poke=gt:0-512:8:0 poke=gt:0-500:4:0
+		at=$("$MKVMDK" stream bad capacity=40000 grain=16 alloc=random:40+7,600 variant=$v print=gt:0)
+		truncate -s $((at - 512)) bad
+		truncate -s +512 bad
+		run -3 vs - target < <(cat bad)
+		[[ $output == *'ends without a grain directory'* ]]
+	done
+	unequal 'there is data behind the end marker' variant=A poke=footer-512:8:0 poke=footer-500:4:0
+	at=$("$MKVMDK" stream bad capacity=40000 grain=16 alloc=random:40+7,600 variant=A print=footer)
+	truncate -s $((at - 512)) bad
+	truncate -s +512 bad
+	run -3 vs - target < <(cat bad)
+	[[ $output == *'ends without a footer'* ]]
+	unequal 'the header or the footer has it elsewhere' variant=B hdr=gd:gd+1
+	# tables in front: what no table names is not written
+	"$MKVMDK" stream bad capacity=40000 grain=16 variant=C alloc=random:40+7,600 gte=7:0
+	run -3 vs - target < <(cat bad)
+	[[ $output == *'but there are 42 in the file'* ]]
+	run -0 vs --force=accounts - target < <(cat bad)
+	[[ $output == *warning* ]]
+	"$MKVMDK" stream bad capacity=40000 grain=16 variant=C alloc=7 gte=7:0
+	cp base target
+	run -2 vs - target < <(cat bad)
+	same target base
+}
+
+@test "an undo log of which something is lost on the way is not taken for all of it" {
+	one cowd capacity=20480 alloc=runs:60:1:90
+	cp base target
+	vs -q --undo=log delta target
+	cat log | vs -q --strict - target
+	same target base
+	cp expected target
+	# the first 32 KiB of the tables; the directory; the footer
+	size=$(stat -c %s log)
+	for at in $((size / 4096 * 4096 - 4096)) $((size - 1536)) $((size - 2048)); do
+		cp log bad
+		dd if=/dev/zero of=bad bs=512 seek=$((at / 512)) count=1 conv=notrunc status=none
+		cp expected target
+		run -3 vs - target < <(cat bad)
+		run -2 vs --dry-run - target < <(cat bad)
+	done
 }

@@ -2751,6 +2751,47 @@ static int order_pipe(struct order *o, uint64_t size, bool *queued, struct err *
 	return r;
 }
 
+/* A leaf whose tables are larger than a window: an error, and no bitmap that is too small. */
+static void test_window_claim(void)
+{
+	static uint8_t bytes[256 * KIB];
+	struct feed f = {.bytes = bytes, .n = sizeof(bytes), .chunk = 4096};
+	const struct source_opts opts = {.window = 32768};
+	const struct gtree_shape shape = {
+		.size = MIB,
+		.grain = SECTOR,
+		.dir = SECTOR,
+		.tables = 1,
+		.entries = 8192,
+		.width = 8,
+		.area = {{0, SECTOR, "header"}},
+		.areas = 1,
+		.table = order_table,
+		.grain_at = order_grain,
+	};
+	struct gtree *g = alloc(sizeof(*g));
+	struct err e = {.set = false};
+	struct source *src = NULL;
+	char path[32];
+	pthread_t thread;
+	int fd[2];
+
+	if (pipe(fd) < 0)
+		die("pipe");
+	f.fd = fd[1];
+	if (pthread_create(&thread, NULL, feed, &f))
+		die("pthread_create");
+	snprintf(path, sizeof(path), "/dev/fd/%d", fd[0]);
+	if (CHECK(source_open_any(&src, path, &opts, &e) == 0)) {
+		close(fd[0]);
+		CHECK(gtree_init(g, src, &shape, &e) == -EFBIG);
+		CHECK(strstr(e.msg, "a grain table of 65536 bytes is larger than a window of 32768"));
+		source_free(src);
+	}
+	pthread_join(thread, NULL);
+	free(g);
+}
+
 /* Of a file that was cut there, all grains are there of which the table and they themselves came whole. */
 static void order_cut(struct order *o, uint64_t cut)
 {
@@ -2828,6 +2869,7 @@ static const struct {
 	{"inflow-stop", test_inflow_stop},
 	{"stream-batches", test_stream_batches},
 	{"file-order", test_file_order},
+	{"window-claim", test_window_claim},
 	{"merge", test_merge},
 	{"fill", test_fill},
 	{"chain-edges", test_chain_edges},
