@@ -303,6 +303,8 @@ static int find_descriptor(struct image *m, opener *open, const struct image_opt
 	} else if (!r) {
 		r = note_file(m, src, e);
 		m->found = true;
+		m->text = src;
+		src = NULL;
 		free(m->path);
 		m->path = where;
 		where = NULL;
