@@ -405,14 +405,14 @@ late_tables() {
 		[ ! -e new ]
 		[ ! -e u.vmdk ]
 	}
-	said openat:EAGAIN:when=2 't: is in use by another program' d.vmdk t
-	said openat:ETXTBSY:when=2 't: is in use by another program' d.vmdk t
-	said openat:EROFS:when=2 't: is read-only: Read-only file system' d.vmdk t
-	said openat:EACCES:when=2 't: cannot be opened for writing: Permission denied' d.vmdk t
+	said openat:EAGAIN:when=3 't: is in use by another program' d.vmdk t
+	said openat:ETXTBSY:when=3 't: is in use by another program' d.vmdk t
+	said openat:EROFS:when=3 't: is read-only: Read-only file system' d.vmdk t
+	said openat:EACCES:when=3 't: cannot be opened for writing: Permission denied' d.vmdk t
 	said openat:EIO:when=1 'd.vmdk: Input/output error' d.vmdk t
 	said ftruncate:EFBIG 'new: a file of 2097152 bytes cannot be made: File too large' --create d.vmdk new
 	said fsync:EIO 'u.vmdk: fsync of its directory: Input/output error' --undo u.vmdk d.vmdk t
-	said openat:ENOSPC:when=3 'u.vmdk: cannot be opened as undo log: No space left on device' \
+	said openat:ENOSPC:when=4 'u.vmdk: cannot be opened as undo log: No space left on device' \
 		--undo u.vmdk d.vmdk t
 	# a new target is as lasting as its name
 	run -3 strace -qqf -o trace -P "$PWD" -e trace=fsync -e inject=fsync:error=EIO \

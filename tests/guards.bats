@@ -383,6 +383,22 @@ time.sleep(0.3)' 3>&- &
 	unloop "$dev"
 }
 
+@test "where leases are refused nothing else changes" {
+	requires strace
+	exec 8<>t
+	for error in EINVAL:when=1 EINVAL:when=2 EACCES:when=2; do
+		cp t.orig want
+		cat want >t
+		"$MKVMDK" cowd again.vmdk capacity=2048 alloc=every:5 seed=7 apply=want
+		# F_SETSIG comes first, the lease second
+		strace -qqf -o trace -P t -P "$PWD/t" -e trace=fcntl -e "inject=fcntl:error=$error" \
+			"$VMDKSYNC" -q d.vmdk t 8>&- 2>err
+		grep INJECTED trace
+		same t want
+	done
+	exec 8>&-
+}
+
 @test "a mapping that may write, after its file was closed" {
 	requires python3
 	python3 -c 'import mmap, time
