@@ -389,14 +389,18 @@ static int load_saved(struct undo *u, uint32_t sector, uint8_t *grain, struct er
 	uint8_t record[RECORD_HEAD + GRAIN_MOST + STORED_HEAD + STORED_TAIL];
 	ssize_t got = pread(u->fd, record, sizeof(record), (off_t)at);
 	uLongf len = (uLongf)u->grain;
+	int r = Z_DATA_ERROR;
 	uint32_t bytes;
 
 	if (got < 0)
 		return fail(e, errno, "%s: reading the undo log at byte %" PRIu64 ": %s", u->name, at,
 			    strerror(errno));
 	bytes = got > (ssize_t)RECORD_HEAD ? le32(record + 8) : UINT32_MAX;
-	if (bytes > (size_t)got - RECORD_HEAD ||
-	    uncompress(grain, &len, record + RECORD_HEAD, bytes) != Z_OK || len != u->grain)
+	if (bytes <= (size_t)got - RECORD_HEAD)
+		r = uncompress(grain, &len, record + RECORD_HEAD, bytes);
+	if (r == Z_MEM_ERROR)
+		return fail(e, ENOMEM, "out of memory");
+	if (r != Z_OK || len != u->grain)
 		return fail(e, EBADMSG, "%s: what it saved is damaged at byte %" PRIu64, u->name, at);
 	return 0;
 }

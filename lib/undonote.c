@@ -72,12 +72,12 @@ int undo_note_parse(struct undo_note **out, const char *text, size_t len, struct
 	if (len < strlen(UNDO_ABOUT) || memcmp(text, UNDO_ABOUT, strlen(UNDO_ABOUT)) != 0)
 		return 0;
 	all = strndup(text, len);
-	raw = all ? between(all + strlen(UNDO_ABOUT), UNDO_ABOUT_END) : NULL;
-	if (all && !raw) { /* somebody else's comment */
+	if (all && !strstr(all + strlen(UNDO_ABOUT), UNDO_ABOUT_END)) { /* somebody else's comment */
 		free(all);
 		return 0;
 	}
-	note = all ? calloc(1, sizeof(*note)) : NULL;
+	raw = all ? between(all + strlen(UNDO_ABOUT), UNDO_ABOUT_END) : NULL;
+	note = raw ? calloc(1, sizeof(*note)) : NULL;
 	if (note) {
 		/* a copy of a file is not to be trusted with the terminal */
 		note->disk = name_text(raw);

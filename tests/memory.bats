@@ -99,7 +99,7 @@ read_only() {
 	made stream 8192 grain=128 alloc=random:5 layout=reverse
 	tried -q d.vmdk t
 	made stream 8192 grain=128 alloc=random:5 layout=random poke=footer:4:0
-	tried -q d.vmdk t
+	tried -q --force=accounts d.vmdk t
 }
 
 @test "apply with an undo log, and going on with one" {
