@@ -208,10 +208,11 @@ static int place_mirror(struct gtree *g, uint64_t pos, bool used, uint64_t *mirr
 		return r;
 	if (r != used || (used && *mirror == pos))
 		return fail(e, EBADMSG,
-			    "%s: directory entry %" PRIu64
-			    " and its redundant copy do not agree; --force=gd believes the first, "
-			    "--force=rgd the redundant one",
-			    g->reader.name, w->next_table);
+			    "%s: directory entry %" PRIu64 " and its redundant copy do not agree; %s",
+			    g->reader.name, w->next_table,
+			    !used ? "--force=rgd believes the redundant one"
+			    : !r  ? "--force=gd believes the first"
+				  : "--force=gd believes the first, --force=rgd the redundant one");
 	return used ? place_table(g, *mirror, "redundant grain table", e) : 0;
 }
 

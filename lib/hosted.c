@@ -524,7 +524,8 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.dir_sectors = div_up(dir_bytes, SECTOR),
 		.marks = MARKS,
 		.open_log = open_log,
-		.no_end = gd != GD_AT_END,
+		/* where the header's word on its directory is not believed, it may have lost it */
+		.no_end = gd != GD_AT_END || o->copies == COPY_REDUNDANT,
 		.unbalanced = o->unbalanced,
 		.unaccounted = o->unaccounted,
 		.dir_at = gd < POS_LIMIT / SECTOR ? gd * SECTOR : UINT64_MAX,

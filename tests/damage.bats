@@ -764,10 +764,19 @@ take_grain_0() {
 	cp whole second
 	dd if=t.orig of=second bs=64K count=512 conv=notrunc status=none
 	refused d.vmdk 'directory entry 0 and its redundant copy'
-	vs -q --force=gd d.vmdk t
+	# the one that is 0 is damaged in any case, and not offered
+	[[ $(<err) == *--force=rgd* && $(<err) != *--force=gd* ]]
+	refused d.vmdk 'directory entry 0 is 0' --force=gd
+	vs -q --force=gd --force=accounts d.vmdk t
 	same t second
 	cp t.orig t
 	vs -q --force=rgd d.vmdk t
+	same t whole
+	cp t.orig t
+	make_image hosted d.vmdk rgde=0:0
+	refused d.vmdk 'directory entry 0 and its redundant copy'
+	[[ $(<err) == *--force=gd* && $(<err) != *--force=rgd* ]]
+	vs -q --force=gd d.vmdk t
 	same t whole
 }
 
