@@ -72,7 +72,7 @@ repaired() {
 		[ "$status" = 0 ]
 		[ -z "$stderr" ]
 		[[ $output == 'Usage: vmdksync'* ]]
-		[ "$(wc -l <<<"$output")" -le 48 ]
+		[ "$(wc -l <<<"$output")" -le 60 ]
 		[ "$(wc -L <<<"$output")" -le 80 ]
 	done
 	# it wins over what is missing, and what comes after does not matter
