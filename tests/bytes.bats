@@ -234,7 +234,8 @@ constant() {
 	# and by the markers alone
 	at delta $((2200 * 512)) 00
 	rm got
-	run -0 vs -q --create delta got
+	run -2 vs -q --create delta got
+	run -0 vs -q --force=accounts --create delta got
 	same got want
 }
 
@@ -257,6 +258,10 @@ sesparse() {
 	number delta $((6144 * 512 + 5 * 8)) 8 $((0x3000000000000000)) 0 $((0x2000000000000000)) \
 		$((0x1007000000000000))
 	number delta $((6208 * 512)) 8 $((0x3002000000000000)) $((0x3001000000000000))
+	# three grains in use, and which entries name them
+	at delta $((8192 * 512)) 07
+	number delta $((10240 * 512)) 8 $((0x1005000000000000)) $((0x1001000000000006)) \
+		$((0x1000000000000006))
 	"$MKVMDK" pattern data 24
 	sectors delta 12288 24 data 0
 	truncate -s $((204800 * 512)) want
@@ -286,6 +291,9 @@ sesparse() {
 	done >entries
 	# shellcheck disable=SC2059
 	printf "$(<entries)" | dd of=delta bs=512 seek=6144 conv=notrunc status=none
+	head -c 512 /dev/zero | tr '\0' '\377' | dd of=delta bs=512 seek=8192 conv=notrunc status=none
+	# shellcheck disable=SC2059
+	printf "$(sed 's/x3/x1/g' entries)" | dd of=delta bs=512 seek=10240 conv=notrunc status=none
 	"$MKVMDK" pattern data 32776
 	sectors delta 12288 32776 data 0
 	head -c 16777216 data >want

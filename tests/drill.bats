@@ -91,6 +91,7 @@ log_drilled() {
 @test "drill: undo log that was not finished" {
 	logged
 	# the log cannot grow any more
+	# shellcheck disable=SC2016 # for the bash inside
 	run -3 bash -c 'ulimit -f 1100; exec "$0" -q --no-uring --undo=undo.vmdk d.vmdk before' "$VMDKSYNC"
 	log_drilled 'undo log, not finished'
 }

@@ -40,7 +40,7 @@ fails() {
 	echo "$code: $(<err)"
 	[ "$code" = 3 ] || return 1
 	[[ $(head -n 1 err) == "vmdksync: "*" at byte "*"$1"* ]] || return 1
-	[[ $(tail -n 1 err) == *'gave up after '*' bytes; running again'* ]]
+	[[ $(tail -n 1 err) == *'gave up after '*' bytes; '*'running again'* ]]
 }
 
 # fuse NAME [FILTER...] -- ARGUMENT...: fuse.NAME/disk is what nbdkit shows of a file.
@@ -343,7 +343,7 @@ late_tables() {
 		# a device has one rung more
 		truncate -s 4M backing
 		dev=$(loopdev backing)
-		for inject in '' -einject=ioctl:error=ENOTTY:when=5+; do
+		for inject in '' -einject=ioctl:error=ENOTTY:when=6+; do
 			dd if=t.orig of="$dev" bs=1M conv=notrunc,fsync status=none
 			rm -f u.vmdk
 			inject=(${inject:+"$inject"})

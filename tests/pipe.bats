@@ -1009,8 +1009,9 @@ ends_early() {
 	ends_early 2100
 	# and all that belongs to them is enough
 	for format in cowd hosted sesparse 'stream variant=C' 'stream variant=A' 'stream variant=B'; do
-		# shellcheck disable=SC2086
-		"$MKVMDK" ${format%% *} delta $(printf '%s' "${format#"${format%% *}"}") capacity=20480 alloc=none
+		read -r format keys <<<"$format"
+		# shellcheck disable=SC2086 # one word or none
+		"$MKVMDK" "$format" delta $keys capacity=20480 alloc=none
 		cat delta | vs -q --strict - target
 		same target base
 	done
@@ -1090,7 +1091,7 @@ differ() {
 	for poke in $free:1:0 $((free + 4)):1:0 $back:8:0 $((back + 80)):8:0 $((free + 900)):1:1 \
 		$((back + 40000)):8:0x1000000000000000; do
 		echo "--- $poke"
-		"$MKVMDK" sesparse bad capacity=40960 alloc=random:80+7 poke=$poke
+		"$MKVMDK" sesparse bad capacity=40960 alloc=random:80+7 "poke=$poke"
 		cp base target
 		run -2 vs --strict - target < <(cat bad)
 		[[ $output == *'ap'*'is it damaged'* ]]
@@ -1109,18 +1110,18 @@ differ() {
 
 # unequal WORDS KEYS...: a stream whose grains are all sound.
 unequal() {
-	local words=$1
+	local what=$1
 
 	shift
 	echo "--- $*"
 	"$MKVMDK" stream bad capacity=40000 grain=16 alloc=random:40+7,600 "$@"
 	cp base target
 	run -3 vs - target < <(cat bad)
-	[[ $output == *"$words"* ]]
+	[[ $output == *"$what"* ]]
 	cp base target
 	run -2 vs --dry-run - target < <(cat bad)
 	run -0 vs --force=accounts - target < <(cat bad)
-	[[ $output == *"warning: standard input: "*"$words"* ]]
+	[[ $output == *"warning: standard input: "*"$what"* ]]
 	same target expected
 }
 

@@ -156,6 +156,7 @@ sort_shown() {
 @test "README and CHANGELOG: what is to be built, installed, packed stands in a test as it is shown" {
 	sort_shown
 	while IFS= read -r line; do
+		echo "--- $line"
 		sed 's/^	*//; s/^run -0 //' "$TOP"/tests/{package,readme,bench}.bats "$TOP/.ci/run" | grep -qxF -- "$line"
 	done <elsewhere
 	[ "$(wc -l <elsewhere)" -ge 9 ]

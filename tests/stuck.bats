@@ -64,28 +64,35 @@ refused_until_done() {
 	vs --verify d.vmdk "$1"
 }
 
-# The kernel sends these writes by itself: the program is gone, with all else that it had open.
-@test "writes in flight to a loop device" {
-	requires loop
-	serve
-	dev=$(loopdev fuse/disk 512 --direct-io=on)
-	[ "$(cat "/sys/block/${dev#/dev/}/loop/dio")" = 1 ] || skip 'no direct I/O under a loop device'
-	killed_in_flight "$dev"
-	wait "$dead" || :
-	refused_until_done "$dev" 'is mounted or in use'
-	unloop "$dev"
-	same disk want
-}
+# mounted_on_it: mnt is an ext4 on the disk, with orig in mnt/t.
+mounted_on_it() {
+	local dev
 
-@test "writes in flight to a file" {
-	requires loop mkfs.ext4
 	truncate -s 24M disk
 	mkfs.ext4 -q -O ^has_journal -E lazy_itable_init=0 disk
 	serve
 	dev=$(loopdev fuse/disk 512 --direct-io=on)
+	[ "$(cat "/sys/block/${dev#/dev/}/loop/dio")" = 1 ] || skip 'no direct I/O under a loop device'
 	mount -t ext4 "$dev" mnt || skip 'may not mount here'
 	cp orig mnt/t
 	sync -f mnt/t
+}
+
+# The kernel sends these writes by itself: the program is gone, with all else that it had open.
+@test "writes in flight to a loop device" {
+	requires loop mkfs.ext4
+	mounted_on_it
+	dev=$(loopdev mnt/t 512 --direct-io=on)
+	killed_in_flight "$dev"
+	wait "$dead" || :
+	refused_until_done "$dev" 'is mounted or in use'
+	unloop "$dev"
+	same mnt/t want
+}
+
+@test "writes in flight to a file" {
+	requires loop mkfs.ext4
+	mounted_on_it
 	killed_in_flight mnt/t
 	wait "$dead" || :
 	refused_until_done mnt/t "is locked by process $dead, which has ended"
@@ -97,5 +104,15 @@ refused_until_done() {
 	serve
 	killed_in_flight fuse/disk
 	refused_until_done fuse/disk 'is locked by process'
+	same disk want
+}
+
+@test "writes in flight to a loop device over a file in user space" {
+	requires loop
+	serve
+	dev=$(loopdev fuse/disk 512 --direct-io=on)
+	killed_in_flight "$dev"
+	refused_until_done "$dev" 'is mounted or in use'
+	unloop "$dev"
 	same disk want
 }
