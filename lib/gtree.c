@@ -47,6 +47,7 @@ struct gtree_walk {
 	bool first;
 	uint64_t *claimed;     /* NULL: nothing is claimed in this walk */
 	uint64_t claim_from;   /* unit of the first bit */
+	uint64_t count_from;   /* unit, see gtree_sums.claimed: areas that count share none */
 	uint64_t claim_next;   /* first unit behind the bitmap that wants to be claimed */
 	unsigned stretches;    /* begun so far */
 	bool warned_beyond;
@@ -63,7 +64,7 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 		 struct err *e)
 {
 	struct gtree_walk *w = g->walk;
-	const uint64_t unit = g->shape.unit * SECTOR, from = g->shape.count_from / unit;
+	const uint64_t unit = g->shape.unit * SECTOR, from = w->count_from;
 	uint64_t a = at / unit, b = div_up(end, unit);
 
 	if (!w->claimed)
@@ -74,6 +75,8 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 			min_u64(w->claim_next, max_u64(a, w->claim_from + CLAIM_SECTORS));
 	a = max_u64(a, w->claim_from);
 	b = min_u64(b, w->claim_from + CLAIM_SECTORS);
+	if (b > max_u64(a, from))
+		w->sums.claimed += b - max_u64(a, from);
 	while (a < b) {
 		uint64_t bit = a - w->claim_from, in_word = bit % 64;
 		uint64_t count = min_u64(64 - in_word, b - a);
@@ -99,12 +102,6 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 				    g->reader.name, what, n, at / SECTOR);
 		}
 		w->claimed[bit / 64] |= mask;
-		if (from > a)
-			mask = from - a < count ? mask & UINT64_MAX << (in_word + (from - a)) : 0;
-		if (what && from <= a) /* the usual way, which is cheaper */
-			w->sums.claimed += count;
-		else
-			w->sums.claimed += (unsigned)__builtin_popcountll(mask & ~taken);
 		a += count;
 	}
 	return 0;
@@ -141,6 +138,7 @@ static int claim_stretch(struct gtree *g, uint64_t from, struct err *e)
 	w->claimed = calloc(CLAIM_SECTORS / 64, sizeof(*w->claimed));
 	if (!w->claimed)
 		return fail(e, ENOMEM, "out of memory");
+	w->count_from = g->shape.count_from / (g->shape.unit * SECTOR);
 	w->claim_from = from;
 	w->claim_next = UINT64_MAX;
 	for (size_t i = 0; !r && i < g->shape.areas; i++)
@@ -315,12 +313,13 @@ static int load_window(struct gtree *g, struct err *e)
 			w->table[w->tables].pos = pos;
 			w->table[w->tables].mirror = mirror;
 			w->tables++;
-			w->sums.tables += counting(w);
 		} else {
 			w->sums.missing = min_u64(w->sums.missing, w->next_table);
 		}
 		w->next_table++;
 	}
+	if (counting(w))
+		w->sums.tables += w->tables;
 	for (unsigned i = 0; i < w->tables; i++) {
 		w->table[i].empty = source_is_hole(g->src, w->table[i].pos, w->table_bytes);
 		if (!w->table[i].empty && w->first)
