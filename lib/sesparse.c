@@ -60,7 +60,7 @@ struct sesparse {
 	/* of what passed of these: how much is in use, and behind which bytes of them nothing is */
 	uint64_t bits, entries, bits_end, entries_end;
 	struct format_opts opts;
-	bool warned_free;
+	bool warned_free, warned_maps;
 };
 
 static int sesparse_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
@@ -384,8 +384,10 @@ static int sesparse_passes(struct gtree *g, uint64_t from, uint64_t to, struct e
 static int check_maps(struct gtree *g, const struct gtree_sums *s, uint64_t bits, uint64_t entries,
 		      struct err *e)
 {
+	struct sesparse *x = container_of(g, struct sesparse, tree);
 	const uint64_t most = s->data + s->zero;
 
+	x->warned_maps = bits < s->data || bits > most || entries < s->data || entries > most;
 	if (bits < s->data || bits > most)
 		return warning(e,
 			       "%s: its grain tables name %" PRIu64 " grain%s, its free bitmap %" PRIu64
@@ -439,6 +441,9 @@ static int sesparse_account(struct gtree *g, const struct gtree_sums *s, struct 
 	}
 	if (r < 0)
 		return r;
+	/* one warning for one damage */
+	if (x->warned_maps)
+		return 0;
 	if (grains < s->data || whole > most + 1)
 		return warning(e,
 			       "%s: its grain tables name %" PRIu64
