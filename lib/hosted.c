@@ -603,7 +603,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 					       .descriptor = desc * SECTOR,
 					       .descriptor_size = desc ? desc_size * SECTOR : 0,
 					       .open_log = open_log};
-		if (!r && log)
+		if (!r && log && !o->records)
 			*out = zerolog_over(*out, src, stream.grain);
 		return r;
 	}
@@ -668,7 +668,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.open_log = open_log,
 	};
 	*out = &hosted->tree.reader;
-	if (log)
+	if (log && !o->records)
 		*out = zerolog_over(*out, src, shape.grain);
 	return 0;
 }

@@ -1,6 +1,6 @@
 /*
  * Room 2: undo logs hold what was zero as compressed grains of zeros. This reader gives these as runs
- * of zeros, so that a rollback makes holes again. Knows how long such a record can be; must not know
+ * of zeros, neighbours as one, so that a rollback makes holes again. Knows how long such a record can be; must not know
  * where records are.
  */
 #ifndef ZEROLOG_H

@@ -66,6 +66,20 @@ recipes() {
 	same t t.orig
 }
 
+@test "neighbouring zeros of a log are one hole, not one for each grain of it" {
+	truncate -s 40M t.orig
+	cp t.orig t
+	"$MKVMDK" hosted d.vmdk capacity=81920 tables=all alloc=0-63,100
+	vs -q --undo undo.vmdk d.vmdk t
+	cp t t2
+	run -0 --separate-stderr vs --json undo.vmdk t
+	grep -qF '"runs": 2,' <<<"$output"
+	same t t.orig
+	run -0 --separate-stderr vs --json - t2 < <(cat undo.vmdk)
+	grep -qF '"runs": 2,' <<<"$output"
+	same t2 t.orig
+}
+
 @test "a target larger than the disk keeps what lies behind, both ways" {
 	made cowd 4097 alloc=random:300+last zero=random:50
 	for f in t t.orig want; do
