@@ -272,29 +272,9 @@ static void say_summary(const struct work *w)
 			w->undo_name, w->undo_name, w->target->name);
 }
 
-/* Somebody who is used to qemu-img commit names the base, which may be an image as well. */
-static int check_raw(const struct work *w, struct err *e)
+/* Whether a file begins as an image; without opening anything but a regular file. */
+static bool kind_of(const char *path, struct image_kind *kind)
 {
-	struct image_kind kind;
-	uint8_t head[SECTOR];
-	char attach[1024] = "";
-
-	if (w->o->force & FORCE_RAW || !target_look(w->target, 0, head, sizeof(head)) ||
-	    !image_looks_like(head, sizeof(head), &kind))
-		return 0;
-	if (kind.driver && !kind.vmdk)
-		snprintf(attach, sizeof(attach),
-			 "; attach it ('modprobe nbd; qemu-nbd -f %s -c /dev/nbd0 %.512s') and name "
-			 "/dev/nbd0", kind.driver, w->target->name);
-	return fail(e, EINVAL,
-		    "%s: begins as %s does, not as a raw disk%s (--force=raw writes over the bytes of "
-		    "the image file itself)", w->target->name, kind.name, attach);
-}
-
-/* Whether a file begins as a VMDK; without opening anything but a regular file. */
-static bool is_vmdk(const char *path)
-{
-	struct image_kind kind;
 	uint8_t head[SECTOR];
 	struct stat st;
 	bool yes = false;
@@ -304,10 +284,52 @@ static bool is_vmdk(const char *path)
 		return false;
 	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	if (fd >= 0 && pread(fd, head, sizeof(head), 0) == (ssize_t)sizeof(head))
-		yes = image_looks_like(head, sizeof(head), &kind) && kind.vmdk;
+		yes = image_looks_like(head, sizeof(head), kind);
 	if (fd >= 0)
 		close(fd);
 	return yes;
+}
+
+static bool is_vmdk(const char *path)
+{
+	struct image_kind kind;
+
+	return kind_of(path, &kind) && kind.vmdk;
+}
+
+/* --force=raw is offered only where nothing else is in its way. */
+static int fail_image(const char *name, const struct image_kind *kind, bool too_small, struct err *e)
+{
+	char attach[1024] = "";
+
+	if (kind->driver && !kind->vmdk)
+		snprintf(attach, sizeof(attach),
+			 "; attach it ('modprobe nbd; qemu-nbd -f %s -c /dev/nbd0 %.512s') and name "
+			 "/dev/nbd0", kind->driver, name);
+	return fail(e, EINVAL, "%s: begins as %s does, not as a raw disk%s%s", name, kind->name, attach,
+		    too_small ? "" : " (--force=raw writes over the bytes of the image file itself)");
+}
+
+/* Somebody who is used to qemu-img commit names the base, which may be an image as well. */
+static int check_raw(const struct work *w, struct err *e)
+{
+	struct image_kind kind;
+	uint8_t head[SECTOR];
+
+	if (w->o->force & FORCE_RAW || !target_look(w->target, 0, head, sizeof(head)) ||
+	    !image_looks_like(head, sizeof(head), &kind))
+		return 0;
+	return fail_image(w->target->name, &kind, false, e);
+}
+
+/* An image is usually smaller than its disk: its kind says more than its size. */
+static int fail_small(const struct work *w, const struct image_kind *kind, struct err *e)
+{
+	char *name = name_text(w->o->target);
+	int r = name ? fail_image(name, kind, true, e) : fail(e, ENOMEM, "out of memory");
+
+	free(name);
+	return r;
 }
 
 /* What a delta is not of, and a delta that is none. */
@@ -346,7 +368,9 @@ static int open_target(struct work *w, struct err *e)
 	    .create = w->o->create,
 	    .force_busy = w->o->force & FORCE_BUSY,
 	};
+	struct image_kind kind;
 	struct identity *inputs;
+	struct err mine = {.strict = e->strict, .warn = e->warn, .arg = e->arg};
 	const char **names;
 	size_t n = 0;
 	int r;
@@ -362,11 +386,13 @@ static int open_target(struct work *w, struct err *e)
 		}
 	opts.inputs = inputs;
 	opts.input_names = names;
-	r = inputs && names ? target_open(&w->target, w->o->target, &opts, e)
-			    : fail(e, ENOMEM, "out of memory");
+	r = inputs && names ? target_open(&w->target, w->o->target, &opts, &mine)
+			    : fail(&mine, ENOMEM, "out of memory");
 	free(inputs);
 	free(names);
-	return r < 0 ? r : check_raw(w, e);
+	if (r == -ENOSPC && !(w->o->force & FORCE_RAW) && kind_of(w->o->target, &kind))
+		return fail_small(w, &kind, e);
+	return r < 0 ? fail(e, -r, "%s", mine.msg) : check_raw(w, e);
 }
 
 /* Standard output gets all of it or nothing. */

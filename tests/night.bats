@@ -203,6 +203,16 @@ made() {
 	for kind in qcow2:qcow2 vpc:VHD vhdx:VHDX vdi:VDI; do
 		rm -f t
 		qemu-img create -q -f "${kind%:*}" t 1M
+		# an image is usually smaller than the disk: then no word of --force helps
+		if (($(stat -c %s t) < 1048576)); then
+			cp t t.orig
+			run -2 --separate-stderr vs d.vmdk t
+			[[ $stderr == *"t: begins as a ${kind#*:} image does, not as a raw disk; attach it ("* ]]
+			[[ $stderr != *--force* ]]
+			run -2 --separate-stderr vs --force=raw d.vmdk t
+			[[ $stderr == *'bytes, the disk needs 1048576' ]]
+			same t t.orig
+		fi
 		truncate -s '>4M' t
 		cp t t.orig
 		run -2 --separate-stderr vs d.vmdk t
