@@ -184,6 +184,11 @@ bool hint_volume(char *buf, size_t size, const char *path)
 		 snprintf(dev, sizeof(dev), "/dev/%s", path) < (int)sizeof(dev) &&
 		 (guest_volume(slash + 1) || lstat(dev, &st) == 0))
 		snprintf(buf, size, "is the name of a volume, not a path; its device is /dev/%s", name);
+	else if (slash && slash != path && path[0] != '.' &&
+		 snprintf(dev, sizeof(dev), "/dev/zvol/%s", path) < (int)sizeof(dev) &&
+		 (lstat(dev, &st) == 0 || guest_volume(strrchr(path, '/') + 1)))
+		snprintf(buf, size, "is the name of a volume, not a path; its device is /dev/zvol/%s",
+			 name);
 	else
 		found = false;
 	free(name);

@@ -239,9 +239,11 @@ static int check_holders(const struct target *t, int fd, const struct stat *st, 
 				      t->name);
 	if (qemu_holds(fd))
 		return fail(e, EBUSY, "%s: is held by QEMU (a running VM?)", t->name);
-	if (!t->device && !t->created && backs_loop(st, name, sizeof(name), &loop))
-		return fail(e, EBUSY, "%s: is in use by a loop device, /dev/%s%s", t->name,
-			    name, hint_users(users, sizeof(users), loop));
+	if (!t->device && !t->created && backs_loop(st, name, sizeof(name), &loop)) {
+		if (!*hint_users(users, sizeof(users), loop))
+			snprintf(users, sizeof(users), ": detach it first (losetup -d /dev/%s)", name);
+		return fail(e, EBUSY, "%s: is in use by a loop device, /dev/%s%s", t->name, name, users);
+	}
 	return 0;
 }
 
@@ -297,6 +299,17 @@ static int open_failed(const struct target *t, dev_t rdev, int code, const struc
 	}
 }
 
+/* Whether the folder that is to hold it exists. */
+static bool in_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : NULL;
+	const bool there = !slash || !dir || access(dir, F_OK) == 0;
+
+	free(dir);
+	return there;
+}
+
 static int open_existing(struct target *t, const char *path, const struct target_opts *o,
 			 struct stat *st, struct err *e)
 {
@@ -312,7 +325,9 @@ static int open_existing(struct target *t, const char *path, const struct target
 			return fail(e, ENOENT, "%s: there is no device of that name", t->name);
 		if (hint_volume(hint, sizeof(hint), path))
 			return fail(e, ENOENT, "%s: %s", t->name, hint);
-		return fail(e, ENOENT, "%s: does not exist (--create makes a new file)", t->name);
+		return fail(e, ENOENT, "%s: does not exist%s", t->name,
+			    in_folder(path) ? " (--create makes a new file)"
+					    : ", nor does its folder (lsblk lists the devices)");
 	}
 	r = check_type(t, &was, e);
 	if (r < 0)

@@ -236,6 +236,7 @@ made() {
 	local:101/vm-101-disk-0.raw|'pvesm path local:101/vm-101-disk-0.raw'
 	rbd:pool/image|'rbd map pool/image' prints its device
 	pve/vm-101-disk-0|its device is /dev/pve/vm-101-disk-0
+	rpool/data/vm-101-disk-0|its device is /dev/zvol/rpool/data/vm-101-disk-0
 	nbd://host/export|is the address of an NBD server
 	END
 	# a file of such a name is a file
@@ -243,6 +244,9 @@ made() {
 	vs -q d.vmdk rbd:x
 	run -2 --separate-stderr vs d.vmdk missing
 	[[ $stderr == *'--create makes a new file'* ]]
+	# --create would fail as well
+	run -2 --separate-stderr vs d.vmdk vg0/vm-hda
+	[[ $stderr == *'vg0/vm-hda: does not exist, nor does its folder (lsblk lists the devices)' ]]
 }
 
 @test "mistyped options and words of --force, swapped names, a copy that was cut short" {
@@ -276,6 +280,8 @@ made() {
 	local said=$stderr
 	run --separate-stderr vs d.vmdk fs
 	umount mnt
+	run -2 vs d.vmdk fs
+	[[ $output == *"$dev: detach it first (losetup -d $dev)" ]]
 	[[ $said == *"(mounted on $PWD/mnt): unmount it first" ]]
 	[[ $stderr == *"$dev (mounted on $PWD/mnt): unmount it first" ]]
 }
