@@ -644,7 +644,7 @@ static int check_disk(const struct work *w, struct err *e)
 		if (u->damaged)
 			r = fail(e, EBADMSG,
 				 "%s: its list of checksums is damaged, so it cannot be told whether %s "
-				 "is its disk (--force=disk goes on)", c->link[i]->name, w->target->name);
+				 "is its disk (--force=disk skips this check)", c->link[i]->name, w->target->name);
 		else if (!u->sampled && o->verbose)
 			fprintf(stderr,
 				"vmdksync: %s: has no checksums of its disk (a log of version 1.0.0): "

@@ -65,13 +65,13 @@ static int check_place(const struct place *p, struct target *t, uint8_t *buf, st
 		buf[i] = 0;
 	if (!target_look(t, p->off, buf, n))
 		return fail(e, EIO, "%s: reading at byte %" PRIu64 ": it cannot be compared with %s "
-				    "(--force=disk goes on)", t->name, p->off, p->log->name);
+				    "(--force=disk skips this check)", t->name, p->off, p->log->name);
 	if (undo_sample_sum(buf, p->len) == p->sum)
 		return 0;
 	return fail(e, EINVAL,
 		    "%s: is the undo log of another disk (it was made for %s), or %s was written to "
 		    "since: bytes %" PRIu64 " to %" PRIu64 " are not as they were, and it does not "
-		    "hold them (--force=disk goes on)",
+		    "hold them (--force=disk skips this check)",
 		    p->log->name, p->log->undo->disk, t->name, p->off, p->off + n - 1);
 }
 

@@ -27,7 +27,7 @@ made() {
 		dry) run -2 --separate-stderr vs --dry-run undo.vmdk other ;;
 		esac
 		echo "$stderr"
-		[[ ${stderr_lines[0]} == *'is the undo log of another disk (it was made for t), or other was written to since: bytes '*'(--force=disk goes on)' ]]
+		[[ ${stderr_lines[0]} == *'is the undo log of another disk (it was made for t), or other was written to since: bytes '*'(--force=disk skips this check)' ]]
 		same other other.orig
 	done
 	vs -q --create undo.vmdk held
