@@ -421,10 +421,10 @@ time.sleep(1000)' 3>&- &
 			pid[k]=$!
 		done
 		for k in 1 2 3; do
-			code=0
-			wait "${pid[k]}" || code=$?
-			codes+=$code
-			[ "$code" = 0 ] || grep -q 'works on it\|in use\|open for writing' err.$k
+			ended=0
+			wait "${pid[k]}" || ended=$?
+			codes="$codes$ended"
+			[ "$ended" = 0 ] || grep -q 'works on it\|in use\|open for writing' err.$k
 		done
 		echo "$codes"
 		[[ $codes == *0* && $codes != *[13456789]* ]]

@@ -403,6 +403,10 @@ rolled_back() {
 	arrived
 }
 
+is_taken() {
+	! flock -n "$1" true
+}
+
 # interrupted KILL|INT PATTERN BYTES OPTION...: the signal comes after BYTES of that file
 interrupted() {
 	local signal=$1 status_got=0 i id
@@ -428,7 +432,8 @@ interrupted() {
 		# what it has started goes on: nobody else may write now
 		run -2 migrate
 		[[ $output == *'another migration runs'* ]]
-		until_true is_locked "$a"
+		# by a program that has ended; /proc/locks of a PID namespace does not tell of that
+		until_true is_taken "$a"
 		fault -hold
 		until_true flock -n state/lock true
 	else
