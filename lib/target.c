@@ -29,6 +29,8 @@
 #define UNSURE_BLOCK 4096 /* no disk asks for more */
 #define CACHED_MAX (64u << 10)
 #define LOOP_MAJOR_NUMBER 7
+#define HELD_TRIES 20
+#define HELD_PAUSE_US 25000
 
 /* What makes a direct write to an extent more than an overwrite. */
 #define NOT_WRITTEN                                                                                \
@@ -187,13 +189,13 @@ static bool backs_loop(const struct stat *st, char *name, size_t size, dev_t *lo
 /* udev, or a run that is refused, holds a shared lock for moments: one refusal says little. */
 static bool take_flock(int fd, bool shared)
 {
-	for (int tries = 20;;) {
+	for (int tries = HELD_TRIES;;) {
 		if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 ||
 		    errno != EWOULDBLOCK)
 			return true; /* or no such locks here */
 		if (!--tries)
 			return false;
-		usleep(25000);
+		usleep(HELD_PAUSE_US);
 	}
 }
 
@@ -310,6 +312,18 @@ static bool in_folder(const char *path)
 	return there;
 }
 
+/* A run that was just killed holds a device until the last of its writes is done. */
+static int open_patiently(const char *path, int flags)
+{
+	for (int tries = HELD_TRIES;;) {
+		int fd = open(path, flags);
+
+		if (fd >= 0 || errno != EBUSY || !--tries)
+			return fd;
+		usleep(HELD_PAUSE_US);
+	}
+}
+
 static int open_existing(struct target *t, const char *path, const struct target_opts *o,
 			 struct stat *st, struct err *e)
 {
@@ -354,9 +368,9 @@ static int open_existing(struct target *t, const char *path, const struct target
 		flags |= O_NONBLOCK; /* a FIFO may have come in its place */
 	else if (!o->force_busy)
 		flags |= O_EXCL;
-	t->fd = open(path, flags | (t->device ? O_DIRECT : 0));
+	t->fd = open_patiently(path, flags | (t->device ? O_DIRECT : 0));
 	if (t->fd < 0 && errno == EINVAL)
-		t->fd = open(path, flags);
+		t->fd = open_patiently(path, flags);
 	if (t->fd < 0)
 		return open_failed(t, was.st_rdev, errno, o, e);
 	if (fstat(t->fd, st) < 0)

@@ -252,6 +252,18 @@ hold_with_qemu_io() {
 	applies "$dev" --force=busy
 }
 
+@test "a device that a dying run lets go of in a moment is waited for" {
+	requires root loop python3
+	dev=$(loopdev t)
+	python3 -c 'import os, sys, time
+held = os.open(sys.argv[1], os.O_RDWR | os.O_EXCL)
+open("holds", "w").close()
+time.sleep(0.2)' "$dev" 3>&- &
+	echo $! >>pids
+	until_true [ -e holds ]
+	applies "$dev"
+}
+
 @test "a mistyped name under /dev" {
 	name=/dev/vmdksync-test-$$
 	refuses 'there is no device of that name' "$name"

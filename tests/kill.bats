@@ -58,8 +58,22 @@ choose() {
 	fi
 }
 
-# run_it OPTION...
+# run_it OPTION...: a run that was killed holds the target until its last writes are done.
 run_it() {
+	local tries status
+
+	for ((tries = 300; ; tries--)); do
+		status=0
+		run_once "$@" 2>said || status=$?
+		cat said >&2
+		[ $status = 2 ] && [ $tries != 0 ] &&
+			grep -qE 'in use by another program|works on it|open for writing elsewhere' said ||
+			return $status
+		sleep 0.1
+	done
+}
+
+run_once() {
 	if [ "$from" = - ]; then
 		"$VMDKSYNC" -q "${mode[@]}" "$@" - "$target" < <(cat d.$n)
 	else

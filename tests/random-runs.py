@@ -20,6 +20,7 @@ import atexit
 import collections
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -36,6 +37,7 @@ DEVICE_SECTORS = 49152
 LIMIT = 180  # seconds for one command: longer is a hang
 # the calls at which strace kills: those that change something, or wait for it
 CALLS = 'pwrite64,pwritev,pwritev2,fdatasync,fallocate,ftruncate,io_uring_enter,ioctl,unlinkat,renameat2'
+HELD = re.compile('in use by another program|works on it|open for writing elsewhere')
 
 
 class Wrong(Exception):
@@ -370,9 +372,20 @@ class Case:
             self.feed = r.choice((['cat', self.pipe], [MKVMDK, 'dribble', self.pipe, chunks]))
         self.undo = not self.create and r.random() < 0.45
         self.kills = r.choice((0, 0, 1, 1, 2)) if not self.create else 0
+        self.was_killed = False
 
     def run(self, *words, feed=False, kill=None):
         """Runs vmdksync and returns its status, None where it was killed."""
+        status, said = self.run_once(*words, feed=feed, kill=kill)
+        # a run that was killed holds the target until its last writes are done
+        until = time.monotonic() + LIMIT
+        while self.was_killed and status == 2 and HELD.search(said) and time.monotonic() < until:
+            time.sleep(0.1)
+            status, said = self.run_once(*words, feed=feed, kill=kill)
+        self.was_killed = status is None
+        return status
+
+    def run_once(self, *words, feed=False, kill=None):
         r = self.r
         words = [VMDKSYNC, '-q', *words]
         env = dict(os.environ)
@@ -410,11 +423,12 @@ class Case:
                 if feeder:
                     feeder.kill()
                     feeder.wait()
-        for line in said.decode(errors='replace').splitlines():
+        said = said.decode(errors='replace')
+        for line in said.splitlines():
             self.say(f'    {line}')
         status = None if p.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL) else p.returncode
         self.say(f'    -> {"killed" if status is None else status}')
-        return status
+        return status, said
 
     def is_like(self, want):
         """The target holds WANT, and behind it what it held there."""
