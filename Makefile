@@ -37,7 +37,7 @@ COMPILE = $(CC) -std=gnu11 $(WARN) $(HARDEN) -pthread -D_GNU_SOURCE -D_FILE_OFFS
 	-DVERSION=\"$(VERSION)\" $(LIBS_CPP) $(CPPFLAGS) $(CFLAGS)
 LINK = $(CC) -pie -pthread -Wl,-z,relro,-z,now $(CFLAGS) $(LDFLAGS)
 
-LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*.c)))
+LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*/*.c)))
 FUZZ := cowd hosted sesparse stream descriptor chain pipe
 FUZZ_OBJ := $(patsubst %,$(BUILD)/tests/fuzz/%.o,$(FUZZ) fuzz replay)
 REPLAY := $(FUZZ:%=$(BUILD)/replay-%)
@@ -160,7 +160,7 @@ analyze:
 		build/analyze/vmdksync
 	cppcheck --enable=warning,performance,portability --inline-suppr --std=c11 -D_GNU_SOURCE -Ilib \
 		--quiet --error-exitcode=1 lib vmdksync.c
-	clang-tidy --quiet --checks='$(TIDY)' --warnings-as-errors='*' $(wildcard lib/*.c) vmdksync.c -- \
+	clang-tidy --quiet --checks='$(TIDY)' --warnings-as-errors='*' $(wildcard lib/*/*.c) vmdksync.c -- \
 		-std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib
 
 # Lines of lib/ that the tests reach, by gcov; the least is COVERAGE percent, and each line that is not

@@ -4,14 +4,14 @@
  * Options, messages and exit status; the only file that prints or exits. Joins the jobs to the
  * progress line. Must not know leaf formats, the ring or the pump's insides.
  */
-#include "chain.h"
-#include "hints.h"
-#include "jobs.h"
-#include "options.h"
-#include "progress.h"
-#include "report.h"
-#include "source.h"
-#include "target.h"
+#include "chain/chain.h"
+#include "base/hints.h"
+#include "jobs/jobs.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+#include "cli/report.h"
+#include "input/source.h"
+#include "output/target.h"
 
 #include <fcntl.h>
 #include <inttypes.h>

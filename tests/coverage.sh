@@ -30,10 +30,10 @@ for d in "$build"/counts/*; do
 		echo "$d: left out: $(head -n 1 "$out/merge")"
 	fi
 done
-cp "$sum$(realpath "$build")"/lib/*.gcda "$build/lib"
+(cd "$sum$(realpath "$build")/lib" && find . -name '*.gcda' -exec cp {} "$(realpath "$build")/lib/{}" \;)
 # gcov finds the sources from here only, and writes here only
-for c in lib/*.c; do
-	gcov -r -o "$build/lib" "$build/${c%.c}.gcda" >/dev/null 2>&1 || :
+for c in lib/*/*.c; do
+	gcov -r -o "$build/${c%/*}" "$build/${c%.c}.gcda" >/dev/null 2>&1 || :
 done
 # the first line of a call, where gcov gives the count to those of its arguments, is no line
 for f in ./*.gcov; do

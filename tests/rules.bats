@@ -10,79 +10,51 @@ setup() {
 	unset CFLAGS CPPFLAGS LDFLAGS BUILD CC CI TESTS PREFIX DESTDIR
 }
 
-# What each file may include: our headers without .h, then <libraries>. base.h is everyone's. A .h
-# and a .c of one name share a line.
-rooms() {
+# What each folder may include: other folders, then single headers and <libraries>. Its own headers are
+# always its own business; a row may hold folders of rows before it only.
+folders() {
 	cat <<-'END'
 	base
-	inflow      inflow <zlib>
-	source      source inflow
-	lend        source
-	run         source run
-	descriptor  source run format descriptor
-	format      source run
-	gtree       source run format gtree
-	gstream     source run format gtree
-	cowd        source run format gtree
-	hosted      source run format gtree grain stream undonote zerolog
-	sesparse    source run format gtree
-	grain       source run grain <zlib>
-	stream      source run format grain stream
-	flat        source run format gtree
-	undonote    undonote <zlib>
-	zerolog     source run zerolog
-	undo        source run format undo undonote <zlib>
-	lookup      source lookup
-	beside      source descriptor lookup beside
-	image       source run descriptor format lookup beside undonote image
-	chain       source run descriptor format lookup image chain
-	ring        ring <liburing>
-	served      served
-	guard       guard
-	hints       hints
-	target      served guard hints target
-	workers     workers
-	pump        source run ring workers target pump
-	jobs        run undo image chain target pump jobs
-	rollback    run undonote undo image chain target pump jobs
-	apply       run undo image chain target pump jobs
-	look        source run undo image chain target pump jobs
-	scan        workers jobs
-	verify      source run undo image chain target pump jobs <zlib>
-	info        run undo image chain target pump jobs info
-	progress    progress
-	json        json
-	options     hints progress options
-	report      source run image chain jobs info json report
-	vmdksync    source run hints image chain target jobs progress options report
+	input   base <zlib>
+	run     base input
+	vmdk    base input run <zlib>
+	chain   base input run vmdk
+	output  base input run <liburing>
+	jobs    base input run chain output vmdk/undo vmdk/undonote vmdk/zerolog <zlib>
+	cli     base run chain jobs input/source
+	main    base input/source chain output jobs cli
 	END
 }
 
-@test "a file includes only what its room may know" {
+@test "a folder includes only what it may know, and none goes in a circle" {
 	bad=0
-	for f in vmdksync.c lib/*.[ch]; do
-		[ -e "$f" ] || continue
-		room=${f##*/}
-		room=${room%.*}
-		line=$(rooms | awk -v r="$room" '$1 == r { $1 = "base"; print }')
-		if [ -z "$line" ]; then
-			echo "$f: belongs to no room, see rooms() in $BATS_TEST_FILENAME"
-			bad=1
-		fi
-		includes=$(sed -n -e 's/^[ \t]*#[ \t]*include[ \t]*"\(.*\)".*/\1/p' \
-			-e 's/^[ \t]*#[ \t]*include[ \t]*\(<liburing[^>]*\.h>\).*/\1/p' \
-			-e 's/^[ \t]*#[ \t]*include[ \t]*\(<zlib\.h>\).*/\1/p' "$f")
-		for i in $includes; do
-			name=${i/.h/}
-			case $i in
-			'<liburing'*) name='<liburing>' ;;
+	known=' '
+	while read -r folder may; do
+		for word in $may; do
+			case $word in
+			'<'*) continue ;;
 			esac
-			if [[ " $line " != *" $name "* ]]; then
-				echo "$f: may not include $i"
-				bad=1
-			fi
+			[[ $known == *" ${word%%/*} "* ]] || { echo "$folder: $word stands further down"; bad=1; }
 		done
+		known+="$folder "
+		files=$(find "lib/$folder" -name '*.[ch]' 2>/dev/null || :)
+		[ "$folder" != main ] || files=vmdksync.c
+		for f in $files; do
+			# shellcheck disable=SC2013 # one word a line
+			for i in $(sed -n -e 's/^[ \t]*#[ \t]*include[ \t]*"\(.*\)\.h".*/\1/p' \
+				-e 's/^[ \t]*#[ \t]*include[ \t]*<\(liburing\|zlib\)[^>]*>.*/<\1>/p' "$f"); do
+				case " $folder $may " in
+				*" ${i%%/*} "* | *" $i "*) ;;
+				*) echo "$f: may not include $i"; bad=1 ;;
+				esac
+			done
+		done
+	done < <(folders)
+	for d in lib/*/; do
+		d=${d#lib/}
+		[[ $known == *" ${d%/} "* ]] || { echo "lib/$d: is no folder of the table"; bad=1; }
 	done
+	[ -z "$(find lib -maxdepth 1 -name '*.[ch]')" ]
 	[ "$bad" = 0 ]
 }
 
@@ -96,7 +68,7 @@ code() {
 	calls='v?f?printf|v?dprintf|puts|fputs|putc|fputc|putchar|fwrite|perror|psignal'
 	calls+='|exit|_exit|_Exit|quick_exit|abort|errx?|warnx?|syslog|stdout|stderr'
 	bad=0
-	for f in lib/*.[ch]; do
+	for f in lib/*/*.[ch]; do
 		if code "$f" | grep -nE "(^|[^A-Za-z0-9_>.])(($calls) *\\(|std(out|err)\\b)"; then
 			echo "$f: prints or exits"
 			bad=1
@@ -106,7 +78,7 @@ code() {
 }
 
 @test "the jobs know no stdio" {
-	run -1 grep -n '<stdio' lib/jobs.h lib/apply.c
+	run -1 grep -n '<stdio' lib/jobs/*.h lib/jobs/apply.c
 }
 
 @test "shellcheck has nothing to say" {

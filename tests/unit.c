@@ -3,14 +3,14 @@
  * progress.
  * Random tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
  */
-#include "chain.h"
-#include "gtree.h"
-#include "image.h"
-#include "inflow.h"
-#include "progress.h"
-#include "pump.h"
-#include "stream.h"
-#include "undo.h"
+#include "chain/chain.h"
+#include "vmdk/gtree.h"
+#include "chain/image.h"
+#include "input/inflow.h"
+#include "cli/progress.h"
+#include "output/pump.h"
+#include "vmdk/stream.h"
+#include "vmdk/undo.h"
 
 #include <fcntl.h>
 #include <pthread.h>

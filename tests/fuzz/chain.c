@@ -2,7 +2,7 @@
  * Several files: "@@NAME\n" begins each, what stands before the first is the image that is opened.
  * They lie in a folder of their own, which nothing may lead out of.
  */
-#include "chain.h"
+#include "chain/chain.h"
 #include "fuzz.h"
 
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-#include "descriptor.h"
+#include "vmdk/descriptor.h"
 #include "fuzz.h"
 
 #include <stdlib.h>

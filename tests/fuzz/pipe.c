@@ -5,7 +5,7 @@
  * what it can be, and writes that when the reader has called turn() for the second time.
  */
 #include "fuzz.h"
-#include "image.h"
+#include "chain/image.h"
 
 #include <fcntl.h>
 #include <sched.h>

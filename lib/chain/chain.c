@@ -1,0 +1,551 @@
+/* See chain.h. */
+#include "chain/chain.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* --- layers on top of each other ----------------------------------------------------------------- */
+
+struct layer {
+	struct reader *reader;
+	struct run run; /* what it has next; run.len 0: nothing more */
+	uint64_t size;  /* what it has beyond is dropped */
+};
+
+struct merge {
+	struct reader reader;
+	bool primed;
+	size_t n;
+	struct layer layer[]; /* newest first */
+};
+
+static int pull(struct layer *l, struct err *e)
+{
+	int got = reader_next(l->reader, &l->run, e);
+
+	if (got < 0)
+		return got;
+	if (!got || l->run.off >= l->size)
+		l->run = (struct run){0};
+	l->run.len = min_u64(l->run.len, l->size - l->run.off);
+	l->run.layer = l->reader->layer;
+	return 0;
+}
+
+/* Makes l->run begin at or behind `from`. */
+static int advance(struct layer *l, uint64_t from, struct err *e)
+{
+	while (l->run.len && l->run.off + l->run.len <= from) {
+		int r = pull(l, e);
+
+		if (r < 0)
+			return r;
+	}
+	if (l->run.len && l->run.off < from)
+		run_trim_front(&l->run, from - l->run.off);
+	return 0;
+}
+
+static int merge_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct merge *m = container_of(reader, struct merge, reader);
+	size_t top = m->n;
+	uint64_t end;
+	int r;
+
+	for (size_t i = 0; !m->primed && i < m->n; i++) {
+		r = pull(&m->layer[i], e);
+		if (r < 0)
+			return r;
+	}
+	m->primed = true;
+	for (size_t i = 0; i < m->n; i++) /* the lowest offset; ties go to the newest */
+		if (m->layer[i].run.len &&
+		    (top == m->n || m->layer[i].run.off < m->layer[top].run.off))
+			top = i;
+	if (top == m->n)
+		return 0;
+	*run = m->layer[top].run;
+	end = run->off + run->len;
+	for (size_t i = 0; i < top; i++) /* a newer one that begins inside ends it */
+		if (m->layer[i].run.len)
+			end = min_u64(end, m->layer[i].run.off);
+	run->len = end - run->off;
+	for (size_t i = 0; i < m->n; i++) {
+		r = advance(&m->layer[i], end, e);
+		if (r < 0)
+			return r;
+	}
+	return 1;
+}
+
+static int merge_rewind(struct reader *reader, struct err *e)
+{
+	struct merge *m = container_of(reader, struct merge, reader);
+	int r = 0;
+
+	m->primed = false;
+	for (size_t i = 0; !r && i < m->n; i++)
+		r = reader_rewind(m->layer[i].reader, e);
+	return r;
+}
+
+static void merge_free(struct reader *reader)
+{
+	struct merge *m = container_of(reader, struct merge, reader);
+
+	for (size_t i = 0; i < m->n; i++)
+		reader_free(m->layer[i].reader);
+	free(m);
+}
+
+static const struct reader_ops merge_ops = {
+	.next = merge_next,
+	.rewind = merge_rewind,
+	.free = merge_free,
+};
+
+int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint64_t size,
+	      struct err *e)
+{
+	struct merge *m = calloc(1, sizeof(*m) + n * sizeof(m->layer[0]));
+
+	if (!m) {
+		for (size_t i = 0; i < n; i++)
+			reader_free(layers[i]);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	m->n = n;
+	reader_init(&m->reader, &merge_ops, n ? layers[0]->name : "nothing", size);
+	for (size_t i = 0; i < n; i++) {
+		size = min_u64(size, layers[i]->size);
+		m->layer[i] = (struct layer){.reader = layers[i], .size = size};
+	}
+	*out = &m->reader;
+	return 0;
+}
+
+/* --- nothing more beneath ------------------------------------------------------------------------ */
+
+struct fill {
+	struct reader reader;
+	struct reader *child;
+	struct run run; /* what child has next; len 0: ask it */
+	uint64_t at;
+	bool ended;
+};
+
+static int fill_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct fill *f = container_of(reader, struct fill, reader);
+
+	if (!f->run.len && !f->ended) {
+		int got = reader_next(f->child, &f->run, e);
+
+		if (got < 0)
+			return got;
+		if (!got) {
+			f->run = (struct run){0};
+			f->ended = true;
+		}
+	}
+	if (f->run.len && f->run.off == f->at) {
+		*run = f->run;
+		f->run.len = 0;
+	} else {
+		uint64_t end = f->run.len ? f->run.off : reader->size;
+
+		*run = (struct run){
+			.off = f->at, .len = end - f->at, .kind = RUN_ZERO, .layer = LAYER_NONE};
+		if (!run->len)
+			return 0;
+	}
+	f->at = run->off + run->len;
+	return 1;
+}
+
+static int fill_rewind(struct reader *reader, struct err *e)
+{
+	struct fill *f = container_of(reader, struct fill, reader);
+
+	f->run.len = 0;
+	f->at = 0;
+	f->ended = false;
+	return reader_rewind(f->child, e);
+}
+
+static void fill_free(struct reader *reader)
+{
+	struct fill *f = container_of(reader, struct fill, reader);
+
+	reader_free(f->child);
+	free(f);
+}
+
+static const struct reader_ops fill_ops = {
+	.next = fill_next,
+	.rewind = fill_rewind,
+	.free = fill_free,
+};
+
+int fill_new(struct reader **out, struct reader *child, struct err *e)
+{
+	struct fill *f = calloc(1, sizeof(*f));
+
+	if (!f) {
+		reader_free(child);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	f->child = child;
+	reader_init(&f->reader, &fill_ops, child->name, child->size);
+	*out = &f->reader;
+	return 0;
+}
+
+/* --- the images ---------------------------------------------------------------------------------- */
+
+static struct image *lowest(const struct chain *c)
+{
+	return c->link[c->links - 1];
+}
+
+static bool same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+/* The link that has this file: as itself, as an extent, or as the descriptor found beside it. */
+static const struct image *link_of(const struct chain *c, const struct stat *st)
+{
+	for (size_t i = 0; i < c->links; i++)
+		for (size_t k = 0; k < c->link[i]->files; k++)
+			if (same_file(&c->link[i]->file[k].st, st))
+				return c->link[i];
+	return NULL;
+}
+
+/* Whether an image is a link already, by whatever file of its own. */
+static bool is_link(const struct chain *c, const struct image *m)
+{
+	for (size_t i = 0; i < c->links; i++)
+		for (size_t k = 1; k < m->files; k++)
+			if (same_file(&c->link[i]->file[0].st, &m->file[k].st))
+				return true;
+	return link_of(c, &m->file[0].st);
+}
+
+/* by_hand: the user says that it is the parent, not the child. */
+static int check_cid(const struct image *child, const struct image *parent, bool by_hand,
+		     const struct chain_opts *o, struct err *e)
+{
+	const struct descriptor *c = child->descriptor, *p = parent->descriptor;
+	char cid[32] = "no CID";
+
+	if (parent->raw || !c || child->undo)
+		return 0;
+	if (!descriptor_has_parent(c))
+		return warning(e, "%s: says that it has no parent, but is put on top of %s",
+			       child->name, parent->name);
+	if (p && p->has_cid) {
+		if (p->cid == c->parent_cid)
+			return 0;
+		snprintf(cid, sizeof(cid), "CID %08" PRIx32, p->cid);
+	} else if (by_hand) {
+		return 0;
+	}
+	if (o->force_cid)
+		return warning(e, "%s: its parent has CID %08" PRIx32 ", but %s has %s: what %s does "
+				  "not hold may be wrong", child->name, c->parent_cid, parent->name,
+			       cid, child->name);
+	return fail(e, ESTALE,
+		    "%s: its parent has CID %08" PRIx32 ", but %s has %s: it is another disk, or was "
+		    "written to since, and what %s does not hold may be wrong (--force=cid goes on)",
+		    child->name, c->parent_cid, parent->name, cid, child->name);
+}
+
+/* The capacity in a header may be rounded up to a whole grain; a descriptor has the exact size. */
+static bool rounds_to(const struct image *m, uint64_t size)
+{
+	return !m->descriptor && m->size > size && m->size - size < m->facts.grain;
+}
+
+/* VMware has all links of one size, so that others are of another disk, or damaged. What --force=size
+ * means is QEMU's reading: nothing of a parent is seen behind the end of a smaller child, and nothing
+ * but zeros behind the end of a smaller parent. A raw disk may be larger: devices are rounded up. */
+static int check_size(const struct image *child, const struct image *parent,
+		      const struct chain_opts *o, struct err *e)
+{
+	const uint64_t has = child->size / SECTOR, below = parent->size / SECTOR;
+
+	if (has == below || (parent->raw && below > has) || rounds_to(child, parent->size) ||
+	    rounds_to(parent, child->size))
+		return 0;
+	if (o->force_size)
+		return warning(e, "%s: has %" PRIu64 " sectors, %s beneath it has %" PRIu64,
+			       child->name, has, parent->name, below);
+	return fail(e, EBADMSG,
+		    "%s: has %" PRIu64 " sectors, but %s beneath it has %" PRIu64
+		    ": they do not belong to one disk (--force=size skips this check)",
+		    child->name, has, parent->name, below);
+}
+
+/* Takes m over, also when it fails. */
+static int push(struct chain *c, struct image *m, const struct chain_opts *o, struct err *e)
+{
+	int r = 0;
+
+	if (c->links > c->borrowed && !lowest(c)->reader) {
+		r = fail(e, ENOENT, "%s: some of its extents are not there, and it is to be read",
+			 lowest(c)->name);
+	} else if (c->links) {
+		r = check_cid(lowest(c), m, !c->named, o, e);
+		if (!r)
+			r = check_size(lowest(c), m, o, e);
+	}
+	if (r < 0) {
+		image_free(m);
+		return r;
+	}
+	c->link[c->links++] = m;
+	return 0;
+}
+
+/* Opens one place where the parent may be. */
+static int try_parent(struct chain *c, struct source *src, const char *path,
+		      const struct chain_opts *o, struct err *e)
+{
+	const struct image *child = lowest(c), *known = link_of(c, &src->st);
+	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
+	struct image *m;
+	int r;
+
+	if (known) {
+		r = fail(e, ELOOP, "%s: its parent %s is %s: the chain goes in a circle",
+			 child->name, src->name,
+			 known == child ? "the same file" : "one of its own children");
+		source_free(src);
+		return r;
+	}
+	r = image_from(&m, src, path, &o->image, &mine);
+	if (r < 0)
+		return fail(e, -r, "%s: its parent cannot be read: %s", child->name, mine.msg);
+	return push(c, m, o, e);
+}
+
+/* The parent that the lowest link names is the first file, of those where it may be, that fits. */
+static int find_parent(struct chain *c, const struct chain_opts *o, struct err *e)
+{
+	const struct image *child = lowest(c);
+	const struct descriptor *d = child->descriptor;
+	struct err first = {.set = false};
+	struct source *src;
+	struct lookup l;
+	char *path;
+	int r, code = ENOENT;
+
+	if (!d->parent_hint)
+		return fail(e, ENOENT,
+			    "%s: has a parent (CID %08" PRIx32
+			    "), but does not name it (no parentFileNameHint); --base can",
+			    child->name, d->parent_cid);
+	if (c->links == CHAIN_MAX)
+		return fail(e, EFBIG, "%s: the chain has more than %u images", child->name,
+			    CHAIN_MAX);
+	r = lookup_begin(&l, child->path, child->name, d->parent_hint, &o->image.lookup, e);
+	while (!r) {
+		struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
+
+		r = lookup_next(&l, &src, &path, &mine);
+		if (r > 0) {
+			r = try_parent(c, src, path, o, &mine);
+			free(path);
+			if (!r) {
+				lookup_end(&l);
+				return 0;
+			}
+		} else if (!r) {
+			break;
+		}
+		if (!first.set) {
+			first = mine;
+			code = -r;
+		}
+		r = 0;
+	}
+	if (!r && first.set)
+		r = fail(e, code, "%s", first.msg);
+	else if (!r)
+		r = fail(e, ENOENT,
+			 "%s: its parent (CID %08" PRIx32 ") is not there: %s; --search DIR says where "
+			 "else to look",
+			 child->name, d->parent_cid, l.shown);
+	lookup_end(&l);
+	return r;
+}
+
+/* What lies beneath the images named. */
+static int find_parents(struct chain *c, const struct chain_opts *o, struct err *e)
+{
+	for (;;) {
+		const struct image *m = lowest(c);
+		int r;
+
+		if (m->undo)
+			return fail(e, ENODATA,
+				    "%s: is an undo log: beneath it lies the disk that it was made of, as "
+				    "it was changed; --base can say which it is", m->name);
+		if (m->raw || (m->descriptor && !descriptor_has_parent(m->descriptor)))
+			return 0;
+		if (!m->descriptor || (m->found && !o->found))
+			return fail(e, ENODATA,
+				    "%s: has no descriptor, so what lies beneath it is not known; "
+				    "--base can say it", m->name);
+		r = find_parent(c, o, e);
+		if (r < 0)
+			return r;
+	}
+}
+
+static struct chain *chain_new(struct err *e)
+{
+	struct chain *c = calloc(1, sizeof(*c));
+
+	if (c)
+		c->link = calloc(CHAIN_MAX, sizeof(*c->link));
+	if (!c || !c->link) {
+		free(c);
+		fail(e, ENOMEM, "out of memory");
+		return NULL;
+	}
+	return c;
+}
+
+/* What lies beneath the lowest link: base, or what descriptors say. */
+static int add_parents(struct chain *c, const struct chain_opts *o, struct err *e, struct err *mine)
+{
+	struct image *m;
+	int r = 0;
+
+	if (o->base) {
+		r = image_open_base(&m, o->base, &o->image, e);
+		if (!r)
+			r = push(c, m, o, e);
+	}
+	if (r < 0)
+		return r;
+	c->named = c->links;
+	r = o->parents ? find_parents(c, o, mine) : 0;
+	if (r < 0) {
+		c->lacks_code = -r;
+		c->lacks = strdup(mine->msg);
+		if (!c->lacks)
+			return fail(e, ENOMEM, "out of memory");
+	}
+	for (size_t i = c->borrowed; i < c->links; i++)
+		if (c->link[i]->reader)
+			c->link[i]->reader->share = (unsigned)c->links;
+	return 0;
+}
+
+int chain_open(struct chain **out, const char *const *path, size_t n, const struct chain_opts *o,
+	       struct err *e)
+{
+	struct chain *c = chain_new(e);
+	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
+	struct image *m;
+	int r = 0;
+
+	if (!c)
+		return -ENOMEM;
+	if (n > CHAIN_MAX - 1)
+		r = fail(e, EFBIG, "%zu images are more than %u", n, CHAIN_MAX - 1);
+	while (!r && n--) {
+		r = image_open(&m, path[n], &o->image, e);
+		if (!r && is_link(c, m)) {
+			r = fail(e, EINVAL, "%s: is named twice", m->name);
+			image_free(m);
+		} else if (!r) {
+			r = push(c, m, o, e);
+		}
+	}
+	if (!r)
+		r = add_parents(c, o, e, &mine);
+	if (r < 0) {
+		chain_free(c);
+		return r;
+	}
+	assert(c->links && c->link);
+	*out = c;
+	return 0;
+}
+
+int chain_beneath(struct chain **out, const struct chain *of, size_t n, const struct chain_opts *o,
+		  struct err *e)
+{
+	struct chain *c = chain_new(e);
+	struct err quiet = {.set = false};
+	int r;
+
+	if (!c)
+		return -ENOMEM;
+	memcpy(c->link, of->link, n * sizeof(*c->link));
+	c->links = c->borrowed = n;
+	r = add_parents(c, o, e, &quiet);
+	if (r < 0) {
+		chain_free(c);
+		return r;
+	}
+	*out = c;
+	return 0;
+}
+
+int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e)
+{
+	struct reader *layer[CHAIN_MAX], *all = NULL;
+	uint64_t size = c->link[from]->size;
+	int r = 0;
+
+	for (size_t i = 0; i < from; i++) /* a raw disk beneath may be larger */
+		size = min_u64(size, c->link[i]->size);
+
+	for (size_t i = 0; i < n; i++) {
+		struct image *m = c->link[from + i];
+
+		layer[i] = m->reader;
+		m->reader->layer = (unsigned)(from + i);
+		m->reader = NULL;
+	}
+	if (n == 1 && !from) /* else merge_new() has to number the runs */
+		all = layer[0];
+	else
+		r = merge_new(&all, layer, n, size, e);
+	if (!r && whole)
+		r = fill_new(&all, all, e);
+	if (!r)
+		c->reader = all; /* where it failed that is freed already */
+	return r;
+}
+
+int chain_unchanged(const struct chain *c, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < c->links; i++)
+		r = image_unchanged(c->link[i], e);
+	return r;
+}
+
+void chain_free(struct chain *c)
+{
+	if (!c)
+		return;
+	reader_free(c->reader);
+	for (size_t i = c->borrowed; i < c->links; i++)
+		image_free(c->link[i]);
+	free(c->link);
+	free(c->lacks);
+	free(c);
+}

@@ -1,0 +1,743 @@
+/* See image.h. Magic numbers: "Virtual Disk Format 5.0", and the formats' own public descriptions. */
+#include "chain/image.h"
+#include "chain/beside.h"
+
+#include <assert.h>
+#include <ctype.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#define PROBE 36864u /* the mark of an ISO 9660 image lies at 32769 */
+#define DESCRIPTOR_MAX (1024u * 1024)
+
+/* --- extents side by side ------------------------------------------------------------------------ */
+
+struct part {
+	struct reader *reader;
+	uint64_t start, size; /* guest bytes; what the reader has beyond size is dropped */
+};
+
+struct sides {
+	struct reader reader;
+	size_t n, i;
+	struct part part[];
+};
+
+static int sides_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct sides *s = container_of(reader, struct sides, reader);
+
+	while (s->i < s->n) {
+		const struct part *p = &s->part[s->i];
+		int got;
+
+		/* they are read one after the other, but what they keep stays */
+		p->reader->share = (unsigned)s->n * (reader->share ? reader->share : 1);
+		got = reader_next(p->reader, run, e);
+
+		if (got < 0)
+			return got;
+		if (!got)
+			s->i++;
+		/* a header's capacity may be rounded up to a whole grain */
+		if (!got || run->off >= p->size)
+			continue;
+		run->len = min_u64(run->len, p->size - run->off);
+		run->off += p->start;
+		return 1;
+	}
+	return 0;
+}
+
+static int sides_rewind(struct reader *reader, struct err *e)
+{
+	struct sides *s = container_of(reader, struct sides, reader);
+	int r = 0;
+
+	s->i = 0;
+	for (size_t i = 0; !r && i < s->n; i++)
+		r = reader_rewind(s->part[i].reader, e);
+	return r;
+}
+
+static void sides_free(struct reader *reader)
+{
+	struct sides *s = container_of(reader, struct sides, reader);
+
+	for (size_t i = 0; i < s->n; i++)
+		reader_free(s->part[i].reader);
+	free(s);
+}
+
+static const struct reader_ops sides_ops = {
+	.next = sides_next,
+	.rewind = sides_rewind,
+	.free = sides_free,
+};
+
+static struct sides *sides_new(const char *name, size_t room)
+{
+	struct sides *s = calloc(1, sizeof(*s) + room * sizeof(s->part[0]));
+
+	if (s)
+		reader_init(&s->reader, &sides_ops, name, 0);
+	return s;
+}
+
+static void sides_add(struct sides *s, struct reader *r, uint64_t start, uint64_t size)
+{
+	s->part[s->n++] = (struct part){r, start, size};
+	if (r->passing)
+		s->reader.passing = r->passing;
+	s->reader.size = start + size;
+}
+
+/* --- what a file is ------------------------------------------------------------------------------ */
+
+typedef int opener(struct reader **out, struct source *src, const struct format_opts *o,
+		   struct format_facts *facts, struct err *e);
+
+struct magic {
+	size_t at, len;
+	const char *bytes;
+	opener *open;
+	const char *refusal; /* where open is NULL */
+};
+
+static const struct magic magics[] = {
+	{0, 4, "COWD", cowd_open, NULL},
+	{0, 4, "KDMV", hosted_open, NULL},
+	{0, 8, "\xbe\xba\xfe\xca\0\0\0\0", sesparse_open, NULL},
+	{0, 4, "kdmv", NULL, "is unfinished: the tool that wrote it did not come to its end"},
+	{0, 4, "\xa2\x72\x19\xf6", NULL,
+	 "is a changed-block-tracking file (-ctk.vmdk) and holds no disk data"},
+	{0, 4, "QFI\xfb", NULL, "is a qcow2 image, not a VMDK"},
+	{0, 8, "conectix", NULL, "is a VHD image, not a VMDK"},
+	{0, 8, "vhdxfile", NULL, "is a VHDX image, not a VMDK"},
+	{64, 4, "\x7f\x10\xda\xbe", NULL, "is a VDI image, not a VMDK"},
+	{0, 2, "\x1f\x8b", NULL, "is compressed with gzip; unpack it first"},
+	{0, 6, "\xfd" "7zXZ\0", NULL, "is compressed with xz; unpack it first"},
+	{0, 4, "\x28\xb5\x2f\xfd", NULL, "is compressed with zstd; unpack it first"},
+	{0, 4, "\x04\x22\x4d\x18", NULL, "is compressed with lz4; unpack it first"},
+	{0, 3, "BZh", NULL, "is compressed with bzip2; unpack it first"},
+	{0, 4, "PK\3\4", NULL, "is a ZIP archive; unpack it first"},
+	{257, 5, "ustar", NULL, "is a tar archive (an OVA?); unpack it first"},
+	{32769, 5, "CD001", NULL, "is an ISO image, not a VMDK"},
+	{510, 2, "\x55\xaa", NULL,
+	 "is a raw disk with a boot sector, not a delta; a raw disk can only be TARGET or --base"},
+};
+
+static const struct magic *find_magic(const uint8_t *head, size_t n)
+{
+	for (size_t i = 0; i < sizeof(magics) / sizeof(*magics); i++) {
+		const struct magic *k = &magics[i];
+
+		if (k->at + k->len <= n && memcmp(head + k->at, k->bytes, k->len) == 0)
+			return k;
+	}
+	return NULL;
+}
+
+#define SHOWN 24u /* bytes of a text */
+
+/* What the file begins with is no VMDK: shows it, as somebody may have sent a message or a list. */
+static int unknown(const struct source *src, const uint8_t *head, size_t n, struct err *e)
+{
+	char begins[SHOWN + 16], size[48] = "";
+	size_t i = 0;
+
+	if (!n)
+		return fail(e, EBADMSG, "%s: is empty (0 bytes)", src->name);
+	while (i < n && i < SHOWN && head[i] >= ' ' && head[i] < 0x7f)
+		i++;
+	if (i >= 4)
+		snprintf(begins, sizeof(begins), "the text \"%.*s\"", (int)i, (const char *)head);
+	else
+		snprintf(begins, sizeof(begins), "%02x %02x %02x %02x", head[0], n > 1 ? head[1] : 0,
+			 n > 2 ? head[2] : 0, n > 3 ? head[3] : 0);
+	if (!src->passing) /* else nobody knows it yet */
+		snprintf(size, sizeof(size), ", in %" PRIu64 " bytes", src->size);
+	return fail(e, ENOTSUP,
+		    "%s: is no VMDK that is known (it begins with %s%s); a raw disk can only be TARGET "
+		    "or --base", src->name, begins, size);
+}
+
+/* The opener for what the file holds. Refuses what is none of ours. */
+static int probe(struct source *src, opener **open, bool *text, struct err *e)
+{
+	uint8_t head[PROBE];
+	const struct magic *k;
+	size_t n;
+	int r;
+
+	*open = NULL;
+	*text = false;
+	r = source_some(src, sizeof(head), &n, e);
+	if (!r)
+		r = source_read(src, 0, head, n, "first bytes", e);
+	if (r < 0)
+		return r;
+	k = find_magic(head, n);
+	if (k && !k->open)
+		return fail(e, ENOTSUP, "%s: %s", src->name, k->refusal);
+	if (k) {
+		*open = k->open;
+		return 0;
+	}
+	if (n && descriptor_looks_like(head, n)) {
+		*text = true;
+		return 0;
+	}
+	return unknown(src, head, n, e);
+}
+
+static int note_file(struct image *m, const struct source *src, struct err *e)
+{
+	struct image_file *more = realloc(m->file, (m->files + 1) * sizeof(*more));
+	char *name = strdup(src->name);
+
+	if (more)
+		m->file = more;
+	if (!more || !name) {
+		free(name);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	m->file[m->files++] = (struct image_file){name, src->st, src};
+	/* cppcheck-suppress memleak ; it is in the array */
+	return 0;
+}
+
+static int read_descriptor(struct image *m, struct source *src, uint64_t at, uint64_t size,
+			   bool embedded, struct err *e)
+{
+	char *text;
+	int r;
+
+	if (size > DESCRIPTOR_MAX)
+		return fail(e, EFBIG, "%s: a descriptor of %" PRIu64 " bytes is over the limit of %u",
+			    src->name, size, DESCRIPTOR_MAX);
+	text = malloc(size);
+	if (!text)
+		return fail(e, ENOMEM, "out of memory");
+	r = source_read(src, at, text, size, "descriptor", e);
+	if (!r)
+		r = descriptor_parse(&m->descriptor, src->name, text, size, embedded, e);
+	if (!r && embedded)
+		r = undo_note_parse(&m->undo, text, size, e);
+	if (m->undo)
+		m->undo->finished = !m->facts.open_log;
+	free(text);
+	return r;
+}
+
+/* --- a bare extent ------------------------------------------------------------------------------- */
+
+/* "-s002.vmdk" and so on: a piece of a split disk that is not its first. */
+static bool later_piece(const char *path)
+{
+	size_t n = strlen(path), digits = 0;
+	const char *p;
+
+	if (n < 5 || strcasecmp(path + n - 5, ".vmdk") != 0)
+		return false;
+	p = path + n - 5;
+	while (p > path && isxdigit((unsigned char)p[-1])) {
+		p--;
+		digits++;
+	}
+	return digits >= 3 && p - path >= 2 && p[-2] == '-' && (p[-1] == 's' || p[-1] == 'S') &&
+	       strtoul(p, NULL, 16) > 1;
+}
+
+/* Whether the extent holds a disk of that size. A capacity may be rounded up to a whole grain. */
+static bool fits(const struct image *m, uint64_t size)
+{
+	return m->reader->size >= size && m->reader->size - size < m->facts.grain;
+}
+
+static const struct {
+	enum extent_type type;
+	opener *open; /* NULL: raw */
+	const char *word;
+} types[] = {
+	{EXTENT_FLAT, NULL, "FLAT"},
+	{EXTENT_VMFS, NULL, "VMFS"},
+	{EXTENT_SPARSE, hosted_open, "SPARSE"},
+	{EXTENT_VMFSSPARSE, cowd_open, "VMFSSPARSE"},
+	{EXTENT_SESPARSE, sesparse_open, "SESPARSE"},
+};
+
+static opener *opener_of(enum extent_type type)
+{
+	for (size_t t = 0; t < sizeof(types) / sizeof(*types); t++)
+		if (types[t].type == type)
+			return types[t].open;
+	return NULL;
+}
+
+/* The descriptor that lies beside the extent, with the facts that the extent does not have itself. */
+static int find_descriptor(struct image *m, opener *open, const struct image_opts *o, struct err *e)
+{
+	struct source *src;
+	uint64_t size;
+	char *where;
+	int r = beside_find(&src, &where, m->path, &m->file[0].st, &o->lookup, e);
+
+	if (r <= 0)
+		return r;
+	r = read_descriptor(m, src, 0, src->size, false, e);
+	size = r < 0 ? 0 : m->descriptor->extent[0].sectors * SECTOR;
+	if (!r && (opener_of(m->descriptor->extent[0].type) != open ||
+		   (o->force_size && !fits(m, size)))) {
+		descriptor_free(m->descriptor);
+		m->descriptor = NULL;
+	} else if (!r && !fits(m, size)) {
+		r = fail(e, EBADMSG,
+			 "%s: holds %" PRIu64 " sectors, but its descriptor %s says %" PRIu64
+			 ": it is damaged or of another disk (--force=size ignores the descriptor)",
+			 m->name, m->reader->size / SECTOR, src->name, size / SECTOR);
+	} else if (!r) {
+		r = note_file(m, src, e);
+		m->found = true;
+		m->text = src;
+		src = NULL;
+		free(m->path);
+		m->path = where;
+		where = NULL;
+	}
+	free(where);
+	source_free(src);
+	return r;
+}
+
+/* Takes src over when it succeeds. */
+static int open_bare(struct image *m, const char *path, struct source *src, opener *open,
+		     const struct image_opts *o, struct err *e)
+{
+	struct reader *r;
+	struct sides *s;
+	struct format_opts format = o->format;
+	int rc;
+
+	format.unaccounted = &m->unaccounted;
+	rc = open(&r, src, &format, &m->facts, e);
+
+	if (rc < 0)
+		return rc;
+	m->reader = r; /* and src belongs to it */
+	if (m->facts.descriptor_size) {
+		rc = read_descriptor(m, src, m->facts.descriptor, m->facts.descriptor_size, true, e);
+		if (rc < 0)
+			return rc;
+	}
+	if (m->descriptor && m->descriptor->extents != 1)
+		return fail(e, ENOTSUP,
+			    "%s: its embedded descriptor lists %zu extents; name the descriptor of "
+			    "the whole disk",
+			    m->name, m->descriptor->extents);
+	if (m->descriptor && m->descriptor->extent[0].type != EXTENT_SPARSE)
+		return fail(e, ENOTSUP,
+			    "%s: line %u: its embedded descriptor lists an extent that is not the "
+			    "file itself",
+			    m->name, m->descriptor->extent[0].line);
+	if (!o->placed && !m->descriptor && !src->piped) {
+		rc = find_descriptor(m, open, o, e);
+		if (rc < 0)
+			return rc;
+	}
+	if (!o->placed && !m->descriptor && later_piece(path))
+		return fail(e, ENOTSUP,
+			    "%s: is a piece of a split disk and does not say where it belongs; name "
+			    "the disk's descriptor, or give --offset",
+			    m->name);
+	if (m->descriptor && m->descriptor->extent[0].sectors) {
+		uint64_t size = m->descriptor->extent[0].sectors * SECTOR;
+
+		if (!fits(m, size))
+			return fail(e, EBADMSG,
+				    "%s: holds %" PRIu64 " sectors, but its descriptor says %" PRIu64,
+				    m->name, r->size / SECTOR, size / SECTOR);
+		if (r->size == size && !o->placed)
+			return 0;
+	} else if (!o->placed) {
+		return 0;
+	}
+	s = sides_new(m->name, 1);
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	sides_add(s, r, o->placed ? o->offset : 0,
+		  m->descriptor && m->descriptor->extent[0].sectors
+			  ? m->descriptor->extent[0].sectors * SECTOR
+			  : r->size);
+	m->reader = &s->reader;
+	if (s->reader.size > POS_LIMIT) /* both below POS_LIMIT, their sum is no wrap */
+		return fail(e, EFBIG, "%s: --offset %" PRIu64 " is too far out", m->name, o->offset);
+	return 0;
+}
+
+/* --- a descriptor and its extents ----------------------------------------------------------------- */
+
+/* *src becomes NULL when the reader has taken it over. */
+static int open_sparse_extent(struct image *m, struct reader **r, struct source **src,
+			      const struct descriptor_extent *x, opener *want, const char *word,
+			      const struct image_opts *o, struct err *e)
+{
+	const uint64_t size = x->sectors * SECTOR;
+	struct format_opts format = o->format;
+	struct format_facts facts;
+	opener *is;
+	bool text;
+	int rc = probe(*src, &is, &text, e);
+
+	if (rc < 0)
+		return rc;
+	if (is != want)
+		return fail(e, EBADMSG, "%s: line %u: %s is no %s extent", m->name, x->line,
+			    (*src)->name, word);
+	format.unaccounted = &m->unaccounted;
+	rc = is(r, *src, &format, &facts, e);
+	if (rc < 0)
+		return rc;
+	*src = NULL;
+	if (!m->facts.format)
+		m->facts = facts;
+	if ((*r)->size >= size && (*r)->size - size < facts.grain)
+		return 0;
+	rc = fail(e, EBADMSG, "%s: line %u: %s holds %" PRIu64 " sectors, the line says %" PRIu64,
+		  m->name, x->line, (*r)->name, (*r)->size / SECTOR, x->sectors);
+	reader_free(*r);
+	return rc;
+}
+
+/* The file of an extent. */
+static int open_named(struct image *m, struct source **src, const char *path,
+		      const struct descriptor_extent *x, const struct image_opts *o, struct err *e)
+{
+	struct lookup l;
+	char *found = NULL;
+	int r = lookup_begin(&l, path, m->name, x->file, &o->lookup, e);
+
+	if (!r)
+		r = lookup_next(&l, src, &found, e);
+	if (!r)
+		r = fail(e, ENOENT, "%s: line %u: its extent is not there: %s", m->name, x->line,
+			 l.shown);
+	free(found);
+	lookup_end(&l);
+	return r < 0 ? r : 0;
+}
+
+static int open_listed(struct image *m, struct reader **r, const char *path,
+		       const struct descriptor_extent *x, const struct image_opts *o, struct err *e)
+{
+	const uint64_t size = x->sectors * SECTOR;
+	struct source *src = NULL;
+	size_t t = 0;
+	int rc;
+
+	if (x->type == EXTENT_ZERO)
+		return zero_open(r, m->name, size, e);
+	while (types[t].type != x->type)
+		t++;
+	rc = open_named(m, &src, path, x, o, e);
+	if (!rc)
+		rc = note_file(m, src, e);
+	if (!rc && types[t].open)
+		rc = open_sparse_extent(m, r, &src, x, types[t].open, types[t].word, o, e);
+	else if (!rc) {
+		if (src->size / SECTOR < x->offset || src->size - x->offset * SECTOR < size)
+			rc = fail(e, EBADMSG,
+				  "%s: line %u: %s has %" PRIu64 " bytes, the line needs %" PRIu64
+				  " to %" PRIu64, m->name, x->line, src->name, src->size,
+				  x->offset * SECTOR, x->offset * SECTOR + size);
+		else
+			rc = flat_open(r, src, x->offset * SECTOR, size, e);
+		if (!rc && !m->facts.format)
+			m->facts = (struct format_facts){.format = "flat", .grain = SECTOR};
+	}
+	if (rc < 0)
+		source_free(src);
+	return rc;
+}
+
+struct use { /* of a file by an extent: bytes [from, to) */
+	dev_t dev;
+	ino_t ino;
+	uint64_t from, to;
+	unsigned line;
+	const char *name;
+};
+
+static int by_place(const void *a, const void *b)
+{
+	const struct use *x = a, *y = b;
+
+	if (x->dev != y->dev)
+		return x->dev < y->dev ? -1 : 1;
+	if (x->ino != y->ino)
+		return x->ino < y->ino ? -1 : 1;
+	if (x->from != y->from)
+		return x->from < y->from ? -1 : 1;
+	return (x->line > y->line) - (x->line < y->line);
+}
+
+/* Extents may share a file, but who writes the same bytes twice? file: of the extents, but for ZERO. */
+static int check_shared(const struct image *m, const struct image_file *file, struct err *e)
+{
+	const size_t n = m->descriptor->extents;
+	struct use *use = calloc(n, sizeof(*use));
+	size_t k = 0;
+	int r = 0;
+
+	if (!use)
+		return fail(e, ENOMEM, "out of memory");
+	for (size_t i = 0; i < n; i++) {
+		const struct descriptor_extent *x = &m->descriptor->extent[i];
+		bool raw = x->type == EXTENT_FLAT || x->type == EXTENT_VMFS;
+
+		if (x->type == EXTENT_ZERO)
+			continue;
+		use[k++] = (struct use){
+			.dev = file->st.st_dev,
+			.ino = file->st.st_ino,
+			.from = x->offset * SECTOR,
+			.to = raw ? (x->offset + x->sectors) * SECTOR : UINT64_MAX,
+			.line = x->line,
+			.name = file->name,
+		};
+		file++;
+	}
+	qsort(use, k, sizeof(*use), by_place);
+	for (size_t i = 1; !r && i < k; i++) {
+		const struct use *a = &use[i - 1], *b = &use[i];
+
+		if (a->dev != b->dev || a->ino != b->ino || b->from >= a->to)
+			continue;
+		r = warning(e, "%s: line %u: %s: bytes of it are those of line %u, too", m->name,
+			    a->line > b->line ? a->line : b->line, b->name,
+			    a->line < b->line ? a->line : b->line);
+		break; /* once is enough to know */
+	}
+	free(use);
+	return r;
+}
+
+static int open_extents(struct image *m, const char *path, const struct image_opts *o,
+			struct err *e)
+{
+	const size_t first = m->files;
+	struct sides *s;
+	uint64_t at = 0;
+	int r;
+
+	s = sides_new(m->name, m->descriptor->extents);
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	m->reader = &s->reader;
+	for (size_t i = 0; i < m->descriptor->extents; i++) {
+		const struct descriptor_extent *x = &m->descriptor->extent[i];
+		struct reader *part;
+
+		r = open_listed(m, &part, path, x, o, e);
+		if (r < 0)
+			return r;
+		sides_add(s, part, at, x->sectors * SECTOR);
+		at += x->sectors * SECTOR;
+	}
+	if (!m->facts.format)
+		m->facts = (struct format_facts){.format = "zeros", .grain = SECTOR};
+	return check_shared(m, m->file + first, e);
+}
+
+static int open_descriptor(struct image *m, const char *path, struct source *src,
+			   const struct image_opts *o, struct err *e)
+{
+	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
+	int r = read_descriptor(m, src, 0, src->size, false, e);
+
+	if (r < 0)
+		return r;
+	r = open_extents(m, path, o, &mine);
+	if (r == -ENOENT && o->base_unread && !descriptor_has_parent(m->descriptor)) {
+		reader_free(m->reader);
+		m->reader = NULL;
+		for (size_t i = 1; i < m->files; i++)
+			m->file[i].src = NULL;
+		return 0;
+	}
+	return r < 0 ? fail(e, -r, "%s", mine.msg) : 0;
+}
+
+static int image_new(struct image **out, const char *path, const struct source *src,
+		     struct err *e)
+{
+	struct image *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		return fail(e, ENOMEM, "out of memory");
+	*out = m;
+	m->name = source_is_stdin(path) ? strdup(src->name) : name_text(path);
+	m->path = strdup(path);
+	if (!m->name || !m->path)
+		return fail(e, ENOMEM, "out of memory");
+	return note_file(m, src, e);
+}
+
+static int image_done(struct image **out, struct image *m, struct source *src, int r)
+{
+	source_free(src);
+	if (r < 0) {
+		image_free(m);
+		return r;
+	}
+	assert(m && (m->reader || m->descriptor));
+	m->size = m->reader ? m->reader->size : m->descriptor->sectors * SECTOR;
+	*out = m;
+	return 0;
+}
+
+int image_from(struct image **out, struct source *src, const char *path,
+	       const struct image_opts *o, struct err *e)
+{
+	struct image *m = NULL;
+	opener *open = NULL;
+	bool text = false;
+	int r = image_new(&m, path, src, e);
+
+	if (!r)
+		r = probe(src, &open, &text, e);
+	if (!r && text && o->placed)
+		r = fail(e, EINVAL, "%s: a descriptor says itself where its extents belong: --offset "
+				    "is for bare extents", m->name);
+	if (!r && text && src->piped)
+		r = fail(e, ENOTSUP,
+			 "%s: is a descriptor, and the files it names cannot come through a pipe; "
+			 "send the extent (-delta.vmdk, -sesparse.vmdk), or name the descriptor's file",
+			 m->name);
+	if (!r && src->piped)
+		m->piped = src;
+	if (!r && text) {
+		r = open_descriptor(m, path, src, o, e);
+		m->text = src;
+		src = NULL;
+	} else if (!r) {
+		r = open_bare(m, path, src, open, o, e);
+		if (m->reader)
+			src = NULL;
+	}
+	return image_done(out, m, src, r);
+}
+
+int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e)
+{
+	struct source *src;
+	int r = source_open_any(&src, path, &o->source, e);
+
+	return r < 0 ? r : image_from(out, src, path, o, e);
+}
+
+/* min: bytes of its mark. What a boot disk may hold further back says nothing. */
+static bool looks_like(const uint8_t *head, size_t n, size_t min)
+{
+	const struct magic *k = find_magic(head, n);
+
+	return (k && k->at == 0 && k->len >= min) || descriptor_looks_like(head, n);
+}
+
+bool image_looks_like(const void *head, size_t n, struct image_kind *kind)
+{
+	static const struct {
+		size_t at, len;
+		const char *bytes;
+		struct image_kind kind;
+	} images[] = {
+		{0, 4, "QFI\xfb", {"a qcow2 image", "qcow2", false}},
+		{0, 8, "conectix", {"a VHD image", "vpc", false}},
+		{0, 8, "vhdxfile", {"a VHDX image", "vhdx", false}},
+		{0, 4, "<<< ", {"a VDI image", "vdi", false}}, /* where the next one is, too */
+		{0, 4, "QED", {"a QED image", "qed", false}},
+	};
+	const uint8_t *p = head;
+	const struct magic *k = find_magic(head, n);
+
+	for (size_t i = 0; i < sizeof(images) / sizeof(*images); i++)
+		if (images[i].at + images[i].len <= n &&
+		    !memcmp(p + images[i].at, images[i].bytes, images[i].len) &&
+		    (strcmp(images[i].kind.driver, "vdi") != 0 ||
+		     (n >= 68 && !memcmp(p + 64, "\x7f\x10\xda\xbe", 4)))) {
+			*kind = images[i].kind;
+			return true;
+		}
+	*kind = (struct image_kind){.name = "an image or an archive"};
+	if (descriptor_looks_like(head, n) || (k && k->open))
+		*kind = (struct image_kind){"a VMDK", "vmdk", true};
+	return looks_like(head, n, 4); /* an encrypted disk begins with anything */
+}
+
+/* Nobody but the first bytes says whether it is an image: a device never is. */
+static int is_image(struct source *src, bool *image, struct err *e)
+{
+	uint8_t head[PROBE];
+	size_t n = (size_t)min_u64(sizeof(head), src->size);
+	int r = S_ISBLK(src->st.st_mode) ? 0 : source_read(src, 0, head, n, "first bytes", e);
+
+	*image = !r && !S_ISBLK(src->st.st_mode) && looks_like(head, n, 1);
+	return r;
+}
+
+int image_open_base(struct image **out, const char *path, const struct image_opts *o, struct err *e)
+{
+	struct image *m = NULL;
+	struct source *src;
+	bool image;
+	int r = source_open(&src, path, e);
+
+	if (r < 0)
+		return r;
+	r = is_image(src, &image, e);
+	if (!r && image)
+		return image_from(out, src, path, o, e);
+	if (!r)
+		r = image_new(&m, path, src, e);
+	if (!r && src->size % SECTOR)
+		r = fail(e, EINVAL, "%s: %" PRIu64 " bytes are no whole number of sectors", m->name,
+			 src->size);
+	if (!r)
+		r = flat_open(&m->reader, src, 0, src->size, e);
+	if (!r) {
+		m->facts = (struct format_facts){.format = "raw", .grain = SECTOR};
+		m->raw = true;
+		src = NULL;
+	}
+	return image_done(out, m, src, r);
+}
+
+int image_unchanged(const struct image *m, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < m->files; i++)
+		if (m->file[i].src)
+			r = source_unchanged(m->file[i].src, e);
+	return r;
+}
+
+void image_free(struct image *m)
+{
+	if (!m)
+		return;
+	reader_free(m->reader);
+	source_free(m->text);
+	descriptor_free(m->descriptor);
+	undo_note_free(m->undo);
+	for (size_t i = 0; i < m->files; i++)
+		free(m->file[i].name);
+	free(m->file);
+	free(m->name);
+	free(m->path);
+	free(m);
+}

@@ -1,0 +1,149 @@
+/* See json.h. */
+#include "cli/json.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void text_add(struct text *t, const char *s, size_t n)
+{
+	if (!t->failed && t->room - t->len <= n) {
+		size_t room = (t->room + n) * 2 + 256;
+		char *more = realloc(t->s, room);
+
+		if (more) {
+			t->s = more;
+			t->room = room;
+		} else {
+			t->failed = true;
+		}
+	}
+	if (t->failed)
+		return;
+	memcpy(t->s + t->len, s, n);
+	t->len += n;
+	t->s[t->len] = '\0';
+}
+
+void text_printf(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+	char *s;
+	int n;
+
+	va_start(ap, fmt);
+	n = vasprintf(&s, fmt, ap);
+	va_end(ap);
+	if (n < 0) {
+		t->failed = true;
+		return;
+	}
+	text_add(t, s, (size_t)n);
+	free(s);
+}
+
+char *text_take(struct text *t)
+{
+	char *s = t->s;
+
+	if (t->failed) {
+		free(s);
+		s = NULL;
+	} else if (!s) {
+		s = strdup("");
+	}
+	*t = (struct text){0};
+	return s;
+}
+
+/* How many bytes the character at s has; 0 when it is no UTF-8. */
+static size_t utf8_len(const unsigned char *s)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	uint32_t c = s[0];
+	size_t n = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
+
+	if (n == 1)
+		return 1;
+	if (c < 0xc0 || c >= 0xf8)
+		return 0;
+	c &= 0x7fu >> n;
+	for (size_t i = 1; i < n; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+		c = c << 6 | (s[i] & 0x3f);
+	}
+	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
+}
+
+static void quoted(struct text *t, const char *s)
+{
+	text_add(t, "\"", 1);
+	while (*s) {
+		size_t n = utf8_len((const unsigned char *)s);
+		unsigned char c = (unsigned char)*s;
+
+		if (!n)
+			text_add(t, "\xef\xbf\xbd", 3);
+		else if (c == '"' || c == '\\')
+			text_printf(t, "\\%c", c);
+		else if (c < 0x20 || c == 0x7f)
+			text_printf(t, "\\u%04x", c);
+		else
+			text_add(t, s, n);
+		s += n ? n : 1;
+	}
+	text_add(t, "\"", 1);
+}
+
+/* What stands before a value: a comma, unless it is the first, and its key. */
+static void begin(struct text *t, const char *key)
+{
+	size_t n = t->len;
+	char last;
+
+	while (n && t->s[n - 1] == '\n')
+		n--;
+	last = n ? t->s[n - 1] : '\0';
+
+	if (last && last != '[' && last != '{')
+		text_add(t, ", ", 2);
+	if (key) {
+		quoted(t, key);
+		text_add(t, ": ", 2);
+	}
+}
+
+void json_open(struct text *t, const char *key, char bracket)
+{
+	begin(t, key);
+	text_add(t, &bracket, 1);
+}
+
+void json_close(struct text *t, char bracket)
+{
+	text_add(t, &bracket, 1);
+}
+
+void json_string(struct text *t, const char *key, const char *s)
+{
+	begin(t, key);
+	if (s)
+		quoted(t, s);
+	else
+		text_add(t, "null", 4);
+}
+
+void json_number(struct text *t, const char *key, uint64_t v)
+{
+	begin(t, key);
+	text_printf(t, "%" PRIu64, v);
+}
+
+void json_bool(struct text *t, const char *key, bool v)
+{
+	begin(t, key);
+	text_printf(t, "%s", v ? "true" : "false");
+}

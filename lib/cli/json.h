@@ -1,0 +1,29 @@
+/*
+ * Room 6: text that is built in memory and comes out whole or not at all; on top of it, JSON (RFC
+ * 8259). Must not know what is said in it.
+ */
+#ifndef JSON_H
+#define JSON_H
+
+#include "base/base.h"
+
+struct text { /* all zero: nothing yet */
+	char *s;
+	size_t len, room;
+	bool failed; /* memory was short; later calls do nothing */
+};
+
+void text_add(struct text *t, const char *s, size_t n);
+void text_printf(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The text, for the caller to free, or NULL when memory was short. *t is empty again. */
+char *text_take(struct text *t);
+
+/* key: NULL inside an array and at the top. Commas and line ends are added where they are due. */
+void json_open(struct text *t, const char *key, char bracket);
+void json_close(struct text *t, char bracket);
+/* Bytes that are not UTF-8 become U+FFFD. s: NULL is null. */
+void json_string(struct text *t, const char *key, const char *s);
+void json_number(struct text *t, const char *key, uint64_t v);
+void json_bool(struct text *t, const char *key, bool v);
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * Room 6: the progress line. Knows a terminal and a clock; must not know what is being done.
+ */
+#ifndef PROGRESS_H
+#define PROGRESS_H
+
+#include "base/base.h"
+
+struct progress;
+
+/* Bytes a second: at first the average of all, later that of the last seconds. All zero at first. */
+struct rate {
+	uint64_t done;
+	double time; /* of the last look, seconds from the start */
+	double bytes;
+};
+/* done: bytes so far; now: seconds from the start, > 0. */
+void rate_look(struct rate *r, uint64_t done, double now);
+
+enum progress_form {
+	PROGRESS_NONE, /* only the clock, and progress_say() */
+	PROGRESS_LINE, /* one line, written over again and again */
+	PROGRESS_JSON, /* an object a line: bytes, total, rate, seconds, left */
+};
+
+/* fd: where it goes. total: bytes, 0 when unknown. NULL when memory is short (all calls below take
+ * NULL and do nothing). */
+struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total);
+/* What is counted begins again at 0, and goes to `total`. */
+void progress_again(struct progress *p, uint64_t total);
+/* At most six times a second. A line is never wider than the terminal, asked anew each time: what
+ * does not fit is left out, the label first. done: bytes completed so far. */
+void progress_show(struct progress *p, uint64_t done);
+/* One line to fd, at once, with a line end. */
+void progress_say(struct progress *p, int fd, uint64_t done);
+/* The last object for machines; erases the line for people, so that a message can follow. */
+void progress_end(struct progress *p, uint64_t done);
+/* Erases the line. */
+void progress_clear(struct progress *p);
+void progress_free(struct progress *p);
+/* Seconds since progress_new(). */
+double progress_seconds(const struct progress *p);
+
+#endif

@@ -1,0 +1,469 @@
+/* See report.h. */
+#include "cli/report.h"
+#include "cli/json.h"
+#include "input/source.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define GIB 1073741824.0
+
+static char *take(struct text *t, struct err *e)
+{
+	char *s;
+
+	if (!t->failed)
+		text_add(t, "\n", t->len && t->s[t->len - 1] != '\n');
+	s = text_take(t);
+	if (!s)
+		fail(e, ENOMEM, "out of memory");
+	return s;
+}
+
+/* --- info ---------------------------------------------------------------------------------------- */
+
+static uint64_t on_disk(const struct stat *st)
+{
+	return S_ISREG(st->st_mode) ? (uint64_t)st->st_blocks * 512 : 0;
+}
+
+static bool has_parent(const struct image *m)
+{
+	return m->descriptor && descriptor_has_parent(m->descriptor);
+}
+
+static void json_cid(struct text *t, const char *key, bool has, uint32_t cid)
+{
+	char hex[9];
+
+	snprintf(hex, sizeof(hex), "%08" PRIx32, cid);
+	json_string(t, key, has ? hex : NULL);
+}
+
+static void json_totals(struct text *t, const struct totals *sum, uint64_t size)
+{
+	json_number(t, "data", sum->data);
+	json_number(t, "zero", sum->zero);
+	json_number(t, "unallocated", size - min_u64(size, sum->data + sum->zero));
+	json_number(t, "runs", sum->runs);
+}
+
+static void json_undo(struct text *t, const struct undo_note *u)
+{
+	if (!u) {
+		json_string(t, "undo", NULL);
+		return;
+	}
+	json_open(t, "undo", '{');
+	json_string(t, "disk", u->disk);
+	json_string(t, "time", u->time);
+	json_string(t, "applied", u->applied);
+	json_bool(t, "finished", u->finished);
+	json_close(t, '}');
+}
+
+static void json_layer(struct text *t, const struct image *m, const struct totals *sum)
+{
+	const struct descriptor *d = m->descriptor;
+
+	json_open(t, NULL, '{');
+	json_string(t, "name", m->name);
+	json_string(t, "format", m->facts.format);
+	json_number(t, "version", m->facts.version);
+	json_string(t, "create_type", d ? d->create_type : NULL);
+	json_number(t, "size", m->size);
+	json_number(t, "grain", m->facts.grain);
+	json_totals(t, sum, m->size);
+	json_number(t, "unaccounted", m->unaccounted);
+	json_cid(t, "cid", d && d->has_cid, d ? d->cid : 0);
+	json_cid(t, "parent_cid", has_parent(m), d ? d->parent_cid : 0);
+	json_string(t, "parent_hint", d ? d->parent_hint : NULL);
+	json_undo(t, m->undo);
+	json_open(t, "files", '[');
+	for (size_t i = 0; i < m->files; i++) {
+		json_open(t, NULL, '{');
+		json_string(t, "name", m->file[i].name);
+		json_number(t, "size", (uint64_t)m->file[i].st.st_size);
+		json_number(t, "allocated", on_disk(&m->file[i].st));
+		json_close(t, '}');
+	}
+	json_close(t, ']');
+	json_close(t, '}');
+}
+
+static void json_warnings(struct text *t, const struct warnings *w)
+{
+	json_open(t, "warnings", '[');
+	for (size_t i = 0; i < w->kept; i++)
+		json_string(t, NULL, w->text[i]);
+	json_close(t, ']');
+	t->failed |= w->kept != w->n;
+}
+
+static void json_info(struct text *t, const struct info *i)
+{
+	const struct chain *c = i->chain;
+
+	json_open(t, NULL, '{');
+	json_string(t, "name", c->link[0]->name);
+	json_number(t, "size", c->link[0]->size);
+	json_bool(t, "complete", !c->lacks);
+	json_string(t, "lacks", c->lacks);
+	json_totals(t, &i->disk, c->link[0]->size);
+	json_open(t, "chain", '[');
+	for (size_t k = 0; k < c->links; k++)
+		json_layer(t, c->link[k], &i->layer[k]);
+	json_close(t, ']');
+	json_warnings(t, &i->warnings);
+	json_close(t, '}');
+}
+
+static void json_family(struct text *t, const struct family *f)
+{
+	json_open(t, NULL, '{');
+	json_string(t, "base", f->base);
+	json_number(t, "machines", f->machines);
+	json_number(t, "provisioned", f->provisioned);
+	json_number(t, "thin", f->thin);
+	json_number(t, "shared", f->shared);
+	json_number(t, "own", f->own);
+	json_number(t, "linked", f->shared + f->own);
+	json_number(t, "saved", f->thin - min_u64(f->thin, f->shared + f->own));
+	json_close(t, '}');
+}
+
+static void text_layer(struct text *t, const struct image *m, const struct totals *sum, int depth)
+{
+	char size[32], exact[32], data[32], zero[32], none[32];
+	uint64_t known = min_u64(m->size, sum->data + sum->zero);
+
+	text_printf(t, "%*s%s: %s", 2 * depth, "", m->name, m->facts.format);
+	if (m->facts.version) /* flat has none */
+		text_printf(t, " version %u", m->facts.version);
+	text_add(t, "\n", 1);
+	depth = 2 * depth + 2;
+	text_printf(t, "%*sdisk    %s%s, grains of %" PRIu64 " bytes\n", depth, "",
+		    size_text(size, m->size), exact_text(exact, m->size), m->facts.grain);
+	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " run%s; nothing for %s\n",
+		    depth, "", size_text(data, sum->data), size_text(zero, sum->zero), sum->runs,
+		    plural(sum->runs), size_text(none, m->size - known));
+	if (m->unaccounted)
+		text_printf(t, "%*sunaccounted for  %s%s of its files\n", depth, "",
+			    size_text(size, m->unaccounted), exact_text(exact, m->unaccounted));
+	if (m->descriptor && m->descriptor->has_cid)
+		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", m->descriptor->cid);
+	for (size_t i = 0; i < m->files; i++)
+		text_printf(t, "%*sfile    %s: %s, %s on disk\n", depth, "", m->file[i].name,
+			    size_text(size, (uint64_t)m->file[i].st.st_size),
+			    size_text(data, on_disk(&m->file[i].st)));
+	if (m->undo)
+		text_printf(t, "%*sundo    log of %s, begun %s, to apply %s; %s\n", depth, "",
+			    m->undo->disk, m->undo->time ? m->undo->time : "at an unknown time",
+			    m->undo->applied ? m->undo->applied : "an unknown delta",
+			    m->undo->finished ? "finished" : "not finished");
+	if (has_parent(m))
+		text_printf(t, "%*sparent  CID %08" PRIx32 ", %s\n", depth, "",
+			    m->descriptor->parent_cid,
+			    m->descriptor->parent_hint ? m->descriptor->parent_hint : "not named");
+}
+
+static void text_info(struct text *t, const struct info *i)
+{
+	const struct chain *c = i->chain;
+
+	for (size_t k = 0; k < c->links; k++)
+		text_layer(t, c->link[k], &i->layer[k], (int)k);
+	if (c->lacks)
+		text_printf(t, "  incomplete: %s\n", c->lacks);
+	for (size_t k = 0; k < i->warnings.kept; k++)
+		text_printf(t, "  warning: %s\n", i->warnings.text[k]);
+}
+
+static void text_family(struct text *t, const struct family *f, int width)
+{
+	uint64_t linked = f->shared + f->own;
+
+	text_printf(t, "%-*s  %8zu  %11.2f  %11.2f  %11.2f  %11.2f  %11.2f  %11.2f\n", width,
+		    f->base, f->machines, (double)f->provisioned / GIB, (double)f->thin / GIB,
+		    (double)f->shared / GIB, (double)f->own / GIB, (double)linked / GIB,
+		    (double)(f->thin - min_u64(f->thin, linked)) / GIB);
+}
+
+static void text_families(struct text *t, const struct family *f, size_t n)
+{
+	struct family all = {.base = "all"};
+	size_t width = strlen("base, in GiB");
+	bool table = false;
+
+	for (size_t i = 0; i < n; i++) {
+		table |= f[i].machines > 1;
+		if (strlen(f[i].base) > width)
+			width = strlen(f[i].base);
+		all.machines += f[i].machines;
+		all.provisioned += f[i].provisioned;
+		all.thin += f[i].thin;
+		all.shared += f[i].shared;
+		all.own += f[i].own;
+	}
+	if (!table)
+		return;
+	text_printf(t, "\n%-*s  %8s  %11s  %11s  %11s  %11s  %11s  %11s\n", (int)width,
+		    "base, in GiB", "machines", "provisioned", "thin", "shared base", "own deltas",
+		    "linked", "saved");
+	for (size_t i = 0; i < n; i++)
+		text_family(t, &f[i], (int)width);
+	if (n > 1)
+		text_family(t, &all, (int)width);
+}
+
+char *report_info(struct info *const *info, size_t n, bool json, struct err *e)
+{
+	struct text t = {0};
+	struct family *f;
+	size_t families;
+
+	if (info_families(&f, &families, info, n, e) < 0)
+		return NULL;
+	if (json) {
+		json_open(&t, NULL, '{');
+		json_open(&t, "images", '[');
+		for (size_t i = 0; i < n; i++)
+			json_info(&t, info[i]);
+		json_close(&t, ']');
+		json_open(&t, "families", '[');
+		for (size_t i = 0; i < families; i++)
+			json_family(&t, &f[i]);
+		json_close(&t, ']');
+		json_close(&t, '}');
+	} else {
+		for (size_t i = 0; i < n; i++)
+			text_info(&t, info[i]);
+		text_families(&t, f, families);
+	}
+	free(f);
+	return take(&t, e);
+}
+
+/* --- map ----------------------------------------------------------------------------------------- */
+
+static const char *file_of(const struct run *run)
+{
+	return run->kind == RUN_RAW	 ? run->src->name
+	       : run->kind == RUN_PACKED ? run->leaf->name
+					 : NULL;
+}
+
+static void json_run(struct text *t, const struct chain *c, const struct run *run)
+{
+	bool gap = run->layer == LAYER_NONE;
+
+	text_add(t, "\n", t->len > 0);
+	json_open(t, NULL, '{');
+	json_number(t, "start", run->off);
+	json_number(t, "length", run->len);
+	if (!gap)
+		json_number(t, "depth", run->layer);
+	json_string(t, "layer", gap ? NULL : c->link[run->layer]->name);
+	json_bool(t, "present", !gap);
+	json_bool(t, "data", run->kind != RUN_ZERO);
+	json_bool(t, "zero", run->kind == RUN_ZERO);
+	if (run->kind != RUN_ZERO) {
+		json_string(t, "file", file_of(run));
+		json_bool(t, "compressed", run->kind == RUN_PACKED);
+	}
+	if (run->kind == RUN_RAW)
+		json_number(t, "offset", run->pos);
+	json_close(t, '}');
+}
+
+static void text_run(struct text *t, const struct chain *c, const struct run *run)
+{
+	text_printf(t, "%-14" PRIu64 "  %-14" PRIu64 "  ", run->off, run->len);
+	if (run->kind == RUN_RAW)
+		text_printf(t, "%-14" PRIu64 "  ", run->pos);
+	else
+		text_printf(t, "%-14s  ", run->kind == RUN_PACKED ? "compressed"
+					  : run->layer == LAYER_NONE ? "nothing"
+								     : "zeros");
+	if (run->layer != LAYER_NONE)
+		text_printf(t, "%s", run->kind == RUN_ZERO ? c->link[run->layer]->name
+							   : file_of(run));
+	text_add(t, "\n", 1);
+}
+
+static bool goes_on(const struct run *a, const struct run *b)
+{
+	if (a->kind == RUN_PACKED)
+		return b->kind == RUN_PACKED && a->leaf == b->leaf && a->off + a->len == b->off;
+	return run_joins(a, b);
+}
+
+#define PART (64u * 1024) /* of a map that is held in memory */
+
+/* Hands on what there is, but for the last byte, which tells whether a comma is due. */
+static int put_part(struct text *t, const struct report_out *out, struct err *e)
+{
+	int r;
+
+	if (t->failed)
+		return fail(e, ENOMEM, "out of memory");
+	r = out->put(out->arg, t->s, t->len - 1, e);
+	t->s[0] = t->s[t->len - 1];
+	t->len = 1;
+	return r;
+}
+
+static int put_run(struct text *t, const struct chain *c, const struct run *run, bool json,
+		   const struct report_out *out, struct err *e)
+{
+	if (json)
+		json_run(t, c, run);
+	else
+		text_run(t, c, run);
+	return t->failed || t->len > PART ? put_part(t, out, e) : 0;
+}
+
+int report_map(const struct chain *c, bool json, const struct report_out *out,
+	       int (*last)(void *arg, struct err *e), struct err *e)
+{
+	struct run before = {0}, run;
+	struct text t = {0};
+	int r = 0, got = 0;
+	char *text;
+
+	if (json)
+		json_open(&t, NULL, '[');
+	else
+		text_printf(&t, "%-14s  %-14s  %-14s  %s\n", "offset", "length", "in file at", "file");
+	while (!r && (got = reader_next(c->reader, &run, e)) > 0) {
+		if (before.len && goes_on(&before, &run)) {
+			before.len += run.len;
+			continue;
+		}
+		if (before.len)
+			r = put_run(&t, c, &before, json, out, e);
+		before = run;
+	}
+	if (!r)
+		r = got;
+	if (!r && before.len)
+		r = put_run(&t, c, &before, json, out, e);
+	if (!r)
+		r = last(out->arg, e);
+	if (json)
+		json_close(&t, ']');
+	if (r < 0) {
+		free(text_take(&t));
+		return r;
+	}
+	text = take(&t, e);
+	r = text ? out->put(out->arg, text, strlen(text), e) : -ENOMEM;
+	free(text);
+	return r;
+}
+
+/* --- what was done ------------------------------------------------------------------------------- */
+
+static const char *layer_name(const struct result *r, const struct difference *d)
+{
+	return d->layer == LAYER_NONE ? NULL : r->chain->link[d->layer]->name;
+}
+
+char *report_differences(const struct result *r, struct err *e)
+{
+	const struct verify_result *v = r->differences;
+	struct text t = {0};
+
+	for (size_t i = 0; i < v->n && i < r->max_ranges; i++) {
+		const struct difference *d = &v->diff[i];
+		const char *layer = layer_name(r, d);
+
+		text_printf(&t, "%s: bytes %" PRIu64 " to %" PRIu64 " differ (%" PRIu64
+				" from sector %" PRIu64 " on); expected: %s%s%s\n",
+			    r->target, d->off, d->off + d->len - 1, d->len, d->off / SECTOR,
+			    d->zero ? "zeros" : "", d->zero && layer ? " of " : "",
+			    layer ? layer : "");
+	}
+	if (v->n > r->max_ranges)
+		text_printf(&t, "%s: and %s%zu more range%s\n", r->target, v->more ? "at least " : "",
+			    v->n - (size_t)r->max_ranges, plural(v->n - r->max_ranges));
+	return take(&t, e);
+}
+
+static void json_differences(struct text *t, const struct result *r)
+{
+	const struct verify_result *v = r->differences;
+
+	json_bool(t, "equal", !v->n);
+	json_number(t, "different", v->bytes);
+	json_number(t, "ranges", v->n);
+	json_bool(t, "more_ranges", v->more || v->n > r->max_ranges);
+	json_open(t, "differences", '[');
+	for (size_t i = 0; i < v->n && i < r->max_ranges; i++) {
+		json_open(t, NULL, '{');
+		json_number(t, "start", v->diff[i].off);
+		json_number(t, "length", v->diff[i].len);
+		json_bool(t, "zero", v->diff[i].zero);
+		json_string(t, "layer", layer_name(r, &v->diff[i]));
+		json_close(t, '}');
+	}
+	json_close(t, ']');
+}
+
+static void json_piped(struct text *t, const struct chain *c)
+{
+	uint64_t came = 0, spooled = 0;
+	bool piped = false;
+
+	for (size_t i = 0; i < c->links; i++) {
+		const struct source *s = c->link[i]->piped;
+
+		if (!s)
+			continue;
+		piped = true;
+		came += s->size;
+		spooled += s->spooled;
+	}
+	if (!piped)
+		return;
+	json_number(t, "came", came);
+	json_number(t, "spooled", spooled);
+}
+
+char *report_result(const struct result *r, struct err *e)
+{
+	struct text t = {0};
+
+	json_open(&t, NULL, '{');
+	json_string(&t, "job", r->job);
+	json_string(&t, "target", r->target);
+	json_number(&t, "size", r->chain->link[0]->size);
+	json_open(&t, "chain", '[');
+	for (size_t i = 0; i < r->chain->links; i++)
+		json_string(&t, NULL, r->chain->link[i]->name);
+	json_close(&t, ']');
+	json_bool(&t, "whole", r->whole);
+	json_totals(&t, r->totals, r->chain->link[0]->size);
+	json_number(&t, "unaccounted", r->unaccounted);
+	if (r->stats) {
+		json_number(&t, "written", r->stats->written);
+		json_number(&t, "zeroed", r->stats->zeroed);
+		json_number(&t, "writes", r->stats->writes);
+	}
+	if (strcmp(r->job, "verify")) {
+		json_bool(&t, "base_checked", r->base_checked);
+		if (r->present)
+			json_number(&t, "already_present", *r->present);
+		else
+			json_string(&t, "already_present", NULL);
+	}
+	json_piped(&t, r->chain);
+	if (r->differences)
+		json_differences(&t, r);
+	json_warnings(&t, r->warnings);
+	json_number(&t, "milliseconds", (uint64_t)(r->seconds * 1000));
+	json_close(&t, '}');
+	return take(&t, e);
+}

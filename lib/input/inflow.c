@@ -1,0 +1,605 @@
+/* See inflow.h. */
+#include "input/inflow.h"
+
+#include <assert.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+#include <zlib.h>
+
+/* Larger ones do not stay in the processor's cache, smaller ones leave less to be sorted. */
+#define WINDOW (2u << 20)
+#define WINDOWS 12u
+/* what is not inflated yet */
+#define PACKED_WINDOW (256u << 10)
+#define PACKED_WINDOWS 8u
+#define PIPE_SIZE (1 << 20)
+/* A window that was never used costs more than to wait a little for one that was: where a host has to
+ * give its pages, that takes ten times as long as to fill it. Three are always needed: one is written
+ * out of, one is looked through, one is filled. */
+#define FRESH_FROM 3u
+#define FRESH_WAIT 5 /* milliseconds */
+#define ASK_STOP 100 /* milliseconds between questions whether to go on waiting */
+
+struct inflow {
+	const char *name;
+	uint8_t *memory;
+	size_t window;
+	unsigned windows;
+	bool (*stop)(void *arg);
+	void *arg;
+	pthread_t thread;
+	bool running;
+
+	pthread_mutex_t lock; /* of these: */
+	pthread_cond_t grown, freed;
+	uint64_t low, have;
+	/* Where in memory window number k is: place[k % windows]. Free places, last used on top: what
+	 * was never needed is never touched, and what was used just now is still in the cache. */
+	unsigned *place, *free, frees;
+	unsigned used; /* places from this one on never were */
+	uint64_t want; /* how much has to be there before anyone is woken */
+	bool end, quit;
+	uint64_t expect; /* see inflow_opts */
+	int64_t complete; /* when that had come, milliseconds; 0: it has not */
+	bool cut; /* the end was not waited for: what comes later does not count */
+	uint64_t cut_at;
+	struct err e; /* why it ended; the thread's own until `end` is set */
+	int failed;
+
+	/* 1 to n bytes into buf; 0: no more come; -errno, with f->e */
+	ssize_t (*fill)(struct inflow *f, uint8_t *buf, size_t n);
+	/* from a descriptor */
+	int fd, wake;
+	uint8_t head[2]; /* bytes read already */
+	size_t heads, head_at;
+	int aside[2];    /* a pipe of our own, -1: there is none */
+	size_t in_aside; /* bytes in it */
+	/* from gzip */
+	struct inflow *packed;
+	uint64_t packed_at;
+	z_stream z;
+	bool inflating; /* z is initialized */
+	bool between;   /* members; others look, too */
+	bool bad;       /* damaged, which is still to be said */
+};
+
+/* --- a descriptor --- */
+
+/* As fill; -EINTR when woken. */
+static ssize_t read_some(int fd, int wake, int timeout, uint8_t *buf, size_t n)
+{
+	struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = wake, .events = POLLIN}};
+	ssize_t got;
+
+	for (;;) {
+		int r = poll(p, 2, timeout);
+
+		if (r == 0 || p[1].revents)
+			return -EINTR;
+		if (r < 0 && errno == EINTR)
+			continue;
+		got = read(fd, buf, n);
+		if (got >= 0)
+			return got;
+		if (errno != EINTR && errno != EAGAIN)
+			return -errno;
+	}
+}
+
+/*
+ * Who reads a pipe keeps out who writes to it while the bytes are copied, and the other way round. So
+ * the pages are moved into a pipe of our own, which takes no time, and the bytes are copied from there
+ * while the next ones come. As read_some(); -EINVAL: such pages cannot be moved.
+ */
+static ssize_t read_aside(struct inflow *f, uint8_t *buf, size_t n)
+{
+	ssize_t got;
+
+	while (!f->in_aside) {
+		struct pollfd p[2] = {{.fd = f->fd, .events = POLLIN},
+				      {.fd = f->wake, .events = POLLIN}};
+
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[1].revents)
+			return -EINTR;
+		got = splice(f->fd, NULL, f->aside[1], NULL, PIPE_SIZE,
+			     SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
+			return got < 0 ? -errno : 0;
+		f->in_aside = got > 0 ? (size_t)got : 0;
+	}
+	do {
+		got = read(f->aside[0], buf, n);
+	} while (got < 0 && errno == EINTR);
+	if (got > 0)
+		f->in_aside -= (size_t)got;
+	return got < 0 ? -errno : got;
+}
+
+static void close_aside(struct inflow *f)
+{
+	for (int i = 0; i < 2; i++) {
+		if (f->aside[i] >= 0)
+			close(f->aside[i]);
+		f->aside[i] = -1;
+	}
+}
+
+static ssize_t fill_read(struct inflow *f, uint8_t *buf, size_t n)
+{
+	ssize_t got = -EINVAL;
+
+	if (f->head_at < f->heads) {
+		*buf = f->head[f->head_at++];
+		return 1;
+	}
+	if (f->aside[0] >= 0)
+		got = read_aside(f, buf, n);
+	if (got == -EINVAL && !f->in_aside) {
+		close_aside(f);
+		got = read_some(f->fd, f->wake, -1, buf, n);
+	}
+	if (got < 0 && got != -EINTR)
+		return fail(&f->e, (int)-got, "%s: reading at byte %llu: %s", f->name,
+			    (unsigned long long)f->have, strerror((int)-got));
+	return got < 0 ? 0 : got;
+}
+
+/* --- gzip: RFC 1952, members one behind the other --- */
+
+static bool packed_quit(void *arg)
+{
+	struct inflow *f = arg;
+	bool quit;
+
+	pthread_mutex_lock(&f->lock);
+	quit = f->quit;
+	pthread_mutex_unlock(&f->lock);
+	return quit;
+}
+
+static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
+{
+	z_stream *z = &f->z;
+
+	z->next_out = buf;
+	z->avail_out = (uInt)n;
+	while (z->avail_out) {
+		uint64_t have;
+		size_t here;
+		int r;
+
+		inflow_release(f->packed, f->packed_at);
+		r = inflow_ask_stop(f->packed, &f->e); /* there may always be more */
+		if (!r)
+			r = inflow_wait(f->packed, f->packed_at + 1, &have, &f->e);
+		if (r < 0)
+			return 0; /* told to quit */
+		if (have == f->packed_at)
+			break;
+		z->next_in = (z_const Bytef *)inflow_at(f->packed, f->packed_at, &here);
+		z->avail_in = (uInt)here;
+		if (f->between) {
+			/* what tapes and block devices put behind a file */
+			while (z->avail_in && !*z->next_in) {
+				z->next_in++;
+				z->avail_in--;
+			}
+			f->packed_at += here - z->avail_in;
+			if (!z->avail_in)
+				continue;
+			if (*z->next_in != 0x1f && z->avail_out < n)
+				break; /* first what came before */
+			if (*z->next_in != 0x1f)
+				return fail(&f->e, EBADMSG,
+					    "%s: there is something else behind the gzip data, at byte "
+					    "%llu",
+					    f->name, (unsigned long long)f->packed_at);
+			here = z->avail_in;
+			__atomic_store_n(&f->between, false, __ATOMIC_RELAXED);
+			inflateReset(z);
+		}
+		r = f->bad ? Z_DATA_ERROR : inflate(z, Z_NO_FLUSH);
+		if (f->bad)
+			z->avail_in = (uInt)here;
+		f->packed_at += here - z->avail_in;
+		if (r == Z_STREAM_END)
+			__atomic_store_n(&f->between, true, __ATOMIC_RELAXED);
+		else if (r == Z_MEM_ERROR)
+			return fail(&f->e, ENOMEM, "out of memory");
+		else if (r != Z_OK && r != Z_BUF_ERROR && z->avail_out < n && !f->bad) {
+			f->bad = true; /* first what came before */
+			f->packed_at -= here > z->avail_in;
+			break;
+		} else if (r != Z_OK && r != Z_BUF_ERROR)
+			return fail(&f->e, EBADMSG,
+				    "%s: the gzip data is damaged near its byte %llu (%llu bytes "
+				    "unpacked): %s",
+				    f->name, (unsigned long long)f->packed_at,
+				    (unsigned long long)(f->have + n - z->avail_out),
+				    z->msg ? z->msg : "unknown compression");
+		/* what is there goes on its way at once */
+		if (!z->avail_in && z->avail_out < n)
+			break;
+	}
+	if (z->avail_out < n)
+		return (ssize_t)(n - z->avail_out);
+	/* nothing came, so nothing more will */
+	if (inflow_error(f->packed, &f->e) < 0)
+		return -EIO;
+	if (!f->between)
+		return fail(&f->e, EBADMSG,
+			    "%s: the gzip data ends in the middle, after %llu byte%s (%llu unpacked): "
+			    "it was cut short",
+			    f->name, (unsigned long long)f->packed_at, plural(f->packed_at),
+			    (unsigned long long)f->have);
+	return 0;
+}
+
+/* --- the windows --- */
+
+static uint8_t *address(const struct inflow *f, uint64_t off)
+{
+	return f->memory + f->place[off / f->window % f->windows] * f->window + off % f->window;
+}
+
+static struct timespec from_now(long milliseconds)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_nsec += milliseconds * 1000000L;
+	t.tv_sec += t.tv_nsec / 1000000000L;
+	t.tv_nsec %= 1000000000L;
+	return t;
+}
+
+/* A place for the next window. The lock is held, but while it waits. */
+static void take_place(struct inflow *f)
+{
+	const struct timespec until = from_now(FRESH_WAIT);
+	unsigned place;
+	int r = 0;
+
+	while (f->used >= FRESH_FROM && f->free[f->frees - 1] >= f->used && !r && !f->quit)
+		r = pthread_cond_timedwait(&f->freed, &f->lock, &until);
+	place = f->free[--f->frees];
+	f->place[f->have / f->window % f->windows] = place;
+	if (place >= f->used)
+		f->used = place + 1;
+}
+
+static void *work(void *arg)
+{
+	struct inflow *f = arg;
+	const uint64_t room = inflow_room(f);
+
+	for (;;) {
+		uint64_t in_window, n;
+		ssize_t got;
+
+		pthread_mutex_lock(&f->lock);
+		while (f->have == f->low + room && !f->quit)
+			pthread_cond_wait(&f->freed, &f->lock);
+		in_window = f->have % f->window;
+		if (!in_window && !f->quit)
+			take_place(f);
+		n = f->quit ? 0 : min_u64(f->window - in_window, f->low + room - f->have);
+		pthread_mutex_unlock(&f->lock);
+
+		got = n ? f->fill(f, address(f, f->have), (size_t)n) : 0;
+
+		pthread_mutex_lock(&f->lock);
+		if (got > 0)
+			f->have += (uint64_t)got;
+		if (got < 0)
+			f->failed = (int)got;
+		f->end = got <= 0;
+		if (f->end || f->have >= f->want)
+			pthread_cond_signal(&f->grown);
+		pthread_mutex_unlock(&f->lock);
+		if (got <= 0)
+			return NULL;
+	}
+}
+
+bool inflow_gzip(const struct inflow *f)
+{
+	return f->packed != NULL;
+}
+
+size_t inflow_window(const struct inflow *f)
+{
+	return f->window;
+}
+
+uint64_t inflow_room(const struct inflow *f)
+{
+	return (uint64_t)f->window * f->windows;
+}
+
+uint64_t inflow_low(const struct inflow *f)
+{
+	/* only who asks changes it; others of his threads look what has not gone */
+	return __atomic_load_n(&f->low, __ATOMIC_RELAXED);
+}
+
+bool inflow_kept_open(const struct inflow *f)
+{
+	return f->cut;
+}
+
+int inflow_ask_stop(struct inflow *f, struct err *e)
+{
+	return f->stop && f->stop(f->arg) ? fail(e, EINTR, "%s: stopped", f->name) : 0;
+}
+
+/* All that was expected came long ago, and the sender does not end. The lock is held. */
+static bool out_of_patience(struct inflow *f)
+{
+	const bool whole = !f->packed || __atomic_load_n(&f->between, __ATOMIC_RELAXED);
+	struct timespec t;
+	int64_t now;
+
+	if (!f->expect || f->have < f->expect || !whole) {
+		f->complete = 0;
+		return false;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	now = t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+	if (!f->complete)
+		f->complete = now;
+	return now - f->complete >= INFLOW_PATIENCE * 1000;
+}
+
+int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&f->lock);
+	assert(f->end || end <= f->low + inflow_room(f)); /* or it would wait for ever */
+	while (!f->cut && f->have < end && !f->end && !r) {
+		struct timespec until;
+
+		if (out_of_patience(f)) {
+			f->cut = true;
+			f->cut_at = f->have;
+			break;
+		}
+		f->want = end;
+		pthread_mutex_unlock(&f->lock);
+		r = inflow_ask_stop(f, e);
+		pthread_mutex_lock(&f->lock);
+		if (r || f->have >= end || f->end)
+			break;
+		until = from_now(ASK_STOP);
+		pthread_cond_timedwait(&f->grown, &f->lock, &until);
+	}
+	*have = f->cut ? f->cut_at : f->have;
+	pthread_mutex_unlock(&f->lock);
+	return r;
+}
+
+const uint8_t *inflow_at(struct inflow *f, uint64_t off, size_t *n)
+{
+	const uint8_t *at;
+
+	pthread_mutex_lock(&f->lock);
+	*n = (size_t)min_u64(f->have - off, f->window - off % f->window);
+	at = address(f, off);
+	pthread_mutex_unlock(&f->lock);
+	return at;
+}
+
+void inflow_release(struct inflow *f, uint64_t off)
+{
+	off -= off % f->window;
+	if (off <= f->low)
+		return;
+	pthread_mutex_lock(&f->lock);
+	assert(off <= f->have); /* a window that was never filled has no place to give back */
+	for (uint64_t low = f->low; low < off; low += f->window)
+		f->free[f->frees++] = f->place[low / f->window % f->windows];
+	__atomic_store_n(&f->low, off, __ATOMIC_RELAXED);
+	pthread_cond_signal(&f->freed);
+	pthread_mutex_unlock(&f->lock);
+}
+
+int inflow_error(struct inflow *f, struct err *e)
+{
+	int failed;
+
+	pthread_mutex_lock(&f->lock);
+	failed = f->end && !f->cut ? f->failed : 0;
+	pthread_mutex_unlock(&f->lock);
+	return failed < 0 ? fail(e, -failed, "%s", f->e.msg) : 0;
+}
+
+static int start(struct inflow *f, struct err *e)
+{
+	pthread_condattr_t attr;
+	sigset_t all, old;
+	int r;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_cond_init(&f->grown, &attr);
+	pthread_cond_init(&f->freed, &attr);
+	pthread_condattr_destroy(&attr);
+	/* signals are the business of the thread that asks */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&f->thread, NULL, work, f);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	f->running = !r;
+	return r ? fail(e, r, "no thread can be made: %s", strerror(r)) : 0;
+}
+
+static struct inflow *inflow_new(const char *name, size_t window, unsigned windows)
+{
+	struct inflow *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return NULL;
+	f->fd = f->wake = f->aside[0] = f->aside[1] = -1;
+	f->name = name;
+	f->window = window;
+	f->windows = windows;
+	f->place = calloc(windows, sizeof(*f->place));
+	f->free = calloc(windows, sizeof(*f->free));
+	if (!f->place || !f->free) {
+		free(f->place);
+		free(f->free);
+		free(f);
+		return NULL;
+	}
+	while (f->frees < windows) {
+		f->free[f->frees] = windows - 1 - f->frees;
+		f->frees++;
+	}
+	/* pages that no byte ever reaches cost nothing */
+	f->memory = mmap(NULL, window * windows, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (f->memory == MAP_FAILED) {
+		free(f->place);
+		free(f->free);
+		free(f);
+		return NULL;
+	}
+	/* a tenth of the time that a sequential delta takes */
+	madvise(f->memory, window * windows, MADV_HUGEPAGE);
+	return f;
+}
+
+void inflow_free(struct inflow *f)
+{
+	const uint64_t one = 1;
+
+	if (!f)
+		return;
+	if (f->running) {
+		pthread_mutex_lock(&f->lock);
+		f->quit = true;
+		pthread_cond_signal(&f->freed);
+		pthread_mutex_unlock(&f->lock);
+		if (f->packed) { /* it may be waiting there */
+			pthread_mutex_lock(&f->packed->lock);
+			pthread_cond_signal(&f->packed->grown);
+			pthread_mutex_unlock(&f->packed->lock);
+		} else if (write(f->wake, &one, sizeof(one)) < 0) {
+			/* cannot be: a counter of 1 does not overflow */
+		}
+		pthread_join(f->thread, NULL);
+		pthread_mutex_destroy(&f->lock);
+		pthread_cond_destroy(&f->grown);
+		pthread_cond_destroy(&f->freed);
+	}
+	inflow_free(f->packed);
+	if (f->inflating)
+		inflateEnd(&f->z);
+	if (f->fd >= 0)
+		close(f->fd);
+	if (f->wake >= 0)
+		close(f->wake);
+	close_aside(f);
+	munmap(f->memory, f->window * f->windows);
+	free(f->place);
+	free(f->free);
+	free(f);
+}
+
+/* The first bytes, at most n, as far as there are as many. */
+static int sniff(uint8_t *buf, size_t n, size_t *got, int fd, const char *name,
+		 const struct inflow_opts *o, struct err *e)
+{
+	*got = 0;
+	while (*got < n) {
+		ssize_t r;
+
+		if (o->stop && o->stop(o->arg))
+			return fail(e, EINTR, "%s: stopped", name);
+		r = read_some(fd, -1, ASK_STOP, buf + *got, n - *got);
+		if (r == 0)
+			return 0;
+		if (r < 0 && r != -EINTR)
+			return fail(e, (int)-r, "%s: %s", name, strerror((int)-r));
+		if (r > 0)
+			*got += (size_t)r;
+	}
+	return 0;
+}
+
+int inflow_open(struct inflow **out, int fd, const char *name, const struct inflow_opts *o,
+		struct err *e)
+{
+	const size_t window = o->window ? o->window : WINDOW;
+	const unsigned windows = o->windows ? o->windows : WINDOWS;
+	struct inflow *f = NULL, *g;
+	uint8_t head[2];
+	size_t heads;
+	bool gzip;
+	int r;
+
+	fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE); /* fewer turns; where it cannot be had it is slower */
+	r = sniff(head, sizeof(head), &heads, fd, name, o, e);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	gzip = heads == 2 && head[0] == 0x1f && head[1] == 0x8b;
+	f = inflow_new(name, gzip ? PACKED_WINDOW : window, gzip ? PACKED_WINDOWS : windows);
+	if (!f) {
+		close(fd);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	f->fd = fd;
+	f->wake = eventfd(0, EFD_CLOEXEC);
+	f->fill = fill_read;
+	/* where there is none it is slower; only pages of a pipe are moved and not copied */
+	if (fcntl(fd, F_GETPIPE_SZ) > 0 && pipe2(f->aside, O_CLOEXEC) == 0)
+		fcntl(f->aside[0], F_SETPIPE_SZ, PIPE_SIZE);
+	else
+		f->aside[0] = f->aside[1] = -1;
+	memcpy(f->head, head, heads);
+	f->heads = heads;
+	f->stop = o->stop;
+	f->arg = o->arg;
+	r = f->wake < 0 ? fail(e, errno, "eventfd: %s", strerror(errno)) : 0;
+	if (!r && gzip) {
+		g = inflow_new(name, window, windows);
+		if (!g || inflateInit2(&g->z, 15 + 16) != Z_OK) {
+			if (g)
+				inflow_free(g);
+			inflow_free(f);
+			return fail(e, ENOMEM, "out of memory");
+		}
+		g->inflating = true;
+		g->packed = f;
+		g->fill = fill_inflate;
+		g->stop = o->stop;
+		g->arg = o->arg;
+		f->stop = packed_quit;
+		f->arg = g;
+		f = g;
+		r = start(f->packed, e);
+	}
+	f->expect = o->expect;
+	if (!r)
+		r = start(f, e);
+	if (r < 0) {
+		inflow_free(f);
+		return r;
+	}
+	*out = f;
+	return 0;
+}

@@ -1,0 +1,60 @@
+/*
+ * Room 1: bytes that come from a pipe or a socket, plain or gzip, into a few windows of memory. Knows
+ * descriptors and gzip; must not know runs, formats, or the spool. All numbers are bytes.
+ *
+ * A thread of its own reads (for gzip a second one inflates), so the other end never waits while a
+ * window is free. The bytes from `low` on that have arrived are held until they are released; low is
+ * a multiple of the window. One thread asks; others may look at what has come.
+ */
+#ifndef INFLOW_H
+#define INFLOW_H
+
+#include "base/base.h"
+
+struct inflow;
+
+#define INFLOW_PATIENCE 10
+
+struct inflow_opts {
+	size_t window;    /* power of two; 0: the usual size */
+	unsigned windows; /* 0: the usual number */
+	/* Bytes, unpacked, after which an end is waited for INFLOW_PATIENCE seconds and no longer; 0: none. Of
+	 * gzip only when a trailer has come, too. */
+	uint64_t expect;
+	/* Asked while waiting: true gives up, with -EINTR. NULL: never. */
+	bool (*stop)(void *arg);
+	void *arg;
+};
+
+/* Reads fd from where it stands; it is closed by inflow_free(), or when this fails. Waits for the
+ * first bytes, which tell gzip. name: printable, has to outlive it. -errno. */
+int inflow_open(struct inflow **out, int fd, const char *name, const struct inflow_opts *o,
+		struct err *e);
+/* NULL-safe. Ends the threads, whatever they wait for. */
+void inflow_free(struct inflow *f);
+
+bool inflow_gzip(const struct inflow *f);
+size_t inflow_window(const struct inflow *f);
+/* Bytes that can be held at once. */
+uint64_t inflow_room(const struct inflow *f);
+uint64_t inflow_low(const struct inflow *f);
+
+/*
+ * Waits until the bytes before `end` <= low + room have arrived, or no more will. *have: how many
+ * have, in all. Bytes that are missing then: inflow_error() tells why. -EINTR.
+ */
+int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e);
+/* Whether it did not end by itself, see expect. */
+bool inflow_kept_open(const struct inflow *f);
+/* For who never has to wait: -EINTR when it is to be given up. */
+int inflow_ask_stop(struct inflow *f, struct err *e);
+/* Where byte `off` stands, low <= off < have; *n: how many of those that have arrived follow it
+ * without a break. */
+const uint8_t *inflow_at(struct inflow *f, uint64_t off, size_t *n);
+/* Windows that end before or at `off` <= have may be filled anew. */
+void inflow_release(struct inflow *f, uint64_t off);
+/* To be asked when all has arrived that will: 0 when it ended as it should, or -errno: reading
+ * failed, or the gzip data is cut or damaged. */
+int inflow_error(struct inflow *f, struct err *e);
+
+#endif

@@ -1,0 +1,788 @@
+/* See source.h. */
+#include "input/source.h"
+#include "input/inflow.h"
+
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int source_new(struct source **out, const char *name, struct err *e)
+{
+	struct source *s = calloc(1, sizeof(*s));
+
+	if (s)
+		s->name = name_text(name);
+	if (!s || !s->name) {
+		free(s);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	s->fd = s->spool = s->stamp_fd = -1;
+	*out = s;
+	return 0;
+}
+
+static const char *type_text(mode_t mode)
+{
+	return S_ISDIR(mode)	 ? "a directory"
+	       : S_ISFIFO(mode)	 ? "a FIFO"
+	       : S_ISSOCK(mode)	 ? "a socket"
+	       : S_ISCHR(mode)	 ? "a character device"
+				 : "no regular file";
+}
+
+#define SPOOL_PART 4096u /* zeros of this size, and aligned to it, are not written to the spool */
+
+/* Opening a device may already do something: rewind a tape, start a watchdog. So each file is looked at
+ * first through a descriptor that opens nothing. */
+#define LOOK_FLAGS (O_PATH | O_CLOEXEC)
+/* O_NONBLOCK: a FIFO that came in its place must not hang us */
+#define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
+
+/*
+ * Really opens what `at`, opened with LOOK_FLAGS, stands for; takes `at` over. A regular file, a block
+ * device, with `pipe` a FIFO; else -ENOTSUP, and *st tells what it is. dir, path: its name, for systems
+ * without /proc; what that leads to must still be the same file. The file's descriptor, or -errno.
+ */
+static int open_looked_at(int at, int dir, const char *path, bool pipe, struct stat *st)
+{
+	char link[32];
+	struct stat now;
+	int fd;
+
+	if (fstat(at, st) < 0)
+		fd = -errno;
+	else if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode) && !(pipe && S_ISFIFO(st->st_mode)))
+		fd = -ENOTSUP;
+	else {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", at);
+		fd = open(link, OPEN_FLAGS);
+		/* EACCES: also where /proc is not ours to use, as with file capabilities */
+		if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == EACCES))
+			fd = openat(dir, path, OPEN_FLAGS);
+		if (fd < 0)
+			fd = -errno;
+	}
+	if (fd >= 0 && (fstat(fd, &now) < 0 || now.st_dev != st->st_dev || now.st_ino != st->st_ino)) {
+		close(fd);
+		fd = -ESTALE;
+	}
+	close(at);
+	return fd;
+}
+
+static int open_path(const char *path, bool pipe, struct stat *st)
+{
+	int at = open(path, LOOK_FLAGS);
+
+	return at < 0 ? -errno : open_looked_at(at, AT_FDCWD, path, pipe, st);
+}
+
+static int no_image(const struct source *s, mode_t mode, struct err *e)
+{
+	return fail(e, EINVAL, "%s: is %s, no image can be read from it", s->name, type_text(mode));
+}
+
+/*
+ * QEMU's FUSE export says of every file that it was read and written just now, whenever it is asked. Of
+ * a file that is really written only two of these times move.
+ */
+static bool made_up(int fd, const struct statx *sx)
+{
+	const struct statx_timestamp *m = &sx->stx_mtime;
+	const int64_t now = time(NULL);
+	struct statfs fs;
+
+	return !memcmp(m, &sx->stx_atime, sizeof(*m)) && !memcmp(m, &sx->stx_ctime, sizeof(*m)) &&
+	       !m->tv_nsec && m->tv_sec >= now - 2 && m->tv_sec <= now + 2 && fstatfs(fd, &fs) == 0 &&
+	       fs.f_type == FUSE_SUPER_MAGIC;
+}
+
+/* Asks the server of a network file system, too. */
+static int take_stamp(int fd, struct source_stamp *t)
+{
+	struct statx sx;
+	struct stat st;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &sx) == 0) {
+		*t = (struct source_stamp){sx.stx_size, sx.stx_mtime.tv_sec, sx.stx_ctime.tv_sec,
+					   sx.stx_mtime.tv_nsec, sx.stx_ctime.tv_nsec,
+					   made_up(fd, &sx)};
+		return 0;
+	}
+	if ((errno != ENOSYS && errno != EPERM && errno != EINVAL) || fstat(fd, &st) < 0)
+		return -errno;
+	*t = (struct source_stamp){(uint64_t)st.st_size, st.st_mtim.tv_sec, st.st_ctim.tv_sec,
+				   (uint32_t)st.st_mtim.tv_nsec, (uint32_t)st.st_ctim.tv_nsec, false};
+	return 0;
+}
+
+int source_unchanged(const struct source *s, struct err *e)
+{
+	const struct source_stamp *was = &s->stamp;
+	struct source_stamp now;
+	int r;
+
+	if (s->stamp_fd < 0)
+		return 0;
+	r = take_stamp(s->stamp_fd, &now);
+	if (r < 0)
+		return fail(e, -r, "%s: whether it was changed while it was read: %s", s->name,
+			    strerror(-r));
+	if (now.size == was->size &&
+	    ((now.made_up && was->made_up) ||
+	     (now.mtime == was->mtime && now.mtime_ns == was->mtime_ns &&
+	      now.ctime == was->ctime && now.ctime_ns == was->ctime_ns)))
+		return 0;
+	return fail(e, ESTALE,
+		    "%s: changed while it was read: is it still being copied, or is the VM still "
+		    "running? (--force=changed accepts it)", s->name);
+}
+
+/* Takes fd over, which is -errno where it could not be opened; -ENOTSUP: `st` tells why. */
+static int source_fd(struct source **out, const char *path, int fd, const struct stat *st,
+		     struct err *e)
+{
+	struct source *s = NULL;
+	int r = source_new(&s, path, e), flags;
+
+	if (r < 0) {
+		if (fd >= 0)
+			close(fd);
+		return r;
+	}
+	s->fd = fd;
+	if (fd == -ENOTSUP && st->st_mode && !S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
+		r = no_image(s, st->st_mode, e);
+		goto bad;
+	}
+	if (fd < 0) {
+		r = fd == -EXDEV ? fail(e, EXDEV, "%s: leads out of its folder, which --confine "
+						  "forbids", s->name)
+				 : fail(e, -fd, "%s: %s", s->name, strerror(-fd));
+		goto bad;
+	}
+	if (fstat(s->fd, &s->st) < 0) {
+		r = fail(e, errno, "%s: %s", s->name, strerror(errno));
+		goto bad;
+	}
+	if (S_ISBLK(s->st.st_mode)) {
+		if (ioctl(s->fd, BLKGETSIZE64, &s->size) < 0) {
+			r = fail(e, errno, "%s: size of the device: %s", s->name, strerror(errno));
+			goto bad;
+		}
+	} else if (S_ISREG(s->st.st_mode)) {
+		r = take_stamp(s->fd, &s->stamp);
+		if (r < 0) {
+			r = fail(e, -r, "%s: %s", s->name, strerror(-r));
+			goto bad;
+		}
+		s->stamp_fd = s->fd;
+		s->size = (uint64_t)s->st.st_size;
+	} else {
+		r = no_image(s, s->st.st_mode, e);
+		goto bad;
+	}
+	if (s->size > POS_LIMIT) {
+		r = fail(e, EFBIG, "%s: %llu bytes are more than can be addressed", s->name,
+			 (unsigned long long)s->size);
+		goto bad;
+	}
+	/* or the ring answers EAGAIN where it could wait */
+	flags = fcntl(fd, F_GETFL);
+	if ((flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
+		r = fail(e, errno, "%s: %s", s->name, strerror(errno));
+		goto bad;
+	}
+	*out = s;
+	return 0;
+bad:
+	source_free(s);
+	return r;
+}
+
+int source_open(struct source **out, const char *path, struct err *e)
+{
+	struct stat st = {0};
+	int fd = open_path(path, false, &st);
+
+	return source_fd(out, path, fd, &st, e);
+}
+
+/* For kernels without openat2, and stricter: no symbolic link is followed at all. A descriptor with
+ * LOOK_FLAGS, or -errno. */
+static int walk_beneath(int dir, const char *file)
+{
+	char part[NAME_MAX + 1];
+	int at = dup(dir), next;
+	struct stat st;
+
+	if (at < 0)
+		return -errno;
+	for (;;) {
+		size_t n = strcspn(file, "/");
+		bool last = !file[n];
+
+		if (n > NAME_MAX || (n == 2 && !memcmp(file, "..", 2))) {
+			close(at);
+			return n > NAME_MAX ? -ENAMETOOLONG : -EXDEV;
+		}
+		memcpy(part, file, n);
+		part[n] = '\0';
+		next = openat(at, n ? part : ".", O_NOFOLLOW | LOOK_FLAGS);
+		if (next < 0)
+			next = -errno;
+		else if (fstat(next, &st) < 0 || S_ISLNK(st.st_mode)) {
+			close(next);
+			next = -EXDEV;
+		}
+		close(at);
+		if (last || next < 0)
+			return next;
+		at = next;
+		file += n + 1;
+	}
+}
+
+static int open_beneath(const char *dir, const char *file, struct stat *st)
+{
+	struct open_how how = {.flags = LOOK_FLAGS,
+			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+	int at, fd;
+
+	if (*file == '/')
+		return -EXDEV;
+	at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (at < 0)
+		return -errno;
+	fd = (int)syscall(SYS_openat2, at, file, &how, sizeof(how));
+	if (fd < 0)
+		fd = -errno;
+	if (fd == -ENOSYS || fd == -EPERM || fd == -EINVAL || fd == -E2BIG)
+		fd = walk_beneath(at, file);
+	if (fd >= 0)
+		fd = open_looked_at(fd, at, file, false, st);
+	close(at);
+	return fd;
+}
+
+int source_open_beneath(struct source **out, const char *dir, const char *file, struct err *e)
+{
+	struct stat st = {0};
+	int fd = open_beneath(dir, file, &st), r;
+	char *path;
+
+	if (!strcmp(dir, ".") || !strcmp(dir, "/"))
+		r = asprintf(&path, "%s%s", *dir == '/' ? dir : "", file);
+	else
+		r = asprintf(&path, "%s/%s", dir, file);
+	if (r < 0) {
+		if (fd >= 0)
+			close(fd);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	r = source_fd(out, path, fd, &st, e);
+	free(path);
+	return r;
+}
+
+int source_memory(struct source **out, const char *name, const void *mem, uint64_t size,
+		  struct err *e)
+{
+	int r = source_new(out, name, e);
+
+	if (r < 0)
+		return r;
+	(*out)->mem = mem;
+	(*out)->size = size;
+	return 0;
+}
+
+void source_free(struct source *s)
+{
+	if (!s)
+		return;
+	source_lend_end(s);
+	inflow_free(s->flow);
+	if (s->spool >= 0)
+		close(s->spool);
+	if (s->fd >= 0 && s->fd != s->spool)
+		close(s->fd);
+	free(s->spool_dir);
+	free(s->name);
+	free(s);
+}
+
+static int outside(const struct source *s, uint64_t off, size_t n, const char *what, struct err *e)
+{
+	return fail(e, EBADMSG, "%s: %s lies outside the file (bytes %llu to %llu of %llu): is it "
+				 "truncated? expected at least %llu bytes", s->name,
+		    what, (unsigned long long)off, (unsigned long long)(off + n),
+		    (unsigned long long)s->size, (unsigned long long)(off + n));
+}
+
+static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size_t n,
+		   const char *what, struct err *e)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t got = pread(fd, (char *)buf + done, n - done, (off_t)(off + done));
+
+		if (got > 0)
+			done += (size_t)got;
+		else if (got == 0)
+			return fail(e, EBADMSG,
+				    "%s: %s at byte %llu: the file became shorter while it was read",
+				    s->name, what, (unsigned long long)(off + done));
+		else if (errno != EINTR)
+			return fail(e, errno, "%s: reading %s at byte %llu: %s", s->name, what,
+				    (unsigned long long)(off + done), strerror(errno));
+	}
+	return 0;
+}
+
+static int wait_for(struct source *s, uint64_t end, uint64_t *have, struct err *e)
+{
+	int r = inflow_wait(s->flow, end, have, e);
+
+	if (!r && *have < end) /* that was all */
+		__atomic_store_n(&s->size, *have, __ATOMIC_RELAXED);
+	return r;
+}
+
+static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, const char *what,
+			struct err *e)
+{
+	const uint64_t low = inflow_low(s->flow);
+	uint64_t have;
+	int r;
+
+	/* what was spooled may go on in what is still in memory */
+	if (s->spool >= 0 && off < low) {
+		size_t gone = (size_t)min_u64(n, low - off);
+
+		r = read_fd(s, s->spool, off, buf, gone, what, e);
+		if (r || gone == n)
+			return r;
+		off += gone;
+		buf += gone;
+		n -= gone;
+	}
+	if (off < low)
+		return fail(e, EBADMSG, "%s: %s at byte %llu has passed already", s->name, what,
+			    (unsigned long long)off);
+	r = wait_for(s, off + n, &have, e);
+	if (r < 0)
+		return r;
+	if (have < off + n)
+		return source_short(s, what, off + n, e);
+	while (n) {
+		size_t here;
+		const uint8_t *p = source_at(s, off, &here);
+
+		if (here > n)
+			here = n;
+		memcpy(buf, p, here);
+		buf += here;
+		off += here;
+		n -= here;
+	}
+	return 0;
+}
+
+int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char *what,
+		struct err *e)
+{
+	/* while one thread waits for what comes, others read what has come */
+	const uint64_t size = __atomic_load_n(&s->size, __ATOMIC_RELAXED);
+	int r;
+
+	if (off > size || n > size - off)
+		return outside(s, off, n, what, e);
+	if (s->mem) {
+		memcpy(buf, s->mem + off, n);
+		return 0;
+	}
+	if (s->passing && off + n > inflow_low(s->flow) + inflow_room(s->flow)) {
+		uint64_t all;
+
+		r = source_spool_rest(s, e);
+		if (!r)
+			r = source_finish(s, &all, e);
+		if (r < 0)
+			return r;
+		if (off > s->size || n > s->size - off)
+			return outside(s, off, n, what, e);
+	}
+	return s->passing ? read_passing(s, off, buf, n, what, e)
+			  : read_fd(s, s->fd, off, buf, n, what, e);
+}
+
+int source_some(struct source *s, size_t most, size_t *n, struct err *e)
+{
+	uint64_t have = s->size;
+	int r = s->passing ? inflow_wait(s->flow, min_u64(most, inflow_room(s->flow)), &have, e) : 0;
+
+	if (!r && s->passing && have < most) /* why it ends here */
+		r = inflow_error(s->flow, e);
+	/* that it ended is for who misses something to find: he says what */
+	*n = (size_t)min_u64(most, have);
+	return r;
+}
+
+bool source_is_hole(struct source *s, uint64_t off, uint64_t n)
+{
+	off_t data, hole;
+
+	if (s->fd < 0 || !S_ISREG(s->st.st_mode) || off >= s->size)
+		return false;
+	if (!s->hole && lseek(s->fd, 0, SEEK_HOLE) >= (off_t)s->size)
+		s->hole = s->size; /* there is none: never ask again */
+	if (off < s->since || off >= s->hole) {
+		data = lseek(s->fd, (off_t)off, SEEK_DATA);
+		/* behind the end of a file that became shorter there is no hole: to read says so */
+		if (data < 0 && errno == ENXIO && source_is_whole(s))
+			data = (off_t)s->size;
+		hole = data < 0 ? -1 : lseek(s->fd, data, SEEK_HOLE);
+		if (data >= 0 && hole < 0) /* no data up to the end of the file */
+			hole = (off_t)s->size;
+		if (data < 0) { /* no such knowledge here: all is data */
+			data = 0;
+			hole = (off_t)s->size;
+		}
+		s->since = min_u64(off, (uint64_t)data);
+		s->data = (uint64_t)data;
+		s->hole = max_u64((uint64_t)hole, s->data);
+		if (s->hole == s->data)
+			s->hole = s->size;
+	}
+	return off < s->data && n <= s->data - off;
+}
+
+uint64_t source_stretch(struct source *s, uint64_t off, bool *hole)
+{
+	*hole = source_is_hole(s, off, 1);
+	if (s->fd < 0 || !S_ISREG(s->st.st_mode))
+		return s->size;
+	return *hole ? s->data : min_u64(s->hole, s->size);
+}
+
+void source_hint(struct source *s, uint64_t off, uint64_t n)
+{
+	if (s->fd >= 0)
+		posix_fadvise(s->fd, (off_t)off, (off_t)n, POSIX_FADV_WILLNEED);
+}
+
+/* --- what passes --------------------------------------------------------------------------------- */
+
+bool source_is_stdin(const char *path)
+{
+	static const char *const name[] = {"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"};
+
+	for (size_t i = 0; i < sizeof(name) / sizeof(*name); i++)
+		if (!strcmp(path, name[i]))
+			return true;
+	return false;
+}
+
+/* A regular file as standard input that stands at its beginning can be read like any other; gzip in
+ * it could not. */
+static bool like_a_file(int fd, const struct stat *st)
+{
+	uint8_t head[2];
+
+	return S_ISBLK(st->st_mode) ||
+	       (S_ISREG(st->st_mode) && lseek(fd, 0, SEEK_CUR) == 0 &&
+		!(pread(fd, head, 2, 0) == 2 && head[0] == 0x1f && head[1] == 0x8b));
+}
+
+static const char *spool_folder(const char *dir)
+{
+	if (!dir)
+		dir = getenv("TMPDIR");
+	return dir && *dir ? dir : "/var/tmp";
+}
+
+/* What cannot be read has been closed: main() puts something write-only there. */
+static int standard_input(void)
+{
+	if ((fcntl(STDIN_FILENO, F_GETFL) & O_ACCMODE) == O_WRONLY) {
+		errno = EBADF;
+		return -1;
+	}
+	return fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+}
+
+int source_open_any(struct source **out, const char *path, const struct source_opts *o,
+		    struct err *e)
+{
+	const bool standard = source_is_stdin(path);
+	const struct inflow_opts flow = {
+		.window = o->window, .expect = o->expect, .stop = o->stop, .arg = o->arg};
+	struct source *s = NULL;
+	struct stat st = {0};
+	int fd, r;
+
+	/* a FIFO opened like this does not wait for its writer; who reads from it does */
+	fd = standard ? standard_input() : open_path(path, true, &st);
+	if (fd < 0 && standard)
+		return fail(e, errno, "standard input: is closed (%s)", strerror(errno));
+	if (fd < 0 || (standard && fstat(fd, &st) < 0) || (!standard && !S_ISFIFO(st.st_mode)) ||
+	    like_a_file(fd, &st) || S_ISDIR(st.st_mode)) {
+		r = source_fd(&s, standard ? "standard input" : path, fd, &st, e);
+		if (!r && o->expect && s->size != o->expect)
+			r = fail(e, EBADMSG, "%s: has %llu byte%s, but %llu were expected", s->name,
+				 (unsigned long long)s->size, plural(s->size),
+				 (unsigned long long)o->expect);
+		goto out;
+	}
+	r = source_new(&s, standard ? "standard input" : path, e);
+	if (!r && isatty(fd))
+		r = fail(e, EINVAL, "%s: is a terminal; send the delta through a pipe", s->name);
+	if (r < 0) {
+		close(fd);
+		goto out;
+	}
+	s->st = st;
+	s->passing = s->piped = true;
+	/* the inflow closes fd no sooner than the source is freed */
+	if (S_ISREG(st.st_mode) && take_stamp(fd, &s->stamp) == 0)
+		s->stamp_fd = fd;
+	s->expect = o->expect;
+	s->size = o->expect ? o->expect : POS_LIMIT;
+	s->spool_dir = strdup(spool_folder(o->spool));
+	if (!s->spool_dir) {
+		close(fd);
+		r = fail(e, ENOMEM, "out of memory");
+		goto out;
+	}
+	r = inflow_open(&s->flow, fd, s->name, &flow, e);
+	if (!r && o->spool_first) {
+		uint64_t size;
+
+		r = source_spool_rest(s, e);
+		if (!r)
+			r = source_finish(s, &size, e);
+	}
+out:
+	if (r < 0) {
+		source_free(s);
+		return r;
+	}
+	*out = s;
+	return 0;
+}
+
+bool source_is_gzip(const struct source *s)
+{
+	return s->flow && inflow_gzip(s->flow);
+}
+
+bool source_kept_open(const struct source *s)
+{
+	return s->flow && inflow_kept_open(s->flow);
+}
+
+uint64_t source_limit(const struct source *s)
+{
+	return s->expect ? s->expect : POS_LIMIT;
+}
+
+uint64_t source_came(const struct source *s)
+{
+	uint64_t have = s->size;
+
+	if (s->passing)
+		inflow_wait(s->flow, 0, &have, NULL); /* which is nothing to wait for */
+	return have;
+}
+
+size_t source_window(const struct source *s)
+{
+	return inflow_window(s->flow);
+}
+
+uint64_t source_room(const struct source *s)
+{
+	return inflow_room(s->flow);
+}
+
+int source_ahead(struct source *s, uint64_t end, uint64_t *have, struct err *e)
+{
+	/* asked here, too: where the sender is always faster than we are nobody waits */
+	int r = inflow_ask_stop(s->flow, e);
+
+	return r < 0 ? r : wait_for(s, end, have, e);
+}
+
+const uint8_t *source_at(struct source *s, uint64_t off, size_t *n)
+{
+	return inflow_at(s->flow, off, n);
+}
+
+void source_release(struct source *s, uint64_t off)
+{
+	inflow_release(s->flow, off);
+}
+
+int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e)
+{
+	const uint64_t window = inflow_window(s->flow);
+	int r;
+
+	for (;;) {
+		uint64_t to = min_u64(end, inflow_low(s->flow) + window);
+
+		r = source_ahead(s, to, have, e);
+		if (r < 0 || *have < to || to == end)
+			return r;
+		source_release(s, to);
+	}
+}
+
+int spool_open(const char *dir, const char *name, struct err *e)
+{
+	char *path;
+	int fd;
+
+	dir = spool_folder(dir);
+	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		return fd;
+	/* file systems that know no nameless files */
+	if (asprintf(&path, "%s/vmdksync-spool-XXXXXX", dir) < 0)
+		return fail(e, ENOMEM, "out of memory");
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd >= 0)
+		unlink(path);
+	free(path);
+	return fd < 0 ? fail(e, errno, "%s: no spool can be made in %s: %s", name, dir,
+			     strerror(errno))
+		      : fd;
+}
+
+static int open_spool(struct source *s, struct err *e)
+{
+	int r = s->spool < 0 ? spool_open(s->spool_dir, s->name, e) : s->spool;
+
+	if (r >= 0)
+		s->spool = r;
+	return r < 0 ? r : 0;
+}
+
+int source_spool(struct source *s, uint64_t off, size_t n, struct err *e)
+{
+	int r = open_spool(s, e);
+
+	/* so that a hole at the end is there, too */
+	if (!r && off + n > s->spool_end) {
+		s->spool_end = off + n;
+		if (ftruncate(s->spool, (off_t)s->spool_end) < 0)
+			r = fail(e, errno, "%s: the spool in %s: %s", s->name, s->spool_dir,
+				 strerror(errno));
+	}
+	while (!r && n) {
+		size_t here, part;
+		const uint8_t *p = source_at(s, off, &here);
+		ssize_t put;
+
+		part = here < n ? here : n;
+		/* zeros need no room: a hole reads the same */
+		here = (size_t)min_u64(part, SPOOL_PART - off % SPOOL_PART);
+		if (all_zero(p, here)) {
+			off += here;
+			n -= here;
+			continue;
+		}
+		for (size_t next; here < part; here += next) {
+			next = part - here < SPOOL_PART ? part - here : SPOOL_PART;
+			if (all_zero(p + here, next))
+				break;
+		}
+		put = pwrite(s->spool, p, here, (off_t)off);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put <= 0)
+			return fail(e, put < 0 ? errno : ENOSPC,
+				    "%s: the spool in %s cannot take %zu more bytes after %llu: %s; "
+				    "--spool names another folder",
+				    s->name, s->spool_dir, here, (unsigned long long)s->spooled,
+				    strerror(put < 0 ? errno : ENOSPC));
+		s->spooled += (uint64_t)put;
+		off += (uint64_t)put;
+		n -= (size_t)put;
+	}
+	return r;
+}
+
+int source_spool_rest(struct source *s, struct err *e)
+{
+	const uint64_t window = inflow_window(s->flow);
+	uint64_t have = 0;
+	int r = open_spool(s, e);
+
+	while (!r) {
+		uint64_t low = inflow_low(s->flow), to = low + window;
+
+		r = source_ahead(s, to, &have, e);
+		if (r < 0)
+			return r;
+		r = source_spool(s, low, (size_t)(min_u64(have, to) - low), e);
+		if (have < to)
+			break;
+		source_release(s, to);
+	}
+	if (r < 0)
+		return r;
+	if (fstat(s->spool, &s->st) < 0)
+		return fail(e, errno, "%s: the spool: %s", s->name, strerror(errno));
+	s->size = have;
+	s->passing = false;
+	s->fd = s->spool;
+	return 0;
+}
+
+int source_finish(struct source *s, uint64_t *size, struct err *e)
+{
+	int r = 0;
+
+	*size = s->size;
+	if (!s->piped)
+		return 0;
+	if (s->passing)
+		r = source_skip(s, UINT64_MAX, size, e);
+	s->size = *size;
+	if (!r)
+		r = inflow_error(s->flow, e);
+	if (!r && s->expect && *size < s->expect)
+		r = source_short(s, "the file", s->expect, e);
+	if (!r && s->expect && *size > s->expect)
+		r = warning(e, "%s: %llu bytes came, but %llu %s expected: did the file grow while "
+			       "it was sent?",
+			    s->name, (unsigned long long)*size, (unsigned long long)s->expect,
+			    s->expect == 1 ? "was" : "were");
+	return r;
+}
+
+int source_short(struct source *s, const char *what, uint64_t need, struct err *e)
+{
+	int r = s->flow ? inflow_error(s->flow, e) : 0;
+
+	need = max_u64(need, s->expect);
+	return r < 0 ? r
+		     : fail(e, EBADMSG,
+			    "%s: ends after %llu byte%s, in the middle of %s: at least %llu were to "
+			    "come",
+			    s->name, (unsigned long long)s->size, plural(s->size), what,
+			    (unsigned long long)need);
+}

@@ -1,0 +1,40 @@
+/*
+ * Room 5: what is known of an image and its chain: amounts of each layer and of the disk they make,
+ * and what machines that share layers cost together. Must not print.
+ */
+#ifndef INFO_H
+#define INFO_H
+
+#include "chain/chain.h"
+#include "jobs/jobs.h"
+
+struct info {
+	struct chain *chain;  /* without readers: all is closed again */
+	struct totals *layer; /* of each link */
+	struct totals disk;   /* of all of them, merged */
+	struct warnings warnings;
+};
+
+/* path and everything beneath it, all metadata walked. o->parents is taken as
+ * set, image.base_unread as not. -errno; what is
+ * only wrong with the parents is in info->chain->lacks. */
+int info_open(struct info **out, const char *path, const struct chain_opts *o,
+	      const struct pump_opts *pump, struct err *e);
+/* NULL-safe. */
+void info_free(struct info *i);
+
+struct family { /* machines that stand on the same lowest image; bytes */
+	const char *base;
+	size_t machines;
+	uint64_t provisioned; /* what their disks hold at most */
+	uint64_t thin;        /* data, if each were a disk of its own that takes what it holds */
+	uint64_t shared;      /* data in the images that several of them stand on */
+	uint64_t own;         /* data in the others */
+};
+
+/* Images that are parents of others of the n are no machines. *out: an array, for the caller to free;
+ * the names in it are those of the images. -ENOMEM. */
+int info_families(struct family **out, size_t *families, struct info *const *info, size_t n,
+		  struct err *e);
+
+#endif

@@ -1,0 +1,327 @@
+/* See jobs.h. */
+#include "jobs/jobs.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define SAMPLE 4096u
+#define READS 256u /* of TARGET at most, for what the parents hold, and as many for the deltas */
+#define READS_ZERO 64u /* of them where the parents hold zeros, which prove less */
+#define LINKS_MAX 64u  /* parents that are compared, the nearest */
+
+/*
+ * Samples of a sequence of runs, evenly spread over its bytes, whose number is not known before its
+ * end: one every `step` bytes; where there is no room for more every other one is dropped.
+ */
+struct picks {
+	struct run at[READS];
+	unsigned n, room; /* room: even */
+	uint64_t step, next, sum;
+};
+
+struct looker {
+	struct target *target;
+	const struct pump_opts *pump;
+	size_t first, links; /* links of the chain beneath that are compared */
+	struct picks own;
+	struct picks *data, *zero; /* of each of these links */
+	char *broken;              /* why they cannot be read */
+};
+
+static void pick(struct picks *p, const struct run *run)
+{
+	const uint64_t end = p->sum + run->len;
+
+	while (p->next < end) {
+		struct run *to = &p->at[p->n++];
+
+		*to = *run;
+		if (p->next > p->sum)
+			run_trim_front(to, p->next - p->sum);
+		to->len = min_u64(to->len, SAMPLE);
+		if (p->n == p->room) {
+			for (unsigned i = 0; i < p->room / 2; i++)
+				p->at[i] = p->at[2 * i];
+			p->n = p->room / 2;
+			p->step *= 2;
+		}
+		p->next = p->n * p->step;
+	}
+	p->sum = end;
+}
+
+static void pick_below(struct looker *l, const struct run *run)
+{
+	size_t i = run->layer - l->first;
+
+	if (i < l->links && run->len)
+		pick(run->kind == RUN_ZERO ? &l->zero[i] : &l->data[i], run);
+}
+
+static int stopped(const struct looker *l, const struct reader *r, struct err *e)
+{
+	if (l->pump->stop && l->pump->stop(l->pump->arg))
+		return fail(e, EINTR, "%s: stopped by a signal before anything was written", r->name);
+	return 0;
+}
+
+/* The next run of the deltas, of which a sample is taken; len 0: there is none. */
+static int next_own(struct looker *l, struct reader *r, struct run *run, struct err *e)
+{
+	int got = reader_next(r, run, e);
+
+	if (got < 0)
+		return got;
+	if (!got)
+		*run = (struct run){0};
+	else if (run->kind != RUN_ZERO)
+		pick(&l->own, run);
+	return stopped(l, r, e);
+}
+
+/* Takes samples of what the deltas hold, and of what only their parents hold. Rewinds the deltas. */
+static int take_samples(struct looker *l, struct reader *deltas, struct reader *below, struct err *e)
+{
+	struct err quiet = {.set = false};
+	struct run own, run;
+	int r = next_own(l, deltas, &own, e), got = 0;
+
+	while (!r && below && (got = reader_next(below, &run, &quiet)) > 0) {
+		const uint64_t end = run.off + run.len;
+
+		r = stopped(l, below, e);
+		while (!r) {
+			struct run part = run;
+
+			if (own.len && own.off + own.len <= run.off) {
+				r = next_own(l, deltas, &own, e);
+				continue;
+			}
+			if (own.len && own.off < end)
+				part.len = own.off > run.off ? own.off - run.off : 0;
+			pick_below(l, &part);
+			if (part.len == run.len || own.off + own.len >= end)
+				break;
+			run_trim_front(&run, own.off + own.len - run.off);
+		}
+	}
+	while (!r && own.len)
+		r = next_own(l, deltas, &own, e);
+	if (!r && got < 0) {
+		l->broken = strdup(quiet.msg);
+		if (!l->broken)
+			r = fail(e, ENOMEM, "out of memory");
+	}
+	return r < 0 ? r : reader_rewind(deltas, e);
+}
+
+static void hint(const struct looker *l, const struct picks *p)
+{
+	for (unsigned i = 0; i < p->n; i++) {
+		const struct run *run = &p->at[i];
+
+		posix_fadvise(l->target->fd, (off_t)run->off, (off_t)run->len, POSIX_FADV_WILLNEED);
+		if (run->kind == RUN_RAW)
+			source_hint(run->src, run->pos, run->len);
+	}
+}
+
+/* 1 TARGET holds the sample, 0 it does not. *zeros: the sample is zeros. -errno. */
+static int compare(const struct looker *l, const struct run *run, bool *zeros, struct err *e)
+{
+	const size_t n = (size_t)run->len;
+	uint8_t want[SAMPLE] = {0}, is[SAMPLE];
+	int r = 0;
+
+	if (run->kind == RUN_RAW)
+		r = source_read(run->src, run->pos, want, n, "sample", e);
+	else if (run->kind == RUN_PACKED)
+		r = reader_fetch(run, want, e);
+	if (r < 0)
+		return r;
+	if (!target_look(l->target, run->off, is, n))
+		return fail(e, EIO, "%s: bytes %" PRIu64 " to %" PRIu64 " cannot be read",
+			    l->target->name, run->off, run->off + run->len - 1);
+	*zeros = all_zero(want, n);
+	return !memcmp(want, is, n);
+}
+
+static int compare_own(struct looker *l, struct look *look, struct err *e)
+{
+	hint(l, &l->own);
+	for (unsigned i = 0; i < l->own.n; i++) {
+		bool zeros;
+		int r = compare(l, &l->own.at[i], &zeros, e);
+
+		if (r < 0)
+			return r;
+		look->own += !zeros;
+		look->own_same += r && !zeros;
+	}
+	return 0;
+}
+
+/* Counts what TARGET does not hold of the lowest link of which that is so: where it is the base, all
+ * that is above it says nothing. */
+static int compare_below(struct looker *l, struct look *look, struct err *e)
+{
+	for (size_t i = 0; i < l->links; i++) {
+		hint(l, &l->data[i]);
+		hint(l, &l->zero[i]);
+	}
+	for (size_t i = 0; i < l->links; i++) {
+		unsigned differ = 0, n = l->data[i].n + l->zero[i].n;
+
+		for (unsigned k = 0; k < n; k++) {
+			const struct run *run = k < l->data[i].n ? &l->data[i].at[k]
+								 : &l->zero[i].at[k - l->data[i].n];
+			bool zeros;
+			int r = compare(l, run, &zeros, e);
+
+			if (r < 0)
+				return r;
+			if (!r && !differ++) {
+				look->link = l->first + i;
+				look->at = *run;
+			}
+		}
+		look->reads += n;
+		if (differ) {
+			look->differ = differ;
+			look->of = n;
+		}
+	}
+	return 0;
+}
+
+static bool is_target(const struct image *m, const struct stat *target)
+{
+	for (size_t i = 0; i < m->files; i++) {
+		const struct stat *st = &m->file[i].st;
+
+		if ((st->st_dev == target->st_dev && st->st_ino == target->st_ino) ||
+		    (S_ISBLK(st->st_mode) && S_ISBLK(target->st_mode) &&
+		     st->st_rdev == target->st_rdev))
+			return true;
+	}
+	return false;
+}
+
+/* How many parents can be read, from the nearest on, and are not TARGET itself. */
+static size_t readable(const struct chain *c, size_t first, const struct target *t)
+{
+	size_t n = first;
+	struct stat st;
+
+	if (fstat(t->fd, &st) < 0)
+		return 0;
+	while (n < c->links && n - first < LINKS_MAX && c->link[n]->reader && !is_target(c->link[n], &st))
+		n++;
+	return n - first;
+}
+
+static bool make_picks(struct looker *l)
+{
+	const unsigned n = (unsigned)l->links;
+
+	l->own = (struct picks){.room = READS, .step = SAMPLE};
+	l->data = calloc(n ? n : 1, sizeof(*l->data));
+	l->zero = calloc(n ? n : 1, sizeof(*l->zero));
+	for (unsigned i = 0; l->data && l->zero && i < n; i++) {
+		unsigned data = (READS - READS_ZERO) / n & ~1u, zero = READS_ZERO / n & ~1u;
+
+		l->data[i] = (struct picks){.room = data < 2 ? 2 : data, .step = SAMPLE};
+		l->zero[i] = (struct picks){.room = zero < 2 ? 2 : zero, .step = SAMPLE};
+	}
+	return l->data && l->zero;
+}
+
+static int set_why(struct look *look, const char *why, struct err *e)
+{
+	if (!look->why)
+		look->why = strdup(why);
+	return look->why ? 0 : fail(e, ENOMEM, "out of memory");
+}
+
+/* The parents' data are not needed to write: what is wrong with them is no failure. */
+static int look_at(struct looker *l, struct reader *deltas, const struct chain *below,
+		   struct look *look, struct err *e)
+{
+	struct err quiet = {.set = false};
+	int r = make_picks(l) ? take_samples(l, deltas, below->reader, e)
+			      : fail(e, ENOMEM, "out of memory");
+
+	if (r < 0)
+		return r;
+	if (compare_own(l, look, &quiet) < 0)
+		look->own = 0;
+	if (l->broken)
+		return set_why(look, l->broken, e);
+	quiet.set = false;
+	if (l->links && compare_below(l, look, &quiet) < 0)
+		return set_why(look, quiet.msg, e);
+	return l->links && !look->reads
+		       ? set_why(look, "they hold nothing that the deltas do not hold", e)
+		       : 0;
+}
+
+static bool is_empty(struct target *t)
+{
+	bool hole;
+	uint64_t end = target_stretch(t, 0, &hole);
+
+	return hole && end >= t->size;
+}
+
+int job_look(struct look *look, const struct chain *c, size_t n, struct target *t,
+	     const struct chain_opts *o, const struct pump_opts *pump, struct err *e)
+{
+	struct looker *l;
+	struct chain *below = NULL;
+	int r = 0;
+
+	*look = (struct look){.link = n};
+	if (c->reader->passing)
+		return set_why(look, "a stream is read only once", e);
+	if (is_empty(t))
+		return set_why(look, "TARGET holds nothing yet", e);
+	l = calloc(1, sizeof(*l));
+	if (!l)
+		return fail(e, ENOMEM, "out of memory");
+	r = chain_beneath(&below, c, n, o, e);
+	if (!r) {
+		*l = (struct looker){.target = t, .pump = pump, .first = n};
+		l->links = readable(below, n, t);
+		if (!l->links)
+			r = set_why(look, below->links > n ? "their data are not at hand, or are TARGET itself"
+				    : below->lacks ? below->lacks : "there are none", e);
+		else
+			r = chain_read(below, n, l->links, false, e);
+	}
+	if (!r)
+		r = look_at(l, c->reader, below, look, e);
+	if (!r && look->differ) {
+		const struct image *m = below->link[look->link];
+
+		look->name = strdup(m->name);
+		look->base = m->raw || (m->descriptor && !descriptor_has_parent(m->descriptor));
+		if (!look->name)
+			r = fail(e, ENOMEM, "out of memory");
+	}
+	free(l->data);
+	free(l->zero);
+	free(l->broken);
+	free(l);
+	chain_free(below);
+	return r;
+}
+
+void look_free(struct look *look)
+{
+	free(look->why);
+	free(look->name);
+	*look = (struct look){0};
+}

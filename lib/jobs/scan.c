@@ -1,0 +1,147 @@
+/* See jobs.h: the look before the first write. */
+#include "jobs/jobs.h"
+#include "output/workers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SLOTS 16u
+#define SLOTS_BYTES (UINT64_C(32) << 20) /* in all of them, but there is always one */
+
+struct unpacking;
+
+struct slot {
+	struct job job;
+	struct unpacking *all;
+	struct slot *next; /* free */
+	struct run run;
+	uint8_t *buf; /* owned */
+	uint64_t room;
+	int result;
+	char *text; /* of the failure, or a warning */
+};
+
+/* Compressed grains on their way through the workers. Zeroed before the first use. */
+struct unpacking {
+	struct workers *workers;
+	bool in_line; /* there are none */
+	struct slot slot[SLOTS], *free;
+	unsigned slots; /* in use so far, or free */
+	int result;     /* the first failure */
+	struct err *e;
+};
+
+/* On the thread of a worker, from which nobody may be told. */
+static void keep_text(void *arg, const char *text)
+{
+	struct slot *s = arg;
+
+	if (!s->text)
+		s->text = strdup(text);
+}
+
+static void unpack_run(struct job *j)
+{
+	struct slot *s = container_of(j, struct slot, job);
+	struct err e = {.strict = s->all->e->strict, .warn = keep_text, .arg = s};
+
+	s->result = reader_fetch(&s->run, s->buf, &e);
+	if (s->result < 0) {
+		free(s->text);
+		s->text = strdup(e.msg);
+	}
+}
+
+static void unpack_done(struct job *j)
+{
+	struct slot *s = container_of(j, struct slot, job);
+	struct unpacking *u = s->all;
+
+	if (s->result < 0 && !u->result)
+		u->result = fail(u->e, -s->result, "%s", s->text ? s->text : "out of memory");
+	else if (s->text && !u->result && u->e->warn)
+		u->e->warn(u->e->arg, s->text);
+	free(s->text);
+	s->text = NULL;
+	s->next = u->free;
+	u->free = s;
+}
+
+/* A slot with room for so many bytes; NULL when memory is short. */
+static struct slot *take_slot(struct unpacking *u, uint64_t len)
+{
+	struct slot *s;
+
+	if (!u->free && u->slots && (u->slots == SLOTS || (u->slots + 1) * len > SLOTS_BYTES))
+		workers_wait(u->workers, 1);
+	s = u->free;
+	if (s)
+		u->free = s->next;
+	else
+		s = &u->slot[u->slots++];
+	if (s->room < len) {
+		free(s->buf);
+		s->buf = malloc(len);
+		s->room = s->buf ? len : 0;
+	}
+	return s->buf ? s : NULL;
+}
+
+/* Of what is passing the bytes are gone once the next run is asked for. */
+static int unpack(struct unpacking *u, const struct run *run, bool passing, struct err *e)
+{
+	struct slot *s;
+
+	if (!u->workers && !u->in_line)
+		u->in_line = workers_new(&u->workers) < 0;
+	s = take_slot(u, run->len);
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	s->run = *run;
+	s->all = u;
+	s->job = (struct job){.run = unpack_run, .done = unpack_done};
+	if (u->in_line || passing) {
+		unpack_run(&s->job);
+		unpack_done(&s->job);
+	} else {
+		workers_put(u->workers, &s->job);
+	}
+	return u->result;
+}
+
+static int unpack_end(struct unpacking *u, int result)
+{
+	while (u->workers && workers_busy(u->workers))
+		workers_wait(u->workers, 1);
+	workers_free(u->workers);
+	for (unsigned i = 0; i < u->slots; i++)
+		free(u->slot[i].buf);
+	return result < 0 ? result : u->result;
+}
+
+int job_scan(struct reader *r, const struct pump_opts *o, bool unpacks, struct totals *t,
+	     struct err *e)
+{
+	struct unpacking u = {.e = e};
+	struct run run;
+	int got, result = 0;
+
+	*t = (struct totals){0};
+	while ((got = reader_next(r, &run, e)) > 0) {
+		if (o->stop && o->stop(o->arg)) {
+			result = fail(e, EINTR, "%s: stopped by a signal before anything was written",
+				      r->name);
+			break;
+		}
+		t->runs++;
+		*(run.kind == RUN_ZERO ? &t->zero : &t->data) += run.len;
+		t->end = run.off + run.len;
+		/* what passes and is not compressed needs no threads: it has nothing to prove */
+		if (unpacks && run.kind == RUN_PACKED && (!r->passing || r->passing->threads))
+			result = unpack(&u, &run, r->passing, e);
+		if (result < 0)
+			break;
+	}
+	result = unpack_end(&u, result < 0 ? result : got);
+	return result < 0 || r->passing ? result : reader_rewind(r, e);
+}

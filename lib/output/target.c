@@ -1,0 +1,877 @@
+/* See target.h. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "base/hints.h"
+#include "output/target.h"
+#include "output/guard.h"
+#include "output/served.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#define EXTENTS 256
+#define UNSURE_BLOCK 4096 /* no disk asks for more */
+#define CACHED_MAX (64u << 10)
+#define LOOP_MAJOR_NUMBER 7
+#define HELD_TRIES 20
+#define HELD_PAUSE_US 25000
+
+/* What makes a direct write to an extent more than an overwrite. */
+#define NOT_WRITTEN                                                                                \
+	(FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_ENCODED |                  \
+	 FIEMAP_EXTENT_NOT_ALIGNED | FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_DATA_TAIL |         \
+	 FIEMAP_EXTENT_UNWRITTEN | FIEMAP_EXTENT_SHARED)
+
+/* Rungs of the zero ladder, bits of no_zero. */
+enum { PUNCH = 1, RANGE = 2, ZEROOUT = 4, RUNGS_END = 8 };
+
+struct span {
+	uint64_t start, end;
+};
+
+struct target_map {
+	bool no_fiemap;
+	struct span window; /* where the extents below tell everything */
+	size_t n;
+	struct span written[EXTENTS]; /* ascending; neighbours that touch are one */
+	struct span hole, data;	      /* the last ones found; empty when not known */
+	int dir;		      /* where a created file lies, or -1 */
+	union {
+		struct fiemap fm;
+		char room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
+	} ask;
+};
+
+static bool inside(const struct span *s, uint64_t pos)
+{
+	return pos >= s->start && pos < s->end;
+}
+
+static uint64_t queue_number(dev_t dev, const char *what)
+{
+	char buf[32];
+
+	return sys_block_text(dev, what, buf, sizeof(buf)) ? strtoull(buf, NULL, 10) : 0;
+}
+
+static bool same_file(const char *path, const struct stat *st)
+{
+	struct stat other;
+
+	return stat(path, &other) == 0 && other.st_dev == st->st_dev && other.st_ino == st->st_ino;
+}
+
+/* A terminal cannot be asked without opening it, which may already do something to a line. */
+static bool is_terminal(dev_t rdev)
+{
+	unsigned m = major(rdev);
+	char path[64], link[PATH_MAX];
+	ssize_t n;
+
+	if (m == 4 || m == 5 || (m >= 136 && m <= 143)) /* consoles, serial lines, pts */
+		return true;
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/subsystem", m, minor(rdev));
+	n = readlink(path, link, sizeof(link));
+	return n >= 4 && memcmp(link + n - 4, "/tty", 4) == 0;
+}
+
+static int check_type(const struct target *t, const struct stat *st, struct err *e)
+{
+	switch (st->st_mode & S_IFMT) {
+	case S_IFREG:
+	case S_IFBLK:
+		return 0;
+	case S_IFDIR:
+		return fail(e, EISDIR, "%s: is a directory", t->name);
+	case S_IFIFO:
+		return fail(e, ENOTBLK, "%s: is a FIFO", t->name);
+	case S_IFSOCK:
+		return fail(e, ENOTBLK, "%s: is a socket", t->name);
+	case S_IFCHR:
+		if (is_terminal(st->st_rdev))
+			return fail(e, ENOTBLK, "%s: is a terminal", t->name);
+		return fail(e, ENOTBLK, "%s: is a character device, not a disk", t->name);
+	default:
+		return fail(e, ENOTBLK, "%s: is neither a file nor a block device", t->name);
+	}
+}
+
+static int check_inputs(const struct target *t, const struct stat *st, const struct target_opts *o,
+			struct err *e)
+{
+	for (size_t i = 0; i < o->n_inputs; i++) {
+		const struct identity *id = &o->inputs[i];
+		char file[PATH_MAX];
+
+		if (t->device ? id->device && id->rdev == st->st_rdev
+			      : !id->device && id->dev == st->st_dev && id->ino == st->st_ino)
+			return fail(e, EINVAL, "%s: is one of the inputs (%s)", t->name,
+				    o->input_names[i]);
+		if (t->device && id->device && guard_overlap(st->st_rdev, id->rdev))
+			return fail(e, EINVAL,
+				    "%s: shares its bytes with one of the inputs (%s): one is a partition "
+				    "of the other", t->name, o->input_names[i]);
+		if (!t->device && id->device &&
+		    sys_block_text(id->rdev, "loop/backing_file", file, sizeof(file)) &&
+		    same_file(file, st))
+			return fail(e, EINVAL, "%s: is what an input, the loop device %s, reads",
+				    t->name, o->input_names[i]);
+	}
+	return 0;
+}
+
+/* An input that is written through a loop device over it. */
+static int check_loop(const struct target *t, const struct stat *st, const struct target_opts *o,
+		      struct err *e)
+{
+	struct loop_info64 info;
+	char file[PATH_MAX];
+
+	/* its partitions have another number, and answer for the whole */
+	if (major(st->st_rdev) != LOOP_MAJOR_NUMBER &&
+	    !sys_block_text(st->st_rdev, "loop/backing_file", file, sizeof(file)))
+		return 0;
+	if (ioctl(t->fd, LOOP_GET_STATUS64, &info) < 0)
+		return 0;
+	for (size_t i = 0; i < o->n_inputs; i++) {
+		const struct identity *id = &o->inputs[i];
+
+		if (id->device ? info.lo_rdevice && id->rdev == info.lo_rdevice
+			       : id->dev == info.lo_device && id->ino == info.lo_inode)
+			return fail(e, EINVAL, "%s: is a loop device over one of the inputs (%s)",
+				    t->name, o->input_names[i]);
+	}
+	return 0;
+}
+
+/* The loop device over a file. */
+static bool backs_loop(const struct stat *st, char *name, size_t size, dev_t *loop)
+{
+	DIR *d = opendir("/sys/block");
+	struct dirent *de;
+	bool found = false;
+	unsigned ma, mi;
+
+	*loop = 0;
+	while (d && !found && (de = readdir(d))) {
+		char path[sizeof(de->d_name) + 64], file[PATH_MAX];
+
+		if (strncmp(de->d_name, "loop", 4))
+			continue;
+		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", de->d_name);
+		found = sys_text(path, file, sizeof(file)) && same_file(file, st);
+		snprintf(path, sizeof(path), "/sys/block/%s/dev", de->d_name);
+		if (found && sys_text(path, file, sizeof(file)) && sscanf(file, "%u:%u", &ma, &mi) == 2)
+			*loop = makedev(ma, mi);
+		snprintf(name, size, "%s", de->d_name);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+/* udev, or a run that is refused, holds a shared lock for moments: one refusal says little. */
+static bool take_flock(int fd, bool shared)
+{
+	for (int tries = HELD_TRIES;;) {
+		if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 ||
+		    errno != EWOULDBLOCK)
+			return true; /* or no such locks here */
+		if (!--tries)
+			return false;
+		usleep(HELD_PAUSE_US);
+	}
+}
+
+static struct flock qemu_bytes(short type, off_t start, off_t len)
+{
+	return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+}
+
+/*
+ * QEMU locks byte 100 + n where it uses permission n, and 200 + n where it grants that to nobody
+ * else: 0 read, 1 write, 2 write unchanged, 3 resize.
+ */
+static bool qemu_holds(int fd)
+{
+	struct flock used = qemu_bytes(F_WRLCK, 100, 8), denied = qemu_bytes(F_WRLCK, 200, 8);
+
+	return (fcntl(fd, F_OFD_GETLK, &used) == 0 && used.l_type != F_UNLCK) ||
+	       (fcntl(fd, F_OFD_GETLK, &denied) == 0 && denied.l_type != F_UNLCK);
+}
+
+static void keep_qemu_away(int fd)
+{
+	struct flock used = qemu_bytes(F_RDLCK, 101, 1), denied = qemu_bytes(F_RDLCK, 200, 4);
+
+	/* file systems without locks have no QEMU that looks at them either */
+	fcntl(fd, F_OFD_SETLK, &used);
+	fcntl(fd, F_OFD_SETLK, &denied);
+}
+
+/* Refuses where another program holds it in one of the ways that are known. A lock that is got
+ * stays with fd. */
+static int check_holders(const struct target *t, int fd, const struct stat *st, bool shared,
+			 struct err *e)
+{
+	char who[GUARD_WHO], users[512], name[256];
+	dev_t loop;
+
+	if (!take_flock(fd, shared))
+		return guard_locker(who, st)
+			       ? fail(e, EBUSY, "%s: another vmdksync works on it (it is locked by %s)",
+				      t->name, who)
+			       : fail(e, EBUSY, "%s: another vmdksync works on it (it is locked)",
+				      t->name);
+	if (qemu_holds(fd))
+		return fail(e, EBUSY, "%s: is held by QEMU (a running VM?)", t->name);
+	if (!t->device && !t->created && backs_loop(st, name, sizeof(name), &loop)) {
+		if (!*hint_users(users, sizeof(users), loop))
+			snprintf(users, sizeof(users), ": detach it first (losetup -d /dev/%s)", name);
+		return fail(e, EBUSY, "%s: is in use by a loop device, /dev/%s%s", t->name, name, users);
+	}
+	return 0;
+}
+
+/*
+ * Before the file is opened for writing, which would count as well. Closing a file may take a
+ * moment longer than the program that had it, and an NFS server lets go of files that it caches.
+ */
+static int check_writers(const struct target *t, const char *path, const struct stat *st,
+			 struct err *e)
+{
+	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY), r = 0;
+	char who[GUARD_WHO];
+	struct stat is;
+
+	/* where it cannot be opened, to open it for writing tells why */
+	if (fd < 0 || fstat(fd, &is) < 0 || is.st_dev != st->st_dev || is.st_ino != st->st_ino)
+		goto out;
+	for (int tries = 20; !r && guard_written(fd, st); tries--) {
+		r = check_holders(t, fd, st, true, e);
+		flock(fd, LOCK_UN);
+		if (!r && !tries)
+			r = fail(e, EBUSY,
+				 "%s: is open for writing elsewhere (%s); stop that, or wait for it "
+				 "(--force=busy writes all the same)", t->name,
+				 guard_writer(who, st) ? who : "nobody in sight: the kernel, another "
+							       "container, or writes in flight");
+		else if (!r)
+			usleep(50000);
+	}
+out:
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+static int open_failed(const struct target *t, dev_t rdev, int code, const struct target_opts *o,
+		       struct err *e)
+{
+	char users[512];
+
+	switch (code) {
+	case EBUSY:
+		return fail(e, EBUSY, "%s: is mounted or in use by another program%s", t->name,
+			    hint_users(users, sizeof(users), rdev));
+	case EAGAIN: /* someone has a lease on it */
+	case ETXTBSY:
+		return fail(e, EBUSY, "%s: is in use by another program", t->name);
+	case EROFS:
+		return fail(e, EROFS, "%s: is read-only: %s", t->name, strerror(code));
+	default:
+		return fail(e, code, "%s: cannot be opened%s: %s", t->name,
+			    o->read_only ? "" : " for writing", strerror(code));
+	}
+}
+
+/* Whether the folder that is to hold it exists. */
+static bool in_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : NULL;
+	const bool there = !slash || !dir || access(dir, F_OK) == 0;
+
+	free(dir);
+	return there;
+}
+
+/* A run that was just killed holds a device until the last of its writes is done. */
+static int open_patiently(const char *path, int flags)
+{
+	for (int tries = HELD_TRIES;;) {
+		int fd = open(path, flags);
+
+		if (fd >= 0 || errno != EBUSY || !--tries)
+			return fd;
+		usleep(HELD_PAUSE_US);
+	}
+}
+
+static int open_existing(struct target *t, const char *path, const struct target_opts *o,
+			 struct stat *st, struct err *e)
+{
+	int flags = (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
+	char hint[PATH_MAX];
+	struct stat was;
+	int r, ro = 0;
+
+	if (stat(path, &was) < 0) {
+		if (errno != ENOENT)
+			return fail(e, errno, "%s: %s", t->name, strerror(errno));
+		if (strncmp(path, "/dev/", 5) == 0)
+			return fail(e, ENOENT, "%s: there is no device of that name", t->name);
+		if (hint_volume(hint, sizeof(hint), path))
+			return fail(e, ENOENT, "%s: %s", t->name, hint);
+		return fail(e, ENOENT, "%s: does not exist%s", t->name,
+			    in_folder(path) ? " (--create makes a new file)"
+					    : ", nor does its folder (lsblk lists the devices)");
+	}
+	r = check_type(t, &was, e);
+	if (r < 0)
+		return r;
+	t->device = S_ISBLK(was.st_mode);
+	if (!t->device && guard_in_dev(path, &was))
+		return fail(e, ENOTBLK,
+			    "%s: is a file in memory, made by a mistyped name of a device; remove it "
+			    "and name the device (lsblk lists them)", t->name);
+	r = check_inputs(t, &was, o, e);
+	if (r < 0)
+		return r;
+	/* root may write all the same, but whoever took the bits away meant it */
+	if (!o->read_only && !(was.st_mode & 0222))
+		return fail(e, EROFS, "%s: is read-only (mode %04o)", t->name,
+			    (unsigned)was.st_mode & 07777);
+	t->read_only = !(was.st_mode & 0222) || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0;
+	if (!t->device && !o->force_busy) {
+		r = check_writers(t, path, &was, e);
+		if (r < 0)
+			return r;
+	}
+	if (!t->device)
+		flags |= O_NONBLOCK; /* a FIFO may have come in its place */
+	else if (!o->force_busy)
+		flags |= O_EXCL;
+	t->fd = open_patiently(path, flags | (t->device ? O_DIRECT : 0));
+	if (t->fd < 0 && errno == EINVAL)
+		t->fd = open_patiently(path, flags);
+	if (t->fd < 0)
+		return open_failed(t, was.st_rdev, errno, o, e);
+	if (fstat(t->fd, st) < 0)
+		return fail(e, errno, "%s: %s", t->name, strerror(errno));
+	if ((st->st_mode & S_IFMT) != (was.st_mode & S_IFMT) || st->st_dev != was.st_dev ||
+	    st->st_ino != was.st_ino || st->st_rdev != was.st_rdev)
+		return fail(e, EBUSY, "%s: was replaced while it was being opened", t->name);
+	if (!t->device) {
+		/* or the ring answers EAGAIN where it could wait */
+		if (fcntl(t->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+			return fail(e, errno, "%s: %s", t->name, strerror(errno));
+		return 0;
+	}
+	if (ioctl(t->fd, BLKROGET, &ro) == 0 && ro) {
+		if (!o->read_only)
+			return fail(e, EROFS, "%s: is a read-only device", t->name);
+		t->read_only = true;
+	}
+	return check_loop(t, st, o, e);
+}
+
+/* A mistyped device name must not become a file that fills the memory. */
+static bool under_dev(const char *dir, int fd)
+{
+	struct stat st, dev, root;
+	char *real = realpath(dir, NULL);
+	bool yes = real && (strcmp(real, "/dev") == 0 || strncmp(real, "/dev/", 5) == 0);
+
+	free(real);
+	return yes || (fstat(fd, &st) == 0 && stat("/dev", &dev) == 0 && stat("/", &root) == 0 &&
+		       dev.st_dev != root.st_dev && st.st_dev == dev.st_dev);
+}
+
+static int make_file(struct target *t, const char *path, const struct target_opts *o, struct err *e)
+{
+	static const char exists[] = "exists already; --create makes new files only";
+	struct stat st;
+	int fd;
+
+	if (o->read_only) {
+		/* a dry run leaves nothing behind, so its file has no name */
+		if (lstat(path, &st) == 0)
+			return fail(e, EEXIST, "%s: %s", t->name, exists);
+		if (faccessat(t->map->dir, ".", W_OK | X_OK, AT_EACCESS) < 0)
+			return fail(e, errno, "%s: cannot be made: %s", t->name, strerror(errno));
+		fd = memfd_create("vmdksync", MFD_CLOEXEC);
+	} else {
+		fd = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOCTTY, 0666);
+	}
+	if (fd < 0 && errno == EEXIST)
+		return fail(e, EEXIST, "%s: %s", t->name, exists);
+	if (fd < 0)
+		return fail(e, errno, "%s: cannot be made: %s", t->name, strerror(errno));
+	t->fd = fd;
+	t->created = true;
+	if (ftruncate(fd, (off_t)o->need) < 0)
+		return fail(e, errno, "%s: a file of %llu bytes cannot be made: %s", t->name,
+			    (unsigned long long)o->need, strerror(errno));
+	return 0;
+}
+
+static int open_new(struct target *t, const char *path, const struct target_opts *o,
+		    struct stat *st, struct err *e)
+{
+	const char *slash = strrchr(path, '/');
+	char *dir, hint[PATH_MAX];
+	int r;
+
+	if (hint_volume(hint, sizeof(hint), path))
+		return fail(e, EINVAL, "%s: %s (./ before it makes a file of that name)", t->name, hint);
+	if (!o->need || o->need > POS_LIMIT)
+		return fail(e, EINVAL, "%s: --create needs the size of the disk, not %llu bytes",
+			    t->name, (unsigned long long)o->need);
+	dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	if (!dir)
+		return fail(e, ENOMEM, "out of memory");
+	t->map->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (t->map->dir < 0)
+		r = fail(e, errno, "%s: its directory cannot be opened: %s", t->name,
+			 strerror(errno));
+	else if (under_dev(dir, t->map->dir))
+		r = fail(e, EINVAL, "%s: --create makes no files under /dev", t->name);
+	else
+		r = make_file(t, path, o, e);
+	free(dir);
+	if (r < 0)
+		return r;
+	if (fstat(t->fd, st) < 0)
+		return fail(e, errno, "%s: %s", t->name, strerror(errno));
+	return 0;
+}
+
+static int check_size(struct target *t, const struct stat *st, const struct target_opts *o,
+		      struct err *e)
+{
+	uint64_t slack;
+
+	if (!t->device)
+		t->size = (uint64_t)st->st_size;
+	else if (ioctl(t->fd, BLKGETSIZE64, &t->size) < 0)
+		return fail(e, errno, "%s: size of the device: %s", t->name, strerror(errno));
+	if (t->size < o->need)
+		return fail(e, ENOSPC, "%s: has %llu byte%s, the disk needs %llu", t->name,
+			    (unsigned long long)t->size, plural(t->size),
+			    (unsigned long long)o->need);
+	/* a guest leaves some blocks alone; small files get no slack to be thin in */
+	slack = min_u64(1 << 20, t->size / 64);
+	t->thick = t->device || (!t->created && (uint64_t)st->st_blocks * 512 + slack >= t->size);
+	return 0;
+}
+
+/*
+ * The description that has O_EXCL and the locks: the direct one, because only its writes may go on
+ * when the program is gone. Buffered ones belong to one of its threads, which keeps all of its
+ * files open until they are done.
+ */
+static int holder(const struct target *t)
+{
+	return t->direct >= 0 ? t->direct : t->fd;
+}
+
+static int check_busy(struct target *t, const struct stat *st, const struct target_opts *o,
+		      struct err *e)
+{
+	int fd = holder(t), r;
+
+	if (o->force_busy) {
+		/* no locks that could get into the way of a QEMU already there */
+		take_flock(fd, o->read_only);
+		return 0;
+	}
+	r = check_holders(t, fd, st, o->read_only, e);
+	if (!r && !o->read_only)
+		keep_qemu_away(fd);
+	return r;
+}
+
+/* What direct transfers must align to; false where there are none. */
+static bool find_alignment(struct target *t, const struct stat *st)
+{
+	uint64_t block = 0, memory = 0;
+	int sector;
+
+	if (t->device) {
+		if (ioctl(t->fd, BLKSSZGET, &sector) == 0 && sector > 0)
+			block = (uint64_t)sector;
+	} else {
+#ifdef STATX_DIOALIGN
+		struct statx sx;
+
+		if (statx(t->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+		    (sx.stx_mask & STATX_DIOALIGN)) {
+			if (!sx.stx_dio_offset_align)
+				return false;
+			block = sx.stx_dio_offset_align;
+			memory = sx.stx_dio_mem_align;
+		}
+#endif
+		if (!block)
+			block = queue_number(st->st_dev, "queue/logical_block_size");
+	}
+	if (!block)
+		block = UNSURE_BLOCK;
+	block = max_u64(block, SECTOR);
+	memory = max_u64(memory ? memory : block, SECTOR);
+	/* who reads whole blocks has room for as much around what it wants */
+	if (!is_pow2(block) || !is_pow2(memory) || (block | memory) > 64 << 10)
+		return false;
+	t->block = (uint32_t)block;
+	t->memory = (uint32_t)memory;
+	return true;
+}
+
+/* The same file opened once more: through the descriptor, as the name may mean another by now. */
+static int open_again(const struct target *t, const struct stat *st, int flags)
+{
+	char path[64];
+	struct stat other;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
+	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
+	if (fd >= 0 && (fstat(fd, &other) < 0 || other.st_dev != st->st_dev ||
+			other.st_ino != st->st_ino || other.st_rdev != st->st_rdev)) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+/*
+ * Of a device, what was opened first is the direct one, as it has O_EXCL. A direct write that is in
+ * flight keeps its description open when the program is killed, and so what that description holds.
+ */
+static void open_direct(struct target *t, const struct stat *st, bool read_only)
+{
+	const int mode = read_only ? O_RDONLY : O_RDWR;
+	int fd = find_alignment(t, st) ? open_again(t, st, mode | (t->device ? 0 : O_DIRECT)) : -1;
+
+	if (!t->device) {
+		t->direct = fd;
+	} else if (fd >= 0 && fcntl(t->fd, F_GETFL) & O_DIRECT) {
+		t->direct = t->fd;
+		t->fd = fd;
+	} else {
+		if (fd >= 0)
+			close(fd);
+		fcntl(t->fd, F_SETFL, 0);
+	}
+}
+
+/*
+ * st_blksize is the block of the file system where that is larger than a page (XFS with blocks of 64
+ * KiB), and the page cache then writes no less. Elsewhere it may be advice: the transfer size of NFS,
+ * the record of ZFS, the stripe of a RAID, megabytes in each case, and 1 on FUSE. The page cache knows
+ * no blocks above 64 KiB, so nothing larger is needed; and as much as that costs little there.
+ */
+static uint32_t find_cached(const struct target *t, const struct stat *st)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), unit = max_u64(t->block, page);
+
+	if (t->device || t->served) /* writes one by one share nothing */
+		return t->block;
+	while (unit < CACHED_MAX && unit < (uint64_t)st->st_blksize)
+		unit *= 2;
+	return (uint32_t)unit;
+}
+
+static void plan_zeroing(struct target *t, const struct stat *st)
+{
+	bool thin =
+	    t->device ? queue_number(st->st_rdev, "queue/discard_max_bytes") > 0 : !t->thick;
+
+	if (!thin)
+		t->no_zero |= PUNCH;
+	if (!t->device)
+		t->no_zero |= ZEROOUT;
+}
+
+int target_open(struct target **out, const char *path, const struct target_opts *o, struct err *e)
+{
+	struct target *t = calloc(1, sizeof(*t));
+	struct stat st;
+	int r;
+
+	if (t) {
+		t->fd = t->direct = -1;
+		t->block = t->memory = SECTOR;
+		t->name = name_text(path);
+		t->map = calloc(1, sizeof(*t->map));
+		if (t->map)
+			t->map->dir = -1;
+	}
+	if (!t || !t->name || !t->map) {
+		target_free(t);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	r = o->create ? open_new(t, path, o, &st, e) : open_existing(t, path, o, &st, e);
+	if (r == 0)
+		r = check_size(t, &st, o, e);
+	if (r == 0) {
+		open_direct(t, &st, o->read_only);
+		r = check_busy(t, &st, o, e);
+	}
+	if (r < 0) {
+		if (t->created && !o->read_only)
+			unlink(path);
+		target_free(t);
+		return r;
+	}
+	t->served = served_by(t->fd, &st);
+	t->cached = find_cached(t, &st);
+	plan_zeroing(t, &st);
+	*out = t;
+	return 0;
+}
+
+void target_free(struct target *t)
+{
+	if (!t)
+		return;
+	if (t->fd >= 0)
+		close(t->fd);
+	if (t->direct >= 0) /* last: it holds what keeps others away */
+		close(t->direct);
+	if (t->map && t->map->dir >= 0)
+		close(t->map->dir);
+	free(t->map);
+	free(t->name);
+	free(t);
+}
+
+/* Makes the window begin at off. */
+static bool load_window(struct target *t, uint64_t off)
+{
+	struct target_map *m = t->map;
+	struct fiemap *fm = &m->ask.fm;
+	uint64_t end = off;
+	bool last;
+
+	memset(fm, 0, sizeof(*fm));
+	fm->fm_start = off;
+	fm->fm_length = FIEMAP_MAX_OFFSET - off;
+	fm->fm_extent_count = EXTENTS;
+	m->n = 0;
+	m->window = (struct span){0, 0};
+	if (ioctl(t->fd, FS_IOC_FIEMAP, fm) < 0) {
+		m->no_fiemap = true;
+		return false;
+	}
+	last = fm->fm_mapped_extents < EXTENTS;
+	for (uint32_t i = 0; i < fm->fm_mapped_extents; i++) {
+		const struct fiemap_extent *x = &fm->fm_extents[i];
+		struct span *before = m->n ? &m->written[m->n - 1] : NULL;
+		uint64_t start = x->fe_logical;
+
+		end = start + x->fe_length;
+		last |= x->fe_flags & FIEMAP_EXTENT_LAST;
+		if (x->fe_flags & NOT_WRITTEN)
+			continue;
+		if (before && before->end == start)
+			before->end = end;
+		else
+			m->written[m->n++] = (struct span){start, end};
+	}
+	m->window = (struct span){off, last ? UINT64_MAX : end};
+	return inside(&m->window, off);
+}
+
+/* The end of the written extent that has pos in it, or 0. */
+static uint64_t written_until(const struct target_map *m, uint64_t pos)
+{
+	size_t lo = 0, hi = m->n;
+
+	while (lo < hi) {
+		size_t mid = lo + (hi - lo) / 2;
+
+		if (m->written[mid].end <= pos)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < m->n && m->written[lo].start <= pos ? m->written[lo].end : 0;
+}
+
+bool target_written(struct target *t, uint64_t off, uint64_t len)
+{
+	struct target_map *m = t->map;
+	uint64_t end = off + len;
+
+	if (t->device || t->served)
+		return true;
+	while (off < end) {
+		if (m->no_fiemap || (!inside(&m->window, off) && !load_window(t, off)))
+			return false;
+		off = written_until(m, off);
+		if (!off)
+			return false;
+	}
+	return true;
+}
+
+uint64_t target_stretch(struct target *t, uint64_t off, bool *hole)
+{
+	struct target_map *m = t->map;
+	off_t next;
+
+	*hole = false;
+	if (t->device || t->served)
+		return UINT64_MAX;
+	if (inside(&m->data, off))
+		return m->data.end;
+	if (!inside(&m->hole, off)) {
+		next = lseek(t->fd, (off_t)off, SEEK_DATA);
+		if (next < 0 && errno != ENXIO)
+			return UINT64_MAX;
+		if (next >= 0 && (uint64_t)next <= off) {
+			next = lseek(t->fd, (off_t)off, SEEK_HOLE);
+			if (next <= (off_t)off)
+				return UINT64_MAX;
+			m->data = (struct span){off, (uint64_t)next};
+			return m->data.end;
+		}
+		m->hole = (struct span){off, next < 0 ? UINT64_MAX : (uint64_t)next};
+	}
+	*hole = true;
+	return m->hole.end;
+}
+
+bool target_look(const struct target *t, uint64_t off, void *buf, size_t n)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t got = pread(t->fd, (char *)buf + done, n - done, (off_t)(off + done));
+
+		if (got > 0)
+			done += (size_t)got;
+		else if (got == 0 || errno != EINTR)
+			return false;
+	}
+	return true;
+}
+
+bool target_in_memory(const struct target *t)
+{
+	struct statfs fs;
+
+	return !t->device && fstatfs(t->fd, &fs) == 0 &&
+	       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+void target_forget(struct target *t)
+{
+	struct span none = {0, 0};
+
+	t->map->window = t->map->hole = t->map->data = none;
+	posix_fadvise(t->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+static int zero_by(const struct target *t, unsigned rung, uint64_t off, uint64_t len)
+{
+	uint64_t range[2] = {off, len};
+	int r;
+
+	do {
+		if (rung == ZEROOUT)
+			r = ioctl(t->fd, BLKZEROOUT, range);
+		else
+			r = fallocate(t->fd,
+				      FALLOC_FL_KEEP_SIZE | (rung == PUNCH ? FALLOC_FL_PUNCH_HOLE
+									   : FALLOC_FL_ZERO_RANGE),
+				      (off_t)off, (off_t)len);
+	} while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : 0;
+}
+
+static bool not_supported(const struct target *t, int code)
+{
+	return code == EOPNOTSUPP || code == ENOSYS || code == ENOTTY || code == ENODEV ||
+	       (t->device && code == EINVAL);
+}
+
+/*
+ * The rule (see served.h): a promise of the kernel's own file systems and drivers is believed, one that
+ * a program makes on their behalf is not. What a program serves has no rungs. Only of a file that we
+ * have just made is it known without asking that it holds zeros where nothing was written yet.
+ *
+ * The written extents in the cache are left as they are: to take a zeroed range for written costs
+ * time at worst, and in guest order nobody comes back to it.
+ */
+int target_zero(struct target *t, uint64_t off, uint64_t len, struct err *e)
+{
+	bool hole;
+
+	if (t->served)
+		return t->created;
+	if (!len || (target_stretch(t, off, &hole) >= off + len && hole))
+		return 1;
+	if (t->device && ((off | len) & (t->block - 1)))
+		return 0;
+	/*
+	 * Punching a device is write-zeroes that may unmap and fails where zeros are not certain.
+	 * BLKDISCARD promises nothing about what is read afterwards and has no rung.
+	 */
+	for (unsigned rung = PUNCH; rung < RUNGS_END; rung <<= 1) {
+		int r;
+
+		if (t->no_zero & rung)
+			continue;
+		r = zero_by(t, rung, off, len);
+		if (r == 0)
+			return 1;
+		if (!not_supported(t, -r))
+			return fail(e, -r, "%s: zeroing at byte %llu: %s", t->name,
+				    (unsigned long long)off, strerror(-r));
+		t->no_zero |= rung;
+	}
+	return 0;
+}
+
+static int sync_fd(int fd, bool directory)
+{
+	int r;
+
+	do {
+		r = directory ? fsync(fd) : fdatasync(fd);
+	} while (r < 0 && errno == EINTR);
+	return r < 0 ? -errno : 0;
+}
+
+int target_sync(struct target *t, struct err *e)
+{
+	int r = sync_fd(t->fd, false);
+
+	if (r < 0)
+		return fail(e, -r, "%s: fdatasync: %s", t->name, strerror(-r));
+	if (t->map->dir < 0)
+		return 0;
+	r = sync_fd(t->map->dir, true);
+	if (r < 0 && r != -EINVAL) /* some file systems cannot, and need not */
+		return fail(e, -r, "%s: fsync of its directory: %s", t->name, strerror(-r));
+	return 0;
+}

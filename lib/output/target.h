@@ -1,0 +1,84 @@
+/*
+ * Room 4: the disk that is written. Opens and identifies a file or block device, refuses the wrong
+ * one, tells how to write to it, and zeroes ranges. Knows file systems and devices; must not know
+ * runs or formats. All offsets and lengths are bytes.
+ */
+#ifndef TARGET_H
+#define TARGET_H
+
+#include "base/base.h"
+
+#include <sys/types.h>
+
+/* What a file or device is, whatever name led to it: (dev, ino) of a file, rdev of a device. */
+struct identity {
+	dev_t dev, rdev;
+	ino_t ino;
+	bool device;
+};
+
+struct target {
+	char *name;      /* printable */
+	int fd;          /* buffered */
+	int direct;      /* the same thing opened O_DIRECT, or -1 where that cannot be had; where it is
+			  * there it holds O_EXCL and the locks, so it stays open to the end */
+	uint64_t size;   /* bytes; never changes */
+	uint32_t block;  /* what direct transfers align to (offset, length), power of two, 512 ... */
+	uint32_t memory; /* what their buffers align to */
+	uint32_t cached; /* what the page cache writes as a whole, power of two: a page or a larger block
+			  * of the file system; block where no such writes are in flight with others */
+	bool device;
+	bool thick;      /* device, or a file with (nearly) every block allocated */
+	bool created;    /* by us: holds nothing but zeros */
+	/* NULL, or how a program keeps the bytes instead of the kernel: see served.h. Then one read or
+	 * write is in flight at a time, and zeros are sent as bytes. */
+	const char *served;
+	bool read_only;  /* may not be written; only where target_opts asks for no more than reading */
+	/* private to target.c */
+	struct target_map *map;
+	unsigned no_zero; /* rungs of the zero ladder that answered "not supported" */
+};
+
+struct target_opts {
+	uint64_t need;   /* bytes the disk has: a smaller target is refused */
+	bool read_only;  /* opened O_RDONLY: dry run, verify */
+	bool create;     /* make a new sparse regular file of `need` bytes (O_EXCL) */
+	bool force_busy; /* go on where it is held by someone */
+	const struct identity *inputs;
+	const char *const *input_names; /* printable */
+	size_t n_inputs;
+};
+
+/* Refuses, each with a message of its own: see the guards in the manual. Nothing of the target has
+ * changed when it fails. -errno: ENOENT, EISDIR, ENOTBLK (FIFO, terminal, socket, other), EROFS,
+ * EBUSY, EINVAL (is an input), ENOSPC (too small), or the system's. */
+int target_open(struct target **out, const char *path, const struct target_opts *o, struct err *e);
+/* NULL-safe. Does not sync. */
+void target_free(struct target *t);
+
+/* Whether every byte of the range lies in blocks that are allocated and written, so that a direct
+ * write there is an overwrite. True for devices, and for what a program serves, where direct writes
+ * are faster throughout. Answers from a cached window of the extent map. */
+bool target_written(struct target *t, uint64_t off, uint64_t len);
+/* Where the stretch of data, or of hole (which reads as zeros), that begins at off ends: UINT64_MAX
+ * when nobody knows of another. *hole says which it is; devices are all data, and so is what a program
+ * serves: holes that it names are a promise of its own. */
+uint64_t target_stretch(struct target *t, uint64_t off, bool *hole);
+/* What n bytes at off hold now; false when they cannot all be read. */
+bool target_look(const struct target *t, uint64_t off, void *buf, size_t n);
+/* Whether it is a file that is lost when the machine stops (tmpfs). */
+bool target_in_memory(const struct target *t);
+/* Forgets what is in the page cache and in cached extent maps, so that what is read next comes from
+ * the disk. To be called when all is synced. */
+void target_forget(struct target *t);
+/*
+ * Makes the range read as zeros without sending them: punch hole where thinness is to be kept, zero
+ * range elsewhere; remembers what is not supported. Never asks a program that serves the target. 1:
+ * done. 0: cannot, the caller writes zeros.
+ * -errno: failed (EIO, ENOSPC ...); what failed is in e.
+ */
+int target_zero(struct target *t, uint64_t off, uint64_t len, struct err *e);
+/* fdatasync; for a created file also its directory. */
+int target_sync(struct target *t, struct err *e);
+
+#endif

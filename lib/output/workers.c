@@ -1,0 +1,154 @@
+/* See workers.h. */
+#include "output/workers.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+
+#define THREADS_MAX 32
+
+struct queue {
+	struct job *head, **tail;
+};
+
+struct workers {
+	pthread_t thread[THREADS_MAX];
+	unsigned threads;
+	unsigned busy; /* the caller's own */
+	pthread_mutex_t lock; /* of what follows */
+	pthread_cond_t work, news;
+	struct queue todo, finished;
+	unsigned ready, wanted; /* finished, and as many as are waited for */
+	bool end;
+};
+
+static void append(struct queue *q, struct job *j)
+{
+	j->next = NULL;
+	*q->tail = j;
+	q->tail = &j->next;
+}
+
+static struct job *take(struct queue *q)
+{
+	struct job *j = q->head;
+
+	if (j)
+		q->head = j->next;
+	if (!q->head)
+		q->tail = &q->head;
+	return j;
+}
+
+static void *work(void *arg)
+{
+	struct workers *w = arg;
+	struct job *j;
+
+	pthread_mutex_lock(&w->lock);
+	while (!w->end) {
+		j = take(&w->todo);
+		if (!j) {
+			pthread_cond_wait(&w->work, &w->lock);
+			continue;
+		}
+		pthread_mutex_unlock(&w->lock);
+		j->run(j);
+		pthread_mutex_lock(&w->lock);
+		append(&w->finished, j);
+		if (++w->ready == w->wanted)
+			pthread_cond_signal(&w->news);
+	}
+	pthread_mutex_unlock(&w->lock);
+	return NULL;
+}
+
+static unsigned processors(void)
+{
+	cpu_set_t set;
+	int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+
+	return (unsigned)min_u64((unsigned)n, THREADS_MAX);
+}
+
+int workers_new(struct workers **out)
+{
+	struct workers *w = calloc(1, sizeof(*w));
+	unsigned want = processors();
+	sigset_t all, before;
+	int r = 0;
+
+	if (!w)
+		return -ENOMEM;
+	w->todo.tail = &w->todo.head;
+	w->finished.tail = &w->finished.head;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->work, NULL);
+	pthread_cond_init(&w->news, NULL);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	while (!r && w->threads < want) {
+		r = pthread_create(&w->thread[w->threads], NULL, work, w);
+		w->threads += !r;
+	}
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (!w->threads) {
+		workers_free(w);
+		return -r;
+	}
+	*out = w;
+	return 0;
+}
+
+void workers_free(struct workers *w)
+{
+	if (!w)
+		return;
+	pthread_mutex_lock(&w->lock);
+	w->end = true;
+	pthread_cond_broadcast(&w->work);
+	pthread_mutex_unlock(&w->lock);
+	for (unsigned i = 0; i < w->threads; i++)
+		pthread_join(w->thread[i], NULL);
+	pthread_cond_destroy(&w->news);
+	pthread_cond_destroy(&w->work);
+	pthread_mutex_destroy(&w->lock);
+	free(w);
+}
+
+void workers_put(struct workers *w, struct job *j)
+{
+	w->busy++;
+	pthread_mutex_lock(&w->lock);
+	append(&w->todo, j);
+	pthread_cond_signal(&w->work);
+	pthread_mutex_unlock(&w->lock);
+}
+
+unsigned workers_wait(struct workers *w, unsigned min)
+{
+	unsigned ran;
+	struct job *j, *next;
+
+	pthread_mutex_lock(&w->lock);
+	w->wanted = (unsigned)min_u64(min, w->busy);
+	while (w->ready < w->wanted)
+		pthread_cond_wait(&w->news, &w->lock);
+	j = w->finished.head;
+	w->finished = (struct queue){.tail = &w->finished.head};
+	ran = w->ready;
+	w->ready = w->wanted = 0;
+	pthread_mutex_unlock(&w->lock);
+	w->busy -= ran;
+	for (; j; j = next) {
+		next = j->next;
+		j->done(j);
+	}
+	return ran;
+}
+
+unsigned workers_busy(const struct workers *w)
+{
+	return w ? w->busy : 0;
+}

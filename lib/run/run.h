@@ -1,0 +1,107 @@
+/*
+ * Rooms 2 and 3 speak in runs: a stretch of guest bytes that is either data or zero. This file knows
+ * runs, the reader that gives them, and the gate that checks every one of them. It must not know
+ * formats or targets. All numbers are bytes.
+ */
+#ifndef RUN_H
+#define RUN_H
+
+#include "input/source.h"
+
+#include <sys/uio.h>
+
+struct reader;
+
+#define LAYER_NONE UINT32_MAX
+
+struct run { /* guest bytes [off, off+len) */
+	uint64_t off, len;
+	uint64_t pos;  /* RAW: where the bytes lie in src; PACKED: the leaf's own mark */
+	uint64_t skip; /* PACKED: where the bytes lie among the unpacked ones of the leaf */
+	enum run_kind { RUN_RAW, RUN_PACKED, RUN_ZERO } kind;
+	unsigned layer;      /* of a chain, 0 the newest; LAYER_NONE: a gap that reads as zeros */
+	struct source *src;  /* RAW: anyone may read them */
+	struct reader *leaf; /* PACKED: only this reader can unpack them */
+};
+
+struct reader_ops {
+	/* 1 got one, 0 end, -errno. Runs stay valid until free, but for those of what is passing. */
+	int (*next)(struct reader *r, struct run *run, struct err *e);
+	int (*rewind)(struct reader *r, struct err *e); /* NULL where it is passing */
+	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. Unless it is passing, and does
+	 * not say `threads`, on any number of threads at once, and while next() is called on another. */
+	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
+	/* Of what is passing; NULL: it cannot. Where the bytes of a PACKED run lie: at most `most`
+	 * stretches of memory, which stay as they are until the leaf has called turn() twice. Their
+	 * number, or 0 where there are more. */
+	unsigned (*lend)(struct reader *r, const struct run *run, struct iovec *iov, unsigned most);
+	void (*free)(struct reader *r);
+};
+
+/* What all readers have in front; made by reader_init(). */
+struct reader {
+	const struct reader_ops *ops;
+	const char *name; /* printable; for messages; lives as long as the reader */
+	uint64_t size;    /* of the disk */
+	unsigned layer;   /* what a merge calls its runs */
+	unsigned share;   /* so many readers are used side by side: each takes its part of the memory
+			   * that one may have; 0 is 1 */
+	uint64_t at;      /* the gate: where the last run ended */
+	bool ended;
+	/* The leaf whose bytes pass once, as a pipe brings them; NULL: there is none. Then runs come in
+	 * any order, there is no rewind, and what is PACKED can be fetched only until the leaf has
+	 * called turn(), from within next(). */
+	struct reader *passing;
+	bool threads; /* of that leaf: see fetch; until turn() has returned */
+	void (*turn)(void *arg); /* of the leaf, set by who fetches; NULL: nobody does */
+	void *turn_arg;
+};
+
+void reader_init(struct reader *r, const struct reader_ops *ops, const char *name, uint64_t size);
+/*
+ * The gate. Asks for the next run and believes nothing of it: it is not empty, lies inside the disk
+ * and, unless it is passing, behind the run before, RAW bytes lie inside their source, PACKED ones
+ * have someone who unpacks them. 1, 0, or -errno; -EBADMSG for a run that breaks the rules.
+ */
+int reader_next(struct reader *r, struct run *run, struct err *e);
+/* Starts again at the first run. -errno. */
+int reader_rewind(struct reader *r, struct err *e);
+int reader_fetch(const struct run *run, void *buf, struct err *e);
+/* To be called by a leaf before bytes are let go that its runs stand for. */
+static inline void reader_turn(struct reader *r)
+{
+	if (r->turn)
+		r->turn(r->turn_arg);
+}
+/* NULL-safe; frees what it is made of, too. */
+void reader_free(struct reader *r);
+
+/* What is left of `most` for one of those that share it: all of it, or not less than `least`. */
+static inline size_t reader_part(const struct reader *r, size_t most, size_t least)
+{
+	size_t part = r->share ? most / r->share : most;
+
+	return r->share && part < least ? least : part;
+}
+
+/* Drops the first n bytes, n < run->len. */
+static inline void run_trim_front(struct run *run, uint64_t n)
+{
+	run->off += n;
+	run->len -= n;
+	if (run->kind == RUN_RAW)
+		run->pos += n;
+	else if (run->kind == RUN_PACKED)
+		run->skip += n;
+}
+
+/* Whether b goes on exactly where a ends, in the guest and in the source. */
+static inline bool run_joins(const struct run *a, const struct run *b)
+{
+	if (a->kind != b->kind || a->layer != b->layer || a->off + a->len != b->off)
+		return false;
+	return a->kind == RUN_ZERO ||
+	       (a->kind == RUN_RAW && a->src == b->src && a->pos + a->len == b->pos);
+}
+
+#endif

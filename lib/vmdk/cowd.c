@@ -1,0 +1,239 @@
+/*
+ * Room 2: COWD, the vmfsSparse delta of ESX(i) ("-delta.vmdk"). Knows its header and its entries;
+ * the walk is gtree's. Facts: "Virtual Disk Format 5.0" (ESX Server sparse extents); the size of a
+ * grain table (always 4096 entries) and entry 1 as zeros also from QEMU's block/vmdk.c and Xen
+ * Orchestra's VhdEsxiCowd.mjs.
+ */
+#include "vmdk/format.h"
+#include "vmdk/gtree.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEADER 2048u
+#define ENTRIES 4096u
+#define GRAIN_MAX 2048u /* sectors */
+
+enum { /* byte offsets in the header */
+	AT_MAGIC = 0,
+	AT_VERSION = 4,
+	AT_FLAGS = 8,
+	AT_CAPACITY = 12,
+	AT_GRAIN = 16,
+	AT_GD = 20,
+	AT_GD_ENTRIES = 24,
+	AT_FREE = 28,
+	AT_UNCLEAN = 1648,
+};
+
+struct cowd {
+	struct gtree tree;
+	uint64_t data_from;   /* first sector that no metadata of the header occupies */
+	uint64_t free_sector; /* what the header calls never used yet */
+	struct format_opts opts;
+	bool warned_one, warned_free;
+};
+
+static int warn_free(struct cowd *c, const char *what, uint64_t n, uint64_t sector, struct err *e)
+{
+	if (c->warned_free || sector < c->free_sector)
+		return 0;
+	c->warned_free = true;
+	return warning(e,
+		       "%s: %s %" PRIu64 " at file sector %" PRIu64
+		       " lies beyond the last sector in use by the header (%" PRIu64
+		       "): copied from a running VM, or after a crash?",
+		       c->tree.reader.name, what, n, sector, c->free_sector);
+}
+
+static int cowd_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+{
+	struct cowd *c = container_of(g, struct cowd, tree);
+
+	if (raw < c->data_from)
+		return fail(e, EBADMSG,
+			    "%s: directory entry %" PRIu64 " is %" PRIu64
+			    ", which lies inside the header or the directory",
+			    g->reader.name, i, raw);
+	*pos = raw * SECTOR;
+	return warn_free(c, "grain table", i, raw, e) < 0 ? -EBADMSG : 1;
+}
+
+static int cowd_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+		      struct err *e)
+{
+	struct cowd *c = container_of(g, struct cowd, tree);
+
+	if (raw == 1) {
+		/* Sector 1 lies in the header and can be no grain. Writers that use 1 at all mean zeros
+		 * by it, as in hosted disks; qemu-img copies the header there. */
+		if (first && !c->warned_one) {
+			c->warned_one = true;
+			if (warning(e, "%s: grain %" PRIu64 " has table entry 1: read as zeros",
+				    g->reader.name, n) < 0)
+				return -EBADMSG;
+		}
+		return GRAIN_ZERO;
+	}
+	if (raw < c->data_from)
+		return fail(e, EBADMSG,
+			    "%s: table entry of grain %" PRIu64 " is %" PRIu64
+			    ", which lies inside the header or the directory",
+			    g->reader.name, n, raw);
+	*pos = raw * SECTOR;
+	if (first && warn_free(c, "grain", n, raw, e) < 0)
+		return -EBADMSG;
+	return GRAIN_DATA;
+}
+
+/*
+ * Sectors are given out one after the other, so all before the free one are in use. Behind it the file
+ * may hold anything: it grows in steps of 16 MiB. A grain that became one of zeros may leave its
+ * sectors behind.
+ */
+static int cowd_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct cowd *c = container_of(g, struct cowd, tree);
+	const uint64_t end = min_u64(c->free_sector, g->src->size / SECTOR);
+	const uint64_t used = s->claimed + s->beyond;
+
+	if (c->warned_free)
+		return 0;
+	account_missing(&c->opts, end > used ? (end - used) * SECTOR : 0);
+	if (c->free_sector <= used + s->zero * (g->shape.grain / SECTOR))
+		return 0;
+	return warning(e,
+		       "%s: %" PRIu64 " of the %" PRIu64
+		       " sectors in use by the header belong to no table and no grain: is it damaged? "
+		       "compare its checksum with the original's",
+		       g->reader.name, c->free_sector - used, c->free_sector);
+}
+
+int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
+	      struct format_facts *facts, struct err *e)
+{
+	uint8_t h[HEADER];
+	uint64_t capacity, grain, gd, gd_entries, tables, gd_end;
+	struct gtree_shape shape;
+	struct cowd *c;
+	int r;
+
+	r = source_read(src, 0, h, sizeof(h), "COWD header", e);
+	if (r < 0)
+		return r;
+	capacity = le32(h + AT_CAPACITY);
+	grain = le32(h + AT_GRAIN);
+	gd = le32(h + AT_GD);
+	gd_entries = le32(h + AT_GD_ENTRIES);
+	if (le32(h + AT_VERSION) == 2 || le32(h + AT_VERSION) == 3)
+		return fail(e, ENOTSUP,
+			    "%s: COWD version %" PRIu32
+			    " is a disk of VMware Workstation 2 or 3, not an ESX delta; convert it "
+			    "with vmware-vdiskmanager first",
+			    src->name, le32(h + AT_VERSION));
+	if (le32(h + AT_VERSION) != 1)
+		return fail(e, ENOTSUP, "%s: COWD version %" PRIu32 " is unknown (1 is read)",
+			    src->name, le32(h + AT_VERSION));
+	if (le32(h + AT_FLAGS) != 3)
+		return fail(e, ENOTSUP,
+			    "%s: COWD flags 0x%" PRIx32 " are not those of an ESX delta (0x3)",
+			    src->name, le32(h + AT_FLAGS));
+	if (!capacity)
+		return fail(e, EBADMSG, "%s: COWD header: capacity is 0 sectors", src->name);
+	if (!is_pow2(grain) || grain > GRAIN_MAX)
+		return fail(e, EBADMSG,
+			    "%s: COWD header: grain size %" PRIu64
+			    " is no power of two from 1 to %u sectors",
+			    src->name, grain, GRAIN_MAX);
+	tables = div_up(capacity, ENTRIES * grain);
+	if (gd_entries != tables && gd_entries != tables + 1) {
+		if (gd_entries == div_up(capacity, 512 * grain))
+			return fail(e, ENOTSUP,
+				    "%s: a hosted COW disk of VMware 2 (%" PRIu64
+				    " directory entries), not an ESX delta; convert it with "
+				    "vmware-vdiskmanager first",
+				    src->name, gd_entries);
+		return fail(e, EBADMSG,
+			    "%s: COWD header: %" PRIu64 " directory entries, but %" PRIu64
+			    " sector%s need%s %" PRIu64,
+			    src->name, gd_entries, capacity, plural(capacity),
+			    capacity == 1 ? "s" : "", tables);
+	}
+	if (gd < HEADER / SECTOR)
+		return fail(e, EBADMSG,
+			    "%s: COWD header: the grain directory at file sector %" PRIu64
+			    " lies inside the header",
+			    src->name, gd);
+	gd_end = gd + div_up(gd_entries * 4, SECTOR);
+	shape = (struct gtree_shape){
+		.size = capacity * SECTOR,
+		.grain = grain * SECTOR,
+		.dir = gd * SECTOR,
+		.tables = tables,
+		.entries = ENTRIES,
+		.width = 4,
+		.area = {{0, HEADER, "header"},
+			 {gd * SECTOR, gd * SECTOR + gd_entries * 4, "grain directory"}},
+		.areas = 2,
+		.floor = gd_end * SECTOR,
+		.least = gd * SECTOR + gd_entries * 4,
+		.promised = (uint64_t)le32(h + AT_FREE) * SECTOR,
+		.remember = o->remember,
+		.table = cowd_table,
+		.grain_at = cowd_grain,
+		.account = cowd_account,
+		.plain_from = gd_end,
+		.plain_to = le32(h + AT_FREE),
+	};
+	if (grain != 1) {
+		r = warning(e, "%s: COWD grain size is %" PRIu64 " sectors (ESX uses 1)", src->name,
+			    grain);
+		if (r < 0)
+			return r;
+	}
+	if (gd != HEADER / SECTOR) {
+		r = warning(e,
+			    "%s: COWD header: the grain directory lies at file sector %" PRIu64
+			    " (%u is usual)",
+			    src->name, gd, HEADER / SECTOR);
+		if (r < 0)
+			return r;
+	}
+	if (le32(h + AT_UNCLEAN)) {
+		r = warning(e,
+			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
+			    "copied, or its host crashed",
+			    src->name);
+		if (r < 0)
+			return r;
+	}
+	/* one that does not lie inside the file is refused below */
+	if (gd_entries > tables && gd_end <= src->size / SECTOR) {
+		uint8_t extra[4];
+
+		r = source_read(src, gd * SECTOR + tables * 4, extra, sizeof(extra),
+				"grain directory", e);
+		if (!r && le32(extra))
+			r = warning(e,
+				    "%s: the grain directory has an entry for a table beyond the end "
+				    "of the disk; it is ignored",
+				    src->name);
+		if (r < 0)
+			return r;
+	}
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return fail(e, ENOMEM, "out of memory");
+	c->data_from = gd_end;
+	c->free_sector = le32(h + AT_FREE);
+	c->opts = *o;
+	r = gtree_init(&c->tree, src, &shape, e);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	*facts = (struct format_facts){.format = "COWD", .version = 1, .grain = shape.grain};
+	*out = &c->tree.reader;
+	return 0;
+}

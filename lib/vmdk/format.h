@@ -1,0 +1,73 @@
+/*
+ * Room 2: the leaf openers, one for each format. Each takes the source over when it succeeds, checks
+ * its header whole, and gives a reader of the extent's runs, the extent beginning at guest byte 0.
+ * -EBADMSG: damaged; -ENOTSUP: valid, but not ours; or -errno.
+ */
+#ifndef FORMAT_H
+#define FORMAT_H
+
+#include "run/run.h"
+
+struct format_opts {
+	/* which of the two copies of hosted metadata is believed without comparing them */
+	enum { COPIES_EQUAL, COPY_PRIMARY, COPY_REDUNDANT } copies;
+	/* bytes of memory for what a passing source has named and not brought yet; 0: the usual */
+	uint64_t remember;
+	/* files whose accounts do not balance are accepted; compressed ones are read by their markers */
+	bool unbalanced;
+	/* each record of an undo log is a PACKED run of its own, be it zeros or not */
+	bool records;
+	/* The first walk of a file adds the bytes that belong to no header, table, grain or known
+	 * padding. It has to outlive the reader; NULL: nobody asks. */
+	uint64_t *unaccounted;
+};
+
+struct format_facts {
+	const char *format; /* name for people */
+	unsigned version;
+	uint64_t grain;     /* bytes */
+	uint64_t descriptor, descriptor_size; /* where one is embedded, bytes; 0: nowhere */
+	bool open_log;      /* an undo log that was not finished */
+};
+
+/*
+ * An undo log (undo.h) that is being written says so in the header's reserved bytes, until it is
+ * finished: then, and only then, an end without an end marker is a torn write and no damage. After
+ * each barrier it has a progress marker that knows its own place, in sectors: all before it is on
+ * stable storage, so nothing there can be torn.
+ */
+#define UNDO_OPEN_AT 128u
+#define UNDO_OPEN "vmdksync undo log, not finished\n"
+#define UNDO_BARRIER_AT 16u
+#define UNDO_BARRIER "vmdksync: all before this is durable\n"
+#define UNDO_BARRIER_POS 504u
+
+/* Summed up over grains (guest byte, byte of the file) it tells whether two sets of them are equal, in
+ * whatever order they come. */
+static inline uint64_t account_hash(uint64_t off, uint64_t pos)
+{
+	uint64_t x = off / SECTOR * UINT64_C(0x9e3779b97f4a7c15) + pos / SECTOR;
+
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+	return x ^ x >> 31;
+}
+
+static inline void account_missing(const struct format_opts *o, uint64_t bytes)
+{
+	if (o->unaccounted)
+		*o->unaccounted += bytes;
+}
+
+int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
+	      struct format_facts *facts, struct err *e);
+int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
+		struct format_facts *facts, struct err *e);
+int sesparse_open(struct reader **out, struct source *src, const struct format_opts *o,
+		  struct format_facts *facts, struct err *e);
+/* `size` bytes of src from byte `at` on, raw; holes of the file are zeros. */
+int flat_open(struct reader **out, struct source *src, uint64_t at, uint64_t size, struct err *e);
+/* A disk of `size` zeros. name: printable, has to outlive the reader. */
+int zero_open(struct reader **out, const char *name, uint64_t size, struct err *e);
+
+#endif

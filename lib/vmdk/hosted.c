@@ -1,0 +1,674 @@
+/*
+ * Room 2: hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, plain
+ * and compressed (streamOptimized). Knows their header, footer and entries; the walk is gtree's,
+ * compressed grains and markers are stream's. Facts: "Virtual Disk Format 5.0"
+ * (hosted sparse extents); which flags are incompatible from open-vmdk's vmdk/sparse.c; entry 1 from
+ * QEMU's block/vmdk.c.
+ */
+#include "vmdk/format.h"
+#include "vmdk/grain.h"
+#include "vmdk/gtree.h"
+#include "vmdk/stream.h"
+#include "vmdk/undonote.h"
+#include "vmdk/zerolog.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEADER 512u
+#define CAPACITY_MAX (UINT64_C(1) << 37) /* sectors: 64 TiB */
+#define GRAIN_MAX 0x8000u		 /* sectors: 16 MiB */
+#define DIR_MAX (UINT64_C(1) << 22)
+#define DESCRIPTOR_MAX 2048u /* sectors */
+
+enum { /* byte offsets in the header */
+	AT_VERSION = 4,
+	AT_FLAGS = 8,
+	AT_CAPACITY = 12,
+	AT_GRAIN = 20,
+	AT_DESC = 28,
+	AT_DESC_SIZE = 36,
+	AT_ENTRIES = 44,
+	AT_RGD = 48,
+	AT_GD = 56,
+	AT_OVERHEAD = 64,
+	AT_UNCLEAN = 72,
+	AT_NEWLINES = 73,
+	AT_COMPRESS = 77,
+};
+
+#define MAGIC 0x564d444bu
+#define GD_AT_END UINT64_MAX /* the footer says where the directory is */
+#define FOOTER_TYPE 3u
+#define MARKS (1u << 20)     /* held where there are no tables: 16 MiB */
+#define TAIL_STEP 4096u
+#define TAIL_MAX 65536u      /* zeros behind the end marker over which the footer is looked for */
+
+#define FLAG_NEWLINES 0x1u
+#define FLAG_REDUNDANT 0x2u
+#define FLAG_ZEROED 0x4u
+#define FLAG_COMPRESSED 0x10000u
+#define FLAG_MARKERS 0x20000u
+#define FLAGS_UNKNOWN 0xfffc0000u /* the reserved incompatible half, less the two above */
+
+struct hosted {
+	struct gtree tree;
+	uint64_t overhead; /* sectors before the first grain */
+	bool zeroed, warned_overhead;
+	struct unpacker *unpacker; /* NULL: grains are plain */
+	struct format_opts opts;
+	/* of packed grains: the walk over their markers goes on with that over the tables */
+	struct stream_shape stream;
+	struct stream_sums marks;
+};
+
+static int hosted_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+{
+	if (raw < 2)
+		return fail(e, EBADMSG, "%s: directory entry %" PRIu64 " is %" PRIu64,
+			    g->reader.name, i, raw);
+	*pos = raw * SECTOR;
+	return 1;
+}
+
+static int hosted_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+			struct err *e)
+{
+	struct hosted *h = container_of(g, struct hosted, tree);
+
+	if (raw == 1) {
+		if (h->zeroed)
+			return GRAIN_ZERO;
+		return fail(e, EBADMSG,
+			    "%s: table entry of grain %" PRIu64
+			    " is 1, but the header does not allow zeroed grains",
+			    g->reader.name, n);
+	}
+	*pos = raw * SECTOR;
+	if (first && raw < h->overhead && !h->warned_overhead) {
+		h->warned_overhead = true;
+		if (warning(e,
+			    "%s: grain %" PRIu64 " at file sector %" PRIu64
+			    " lies before the first grain of the header (%" PRIu64 ")",
+			    g->reader.name, n, raw, h->overhead) < 0)
+			return -EBADMSG;
+	}
+	if (first && h->unpacker && !g->queue) { /* in file order it comes later */
+		uint64_t bytes;
+		int r = grain_marker(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
+
+		if (!r)
+			r = stream_count(&h->marks, g->src, &h->stream, e);
+		if (r < 0)
+			return r;
+	}
+	return GRAIN_DATA;
+}
+
+/* --- accounts --- */
+
+/* What does not balance: a refusal, or a warning where it is accepted. */
+#define unbalanced(h, e, fmt, ...)                                                                 \
+	((h)->opts.unbalanced                                                                      \
+		 ? warning(e, "%s: " fmt, (h)->tree.reader.name, __VA_ARGS__)                      \
+		 : fail(e, EBADMSG, "%s: " fmt "; --force=accounts skips this check",              \
+			(h)->tree.reader.name, __VA_ARGS__))
+
+/* Where the zeros at the end of the file begin, in sectors; looks no further back than to `from`. */
+static int find_zeros(struct source *src, uint64_t from, uint64_t *sector, struct err *e)
+{
+	uint64_t pos = from, end = from;
+	uint8_t *buf = malloc(TAIL_MAX);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	while (!r && pos < src->size) {
+		bool hole;
+		uint64_t left = source_stretch(src, pos, &hole) - pos;
+		size_t n = (size_t)min_u64(left, TAIL_MAX);
+
+		if (hole) {
+			pos += left;
+			continue;
+		}
+		r = source_read(src, pos, buf, n, "end of the file", e);
+		pos += n;
+		if (!r && !all_zero(buf, n))
+			end = pos;
+	}
+	free(buf);
+	*sector = div_up(end, SECTOR);
+	return r;
+}
+
+/*
+ * All tables are made with the extent, by every writer that is known (VMware, VirtualBox, qemu), and
+ * behind the overhead there are grains and nothing else. But a grain that becomes one of zeros leaves
+ * its place behind, for good when it is written again: with redundant tables, which have been
+ * compared, that is believed.
+ */
+static int check_tables(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct hosted *h = container_of(g, struct hosted, tree);
+
+	if (s->tables == g->shape.tables)
+		return 0;
+	return unbalanced(h, e,
+			  "directory entry %" PRIu64 " is 0, as are %" PRIu64 " of %" PRIu64
+			  ": an extent of this kind has all its tables; it is damaged: copy it again",
+			  s->missing, g->shape.tables - s->tables, g->shape.tables);
+}
+
+static int account_plain(struct hosted *h, const struct gtree_sums *s, struct err *e)
+{
+	struct gtree *g = &h->tree;
+	const uint64_t from = h->overhead, grain = g->shape.grain / SECTOR;
+	uint64_t end = 0, used = s->claimed + s->beyond, spare;
+	int r = 0;
+
+	if (g->queue) { /* its tables were checked when they had come */
+		end = div_up(max_u64(s->data_end, s->end), SECTOR);
+	} else {
+		r = check_tables(g, s, e);
+		if (!r)
+			r = find_zeros(g->src, s->end, &end, e);
+	}
+	if (r < 0)
+		return r;
+	used = min_u64(used, end - min_u64(end, from));
+	spare = end - min_u64(end, from) - used;
+	account_missing(&h->opts, spare * SECTOR);
+	if (!spare || (h->zeroed && (g->shape.mirror || spare <= s->zero * grain)))
+		return 0;
+	return warning(e,
+		       "%s: %" PRIu64 " sector%s behind the overhead belong%s to no grain: is it "
+		       "damaged? compare its checksum with the original's",
+		       g->reader.name, spare, plural(spare), spare == 1 ? "s" : "");
+}
+
+/* Every marker of a grain has its entry, and the other way round. */
+static int account_packed(struct hosted *h, const struct gtree_sums *s, struct err *e)
+{
+	const struct stream_sums *m = &h->marks;
+	struct gtree *g = &h->tree;
+	uint64_t behind;
+	int r = 0;
+
+	while (!r && !m->ended)
+		r = stream_count(&h->marks, g->src, &h->stream, e);
+	if (r < 0)
+		return r;
+	/* qemu writes the last grain of a disk that ends in the middle of one plain, then packed: what is
+	 * left of the first attempt may stand at the end of its files, which have no end marker */
+	if (h->stream.no_end && !m->others && g->shape.size % g->shape.grain && s->data &&
+	    m->grains == s->data && m->hash == s->hash &&
+	    g->src->size - min_u64(g->src->size, m->pos) < g->shape.grain) {
+		if (m->why.set || m->tail)
+			account_missing(&h->opts, g->src->size - m->pos);
+		return 0;
+	}
+	if (m->why.set) /* it names the file */
+		return h->opts.unbalanced ? warning(e, "%s", m->why.msg)
+					  : fail(e, EBADMSG, "%s", m->why.msg);
+	if (m->grains != s->data)
+		return unbalanced(h, e,
+				  "its grain tables name %" PRIu64 " grain%s, but there are %" PRIu64
+				  " in the file: it is damaged; copy it again, or read it by the "
+				  "markers of its grains",
+				  s->data, plural(s->data), m->grains);
+	if (m->hash != s->hash)
+		return unbalanced(h, e,
+				  "its %" PRIu64
+				  " grains are not where its grain tables have them: it is damaged; "
+				  "copy it again, or read it by the markers of its grains",
+				  s->data);
+	if (m->tail)
+		account_missing(&h->opts, g->src->size - m->pos);
+	if (m->tail)
+		return unbalanced(h, e,
+				  "there is data behind the end marker (from file sector %" PRIu64
+				  " on): is it damaged?",
+				  m->pos / SECTOR);
+	/* an end marker may be all that there is, but then the directory came before it */
+	behind = g->src->size - min_u64(g->src->size, h->stream.start);
+	if (!s->data && !m->others && behind > SECTOR)
+		return unbalanced(h, e,
+				  "names no grain, but has %" PRIu64
+				  " bytes behind its overhead: it is damaged; copy it again",
+				  behind);
+	return 0;
+}
+
+/* The markers of what passes. */
+static int pass_markers(struct hosted *h, uint64_t from, uint64_t to, struct err *e)
+{
+	struct source *src = h->tree.src;
+	struct stream_sums *m = &h->marks;
+	uint8_t buf[TAIL_STEP];
+	int r = 0;
+
+	/* those of a stream stand at the beginning of sectors, and windows do */
+	while (!r && !m->ended && max_u64(m->pos, h->stream.start) + STREAM_MARKER <= to)
+		r = stream_count(m, src, &h->stream, e);
+	for (uint64_t pos = max_u64(from, m->pos); !r && m->ended && !m->tail && pos < to;) {
+		size_t n = (size_t)min_u64(sizeof(buf), to - pos);
+
+		r = source_read(src, pos, buf, n, "end of the file", e);
+		m->tail = !r && !all_zero(buf, n);
+		pos += n;
+	}
+	return r;
+}
+
+static int hosted_passes(struct gtree *g, uint64_t from, uint64_t to, struct err *e)
+{
+	struct hosted *h = container_of(g, struct hosted, tree);
+
+	return h->unpacker ? pass_markers(h, from, to, e) : 0;
+}
+
+static int hosted_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct hosted *h = container_of(g, struct hosted, tree);
+
+	return h->unpacker ? account_packed(h, s, e) : account_plain(h, s, e);
+}
+
+static int hosted_unpack(struct gtree *g, const struct run *run, void *buf, struct err *e)
+{
+	return grain_inflate(container_of(g, struct hosted, tree)->unpacker, run, buf, e);
+}
+
+static int hosted_arrived(struct gtree *g, uint64_t pos, uint64_t off, struct err *e)
+{
+	return grain_arrived(g->src, pos, off, g->shape.grain, e);
+}
+
+static void hosted_free(struct gtree *g)
+{
+	unpacker_free(container_of(g, struct hosted, tree)->unpacker);
+}
+
+/* The fields that do not say where anything is. */
+static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
+{
+	uint32_t version = le32(h + AT_VERSION), flags = le32(h + AT_FLAGS);
+
+	if (version < 1 || version > 3)
+		return fail(e, ENOTSUP,
+			    "%s: hosted sparse version %" PRIu32 " is unknown (1 to 3 are read)",
+			    src->name, version);
+	if ((flags & FLAG_NEWLINES) && memcmp(h + AT_NEWLINES, "\n \r\n", 4) != 0)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: line ends were changed (bytes 73 to 76): the "
+			    "file went through a transfer in text mode",
+			    src->name);
+	if (flags & FLAGS_UNKNOWN)
+		return fail(e, ENOTSUP,
+			    "%s: hosted sparse header: flags 0x%" PRIx32 " ask for unknown features",
+			    src->name, flags);
+	if (!(flags & FLAG_COMPRESSED) != !(flags & FLAG_MARKERS))
+		return fail(e, ENOTSUP,
+			    "%s: hosted sparse header: flags 0x%" PRIx32
+			    " ask for compressed grains without markers, or the reverse",
+			    src->name, flags);
+	if (le16(h + AT_COMPRESS) > 1 ||
+	    ((flags & FLAG_COMPRESSED) && le16(h + AT_COMPRESS) != 1))
+		return fail(e, ENOTSUP, "%s: hosted sparse header: compression %u is unknown",
+			    src->name, le16(h + AT_COMPRESS));
+	return 0;
+}
+
+/* Whether f, a header, is the footer of the file whose first sector is h. */
+static bool is_footer(const uint8_t *h, const uint8_t *f)
+{
+	return le32(f) == MAGIC && le64(f + AT_GD) && le64(f + AT_GD) != GD_AT_END &&
+	       !memcmp(h + AT_VERSION, f + AT_VERSION, AT_DESC - AT_VERSION) &&
+	       !memcmp(h + AT_ENTRIES, f + AT_ENTRIES, 4) &&
+	       !memcmp(h + AT_COMPRESS, f + AT_COMPRESS, 2);
+}
+
+static bool passing_footer(const uint8_t *h, const uint8_t *f, uint64_t *dir_at)
+{
+	*dir_at = le64(f + AT_GD) < POS_LIMIT / SECTOR ? le64(f + AT_GD) * SECTOR : POS_LIMIT;
+	return is_footer(h, f);
+}
+
+/*
+ * The file ends with a marker, the footer, an end marker (all zero), and possibly more zeros. 1 and
+ * the position of the footer, which is read into f; 0 when there is none that can be believed.
+ */
+static int find_footer(struct source *src, const uint8_t *h, uint8_t *f, uint64_t *pos,
+		       struct err *e)
+{
+	const uint64_t end = src->size / SECTOR * SECTOR;
+	const size_t n = (size_t)min_u64(end, TAIL_MAX + 3 * SECTOR);
+	uint8_t *tail = malloc(n);
+	size_t zeros = 0, at = n;
+	int r;
+
+	if (!tail)
+		return fail(e, ENOMEM, "out of memory");
+	r = source_read(src, end - n, tail, n, "end of the file", e);
+	while (!r && at && all_zero(tail + at - SECTOR, SECTOR)) {
+		at -= SECTOR;
+		zeros++;
+	}
+	if (!r && at >= 2 * SECTOR && zeros) {
+		const uint8_t *marker = tail + at - 2 * SECTOR, *p = tail + at - SECTOR;
+
+		if (is_footer(h, p) && le64(marker) == 1 && !le32(marker + 8) &&
+		    le32(marker + 12) == FOOTER_TYPE) {
+			memcpy(f, p, HEADER);
+			*pos = end - n + at - SECTOR;
+			r = 1;
+		}
+	}
+	free(tail);
+	return r;
+}
+
+/*
+ * Where the directories begin; rgd: NULL where there is none. The one that is not believed may be
+ * anywhere.
+ */
+static int check_directories(const struct source *src, uint64_t gd, const uint64_t *rgd,
+			     int copies, struct err *e)
+{
+	const uint64_t file_sectors = src->size / SECTOR;
+
+	if (copies != COPY_REDUNDANT && (gd < 1 || gd > file_sectors))
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
+			    " lies outside the file of %" PRIu64 " bytes%s",
+			    src->name, gd, src->size,
+			    rgd && *rgd >= 1 && *rgd <= file_sectors
+				    ? "; --force=rgd believes the redundant one"
+				    : "; is it truncated? compare its size with the original's");
+	if (!rgd || copies == COPY_PRIMARY)
+		return 0;
+	if (*rgd < 1 || *rgd > file_sectors || (copies == COPIES_EQUAL && *rgd == gd))
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: redundant grain directory at file sector "
+			    "%" PRIu64 ", grain directory at %" PRIu64
+			    ", in a file of %" PRIu64 " bytes%s",
+			    src->name, *rgd, gd, src->size,
+			    copies == COPIES_EQUAL ? "; --force=gd believes the latter" : "");
+	return 0;
+}
+
+/* Whether the descriptor at the given sector is that of an undo log. */
+static int is_undo_log(struct source *src, uint64_t desc, uint64_t desc_size, bool *log, struct err *e)
+{
+	char text[sizeof(UNDO_ABOUT)];
+	const size_t n = strlen(UNDO_ABOUT);
+	int r;
+
+	*log = false;
+	if (!desc || !desc_size || desc > src->size / SECTOR || src->size - desc * SECTOR < n)
+		return 0;
+	r = source_read(src, desc * SECTOR, text, n, "descriptor", e);
+	*log = !r && !memcmp(text, UNDO_ABOUT, n);
+	return r;
+}
+
+/*
+ * A file without footer, or one whose accounts are not to count, is read by its markers if they lead
+ * through all of it. 1 when it is to be read so, 0 by its tables, -errno.
+ */
+static int check_markers(struct source *src, const struct stream_shape *stream, bool footless,
+			 bool unbalanced, struct err *e)
+{
+	struct stream_sums sums = {.grains = 0};
+	int r = 0;
+
+	while (!r && !sums.ended)
+		r = stream_count(&sums, src, stream, e);
+	if (r < 0)
+		return r;
+	if (sums.why.set)
+		return footless ? fail(e, EBADMSG, "%s", sums.why.msg) : 0;
+	if (unbalanced)
+		return footless || !sums.tail;
+	return fail(e, EBADMSG,
+		    "%s: has no usable footer: it is damaged; copy it again, or find its %" PRIu64
+		    " grain%s by their markers with --force=accounts",
+		    src->name, sums.grains, plural(sums.grains));
+}
+
+int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
+		struct format_facts *facts, struct err *e)
+{
+	uint8_t h[HEADER];
+	uint64_t capacity, grain, desc, desc_size, entries, rgd, gd, overhead, tables, dir_bytes;
+	uint64_t file_sectors;
+	uint8_t footer[HEADER] = {0};
+	uint64_t footer_at = 0;
+	struct stream_shape stream;
+	struct gtree_shape shape;
+	struct hosted *hosted;
+	bool scan = false, footless = false, packed, open_log, log = false;
+	uint32_t flags;
+	int r;
+
+	r = source_read(src, 0, h, sizeof(h), "hosted sparse header", e);
+	if (!r)
+		r = check_kind(src, h, e);
+	if (r < 0)
+		return r;
+	flags = le32(h + AT_FLAGS);
+	packed = flags & FLAG_COMPRESSED;
+	capacity = le64(h + AT_CAPACITY);
+	grain = le64(h + AT_GRAIN);
+	desc = le64(h + AT_DESC);
+	desc_size = le64(h + AT_DESC_SIZE);
+	entries = le32(h + AT_ENTRIES);
+	rgd = le64(h + AT_RGD);
+	gd = le64(h + AT_GD);
+	overhead = le64(h + AT_OVERHEAD);
+	if (!capacity || capacity > CAPACITY_MAX)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: capacity of %" PRIu64
+			    " sectors is not from 1 to %" PRIu64,
+			    src->name, capacity, CAPACITY_MAX);
+	if (!is_pow2(grain) || grain > GRAIN_MAX)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: grain size %" PRIu64
+			    " is no power of two from 1 to %u sectors",
+			    src->name, grain, GRAIN_MAX);
+	if (!is_pow2(entries) || entries < 128 || entries > 4096)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: %" PRIu64
+			    " entries a grain table are no power of two from 128 to 4096",
+			    src->name, entries);
+	tables = div_up(capacity, grain * entries);
+	if (tables > DIR_MAX)
+		return fail(e, EFBIG,
+			    "%s: hosted sparse header: a directory of %" PRIu64
+			    " entries is over the limit of %" PRIu64,
+			    src->name, tables, DIR_MAX);
+	dir_bytes = tables * 4;
+	open_log = !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
+	/* of such a log only its end tells how far it can be believed; records are unpacked whole */
+	if (src->passing && (open_log || (packed && source_window(src) +
+							    grain_record_max(grain * SECTOR) >
+						    source_room(src)))) {
+		uint64_t size;
+
+		r = source_spool_rest(src, e);
+		if (!r)
+			r = source_finish(src, &size, e);
+		if (r < 0)
+			return r;
+	}
+	if (src->passing && desc && desc_size && desc_size <= DESCRIPTOR_MAX &&
+	    desc < POS_LIMIT / SECTOR) {
+		/* it is read later: now is the time to spool where it lies too far back */
+		uint8_t last;
+
+		r = source_read(src, (desc + desc_size) * SECTOR - 1, &last, 1, "descriptor", e);
+		if (r < 0)
+			return r;
+	}
+	if (packed) {
+		r = is_undo_log(src, desc, desc_size, &log, e);
+		if (r < 0)
+			return r;
+	}
+	file_sectors = src->size / SECTOR;
+	stream = (struct stream_shape){
+		.size = capacity * SECTOR,
+		.grain = grain * SECTOR,
+		.start = overhead * SECTOR,
+		.table_sectors = div_up(entries * 4, SECTOR),
+		.dir_sectors = div_up(dir_bytes, SECTOR),
+		.marks = MARKS,
+		.open_log = open_log,
+		/* where the header's word on its directory is not believed, it may have lost it */
+		.no_end = gd != GD_AT_END || o->copies == COPY_REDUNDANT,
+		.unbalanced = o->unbalanced,
+		.unaccounted = o->unaccounted,
+		.dir_at = gd < POS_LIMIT / SECTOR ? gd * SECTOR : UINT64_MAX,
+		.is_footer = passing_footer,
+	};
+	memcpy(stream.head, h, HEADER);
+	if (packed && src->passing) { /* tables that come too late are no help */
+		scan = (o->copies == COPY_REDUNDANT ? rgd : gd) >= overhead;
+	} else if (packed && gd == GD_AT_END) {
+		r = find_footer(src, h, footer, &footer_at, e);
+		if (r < 0)
+			return r;
+		/* a lost directory is no reason to scan where the redundant one is asked for */
+		scan = footless = !r && !(o->copies == COPY_REDUNDANT && (flags & FLAG_REDUNDANT));
+		if (r) { /* what it does not repeat of the header, the header says */
+			rgd = le64(footer + AT_RGD);
+			gd = le64(footer + AT_GD);
+		}
+	}
+	if (o->copies == COPY_REDUNDANT && !(flags & FLAG_REDUNDANT))
+		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
+			    src->name, flags);
+	if (!scan) {
+		r = check_directories(src, gd, flags & FLAG_REDUNDANT ? &rgd : NULL, o->copies, e);
+		if (r < 0)
+			return r;
+	}
+	if (overhead < 1 || overhead > file_sectors)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: overhead of %" PRIu64
+			    " sectors, in a file of %" PRIu64 " bytes",
+			    src->name, overhead, src->size);
+	if ((desc || desc_size) &&
+	    (desc < 1 || desc_size > DESCRIPTOR_MAX || desc > file_sectors))
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: descriptor of %" PRIu64
+			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
+			    src->name, desc_size, desc, src->size);
+	if (packed && !src->passing && !open_log &&
+	    (footless || (o->unbalanced && o->copies != COPY_REDUNDANT))) {
+		r = check_markers(src, &stream, footless, o->unbalanced, e);
+		if (r < 0)
+			return r;
+		scan = r;
+		r = 0;
+	}
+	if (grain < 8 || grain > 128)
+		r = warning(e, "%s: hosted sparse grain size is %" PRIu64 " sectors (128 is usual)",
+			    src->name, grain);
+	if (!r && entries != 512)
+		r = warning(e, "%s: %" PRIu64 " entries a grain table (512 is usual)", src->name,
+			    entries);
+	/* of an open undo log another warning follows, which says more */
+	if (!r && h[AT_UNCLEAN] && !(scan && open_log && !src->passing))
+		r = warning(e,
+			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
+			    "copied, or its host crashed",
+			    src->name);
+	if (r < 0)
+		return r;
+	if (scan) {
+		if (!src->passing)
+			r = warning(e, "%s: %s", src->name,
+				    open_log   ? "is an undo log that was not finished; it is read up to "
+						 "its last whole record"
+				    : footless ? "has no usable footer; its grains are found by their "
+						 "markers"
+					       : "its grains are found by their markers, not by its "
+						 "tables");
+		if (!r)
+			r = stream_open(out, src, &stream, e);
+		*facts = (struct format_facts){.format = "streamOptimized",
+					       .version = le32(h + AT_VERSION),
+					       .grain = stream.grain,
+					       .descriptor = desc * SECTOR,
+					       .descriptor_size = desc ? desc_size * SECTOR : 0,
+					       .open_log = open_log};
+		if (!r && log && !o->records)
+			*out = zerolog_over(*out, src, stream.grain);
+		return r;
+	}
+	shape = (struct gtree_shape){
+		.size = capacity * SECTOR,
+		.grain = grain * SECTOR,
+		.dir = (o->copies == COPY_REDUNDANT ? rgd : gd) * SECTOR,
+		.tables = tables,
+		.entries = (uint32_t)entries,
+		.width = 4,
+		.area = {{0, HEADER, "header"}},
+		.areas = 1,
+		.table = hosted_table,
+		.grain_at = hosted_grain,
+		.account = hosted_account,
+		.count_from = overhead * SECTOR,
+		.packed = packed,
+		.unpack = packed ? hosted_unpack : NULL,
+		.arrived = packed ? hosted_arrived : NULL,
+		.free = hosted_free,
+		.floor = overhead * SECTOR,
+		.least = overhead * SECTOR,
+		.passes = hosted_passes,
+		.judge = packed ? NULL : check_tables,
+		.remember = o->remember,
+	};
+	shape.area[shape.areas++] =
+		(struct gtree_area){shape.dir, shape.dir + dir_bytes, "grain directory"};
+	if (desc)
+		shape.area[shape.areas++] = (struct gtree_area){
+			desc * SECTOR, (desc + desc_size) * SECTOR, "descriptor"};
+	if (footer_at) /* and its marker */
+		shape.area[shape.areas++] = (struct gtree_area){
+			footer_at - SECTOR, footer_at + HEADER, "footer"};
+	if ((flags & FLAG_REDUNDANT) && o->copies == COPIES_EQUAL) {
+		shape.mirror = rgd * SECTOR;
+		shape.area[shape.areas++] = (struct gtree_area){
+			shape.mirror, shape.mirror + dir_bytes, "redundant grain directory"};
+	}
+	hosted = calloc(1, sizeof(*hosted));
+	if (!hosted)
+		return fail(e, ENOMEM, "out of memory");
+	hosted->overhead = overhead;
+	hosted->zeroed = flags & FLAG_ZEROED;
+	hosted->opts = *o;
+	hosted->stream = stream;
+	if (packed)
+		r = unpacker_new(&hosted->unpacker, src, shape.size, shape.grain, e);
+	if (!r)
+		r = gtree_init(&hosted->tree, src, &shape, e);
+	if (r < 0) {
+		unpacker_free(hosted->unpacker);
+		free(hosted);
+		return r;
+	}
+	*facts = (struct format_facts){
+		.format = packed ? "streamOptimized" : "hosted sparse",
+		.version = le32(h + AT_VERSION),
+		.grain = shape.grain,
+		.descriptor = desc * SECTOR,
+		.descriptor_size = desc ? desc_size * SECTOR : 0,
+		.open_log = open_log,
+	};
+	*out = &hosted->tree.reader;
+	if (log && !o->records)
+		*out = zerolog_over(*out, src, shape.grain);
+	return 0;
+}

@@ -1,0 +1,570 @@
+/*
+ * Room 2: SEsparse, the delta of ESXi since 6.5 ("-sesparse.vmdk"). Knows its two headers and its
+ * entries; the walk is gtree's. VMware has published nothing: the facts are those of QEMU's
+ * block/vmdk.c and of the message of the commit that added it; what is not listed there is refused,
+ * but for reserved1 = 0x200, which files from the field have (OpenNebula one-swap, sesparse.c).
+ */
+#include "vmdk/format.h"
+#include "vmdk/gtree.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+
+#define HEADER 512u
+#define VERSION_2_1 UINT64_C(0x0000000200000001)
+#define VOLATILE_MAGIC UINT64_C(0x00000000cafecafe)
+#define GRAIN 8u       /* sectors */
+#define TABLE 64u      /* sectors */
+#define ENTRIES 4096u  /* of a table */
+#define CAPACITY_MAX (UINT64_C(1) << 37) /* sectors: 64 TiB */
+#define SECTOR_MAX (UINT64_C(1) << 53)   /* file sectors */
+#define GD_MAX (UINT64_C(1) << 17)       /* sectors */
+
+enum { /* byte offsets in the constant header */
+	AT_VERSION = 8,
+	AT_CAPACITY = 16,
+	AT_GRAIN = 24,
+	AT_TABLE = 32,
+	AT_FLAGS = 40,
+	AT_RESERVED1 = 48,
+	AT_RESERVED2 = 56,
+	AT_RESERVED_END = 80,
+	AT_VOLATILE = 80, /* here and below: offset, size */
+	AT_JOURNAL_HEADER = 96,
+	AT_JOURNAL = 112,
+	AT_GD = 128,
+	AT_GT = 144,
+	AT_FREE_BITMAP = 160,
+	AT_BACKMAP = 176,
+	AT_GRAINS = 192,
+	AT_PAD = 208,
+};
+
+enum { /* in the volatile header */
+	AT_V_FREE_GT = 8,
+	AT_V_REPLAY = 24,
+	AT_V_PAD = 32,
+};
+
+struct area {
+	const char *what;
+	uint64_t at, size; /* sectors */
+};
+
+struct sesparse {
+	struct gtree tree;
+	uint64_t gt, gt_count; /* first sector of the tables, and how many have room */
+	uint64_t free_gt;
+	uint64_t grains;       /* first sector of the grains */
+	struct area bitmap, backmap;
+	/* of what passed of these: how much is in use, and behind which bytes of them nothing is */
+	uint64_t bits, entries, bits_end, entries_end;
+	struct format_opts opts;
+	bool warned_free, warned_maps;
+};
+
+static int sesparse_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+{
+	struct sesparse *s = container_of(g, struct sesparse, tree);
+	uint64_t index = raw & 0xffffffff;
+
+	if (raw >> 32 != 0x10000000)
+		return fail(e, EBADMSG,
+			    "%s: directory entry %" PRIu64 " is 0x%016" PRIx64
+			    ", which is no table of any known kind",
+			    g->reader.name, i, raw);
+	if (index >= s->gt_count)
+		return fail(e, EBADMSG,
+			    "%s: directory entry %" PRIu64 " names table %" PRIu64
+			    ", but there is room for %" PRIu64,
+			    g->reader.name, i, index, s->gt_count);
+	if (index >= s->free_gt && !s->warned_free) {
+		s->warned_free = true;
+		if (warning(e,
+			    "%s: directory entry %" PRIu64 " names table %" PRIu64
+			    ", which the header calls unused (from %" PRIu64
+			    " on): copied from a running VM?",
+			    g->reader.name, i, index, s->free_gt) < 0)
+			return -EBADMSG;
+	}
+	*pos = (s->gt + index * TABLE) * SECTOR;
+	return 1;
+}
+
+static int sesparse_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+			  struct err *e)
+{
+	struct sesparse *s = container_of(g, struct sesparse, tree);
+	uint64_t index;
+
+	(void)first;
+	switch (raw >> 60) {
+	case 1: /* unmapped by the guest: reads as zeros, not as the parent */
+	case 2:
+		return GRAIN_ZERO;
+	case 3:
+		/* the low 12 bits of the index stand above the rest */
+		index = (raw >> 48 & 0xfff) | (raw & 0x0000ffffffffffff) << 12;
+		if (index > (SECTOR_MAX - s->grains) / GRAIN)
+			return fail(e, EBADMSG,
+				    "%s: grain %" PRIu64 " has index %" PRIu64
+				    ", far outside the file of %" PRIu64 " bytes",
+				    g->reader.name, n, index, g->src->size);
+		*pos = (s->grains + index * GRAIN) * SECTOR;
+		return GRAIN_DATA;
+	default: /* 0 too: an unallocated entry is 0 as a whole */
+		return fail(e, EBADMSG,
+			    "%s: table entry of grain %" PRIu64 " is 0x%016" PRIx64
+			    ", which is no entry of any known kind",
+			    g->reader.name, n, raw);
+	}
+}
+
+/* An area that is read: sane numbers, and inside the file. */
+static int check_area(const struct source *src, const struct area *a, struct err *e)
+{
+	if (a->at >= 1 && a->size >= 1 && a->at < SECTOR_MAX && a->size < SECTOR_MAX &&
+	    a->at + a->size <= src->size / SECTOR)
+		return 0;
+	return fail(e, EBADMSG,
+		    "%s: SEsparse header: %s of %" PRIu64 " sector%s at file sector %" PRIu64
+		    " lies outside the file of %" PRIu64 " bytes",
+		    src->name, a->what, a->size, plural(a->size), a->at, src->size);
+}
+
+static struct area area_at(const uint8_t *h, size_t at, const char *what)
+{
+	return (struct area){what, le64(h + at), le64(h + at + 8)};
+}
+
+/* The areas of which nothing is read; their numbers have to be possible all the same. */
+static int check_unread(const struct source *src, const uint8_t *h, struct err *e)
+{
+	const struct area unread[] = {
+		area_at(h, AT_JOURNAL_HEADER, "the journal header"),
+		area_at(h, AT_JOURNAL, "the journal"),
+		area_at(h, AT_FREE_BITMAP, "the free bitmap"),
+		area_at(h, AT_BACKMAP, "the backmap"),
+		area_at(h, AT_GRAINS, "the area of the grains"),
+	};
+
+	for (size_t i = 0; i < sizeof(unread) / sizeof(*unread); i++)
+		if (unread[i].at >= SECTOR_MAX || unread[i].size >= SECTOR_MAX)
+			return fail(e, EBADMSG,
+				    "%s: SEsparse header: %s of %" PRIu64
+				    " sectors at file sector %" PRIu64 " is out of range",
+				    src->name, unread[i].what, unread[i].size, unread[i].at);
+	return 0;
+}
+
+/* Where every file that anyone has seen has the areas that come first. */
+static int check_usual(const struct source *src, const uint8_t *h, struct err *e)
+{
+	static const struct {
+		size_t at;
+		uint64_t usual;
+		const char *what;
+	} fixed[] = {
+		{AT_VOLATILE, 1, "the volatile header lies at"},
+		{AT_VOLATILE + 8, 1, "the sectors of the volatile header are"},
+		{AT_JOURNAL_HEADER, 2, "the journal header lies at"},
+		{AT_JOURNAL_HEADER + 8, 2, "the sectors of the journal header are"},
+		{AT_JOURNAL, 2048, "the journal lies at"},
+		{AT_JOURNAL + 8, 2048, "the sectors of the journal are"},
+		{AT_GD, 4096, "the grain directory lies at"},
+	};
+
+	for (size_t i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
+		if (le64(h + fixed[i].at) != fixed[i].usual)
+			return warning(e, "%s: SEsparse header: %s %" PRIu64 " (%" PRIu64 " is usual)",
+				       src->name, fixed[i].what, le64(h + fixed[i].at),
+				       fixed[i].usual);
+	return 0;
+}
+
+/* As if each area had been laid out behind the one before. */
+static int check_gaps(const struct source *src, const struct area *a, size_t n, struct err *e)
+{
+	for (size_t i = 1; i < n; i++)
+		if (a[i].at != a[i - 1].at + a[i - 1].size)
+			return warning(e,
+				       "%s: SEsparse header: %s at file sector %" PRIu64
+				       " does not follow %s, which ends at %" PRIu64,
+				       src->name, a[i].what, a[i].at, a[i - 1].what,
+				       a[i - 1].at + a[i - 1].size);
+	return 0;
+}
+
+static bool overlap(const struct area *a, const struct area *b)
+{
+	return a->at < b->at + b->size && b->at < a->at + a->size;
+}
+
+/* The fields that do not say where anything is. */
+static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
+{
+	static const struct {
+		size_t at;
+		uint64_t want;
+		const char *what;
+	} fixed[] = {
+		{AT_VERSION, VERSION_2_1, "version"},
+		{AT_GRAIN, GRAIN, "grain size"},
+		{AT_TABLE, TABLE, "grain table size"},
+		{AT_FLAGS, 0, "flags"},
+	};
+
+	for (size_t i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
+		if (le64(h + fixed[i].at) != fixed[i].want)
+			return fail(e, ENOTSUP,
+				    "%s: SEsparse header: %s is 0x%" PRIx64 ", only 0x%" PRIx64
+				    " is known",
+				    src->name, fixed[i].what, le64(h + fixed[i].at), fixed[i].want);
+	if (le64(h + AT_RESERVED1) != 0 && le64(h + AT_RESERVED1) != 0x200)
+		return fail(e, ENOTSUP,
+			    "%s: SEsparse header: reserved field 1 is 0x%" PRIx64
+			    ", only 0 and 0x200 are known",
+			    src->name, le64(h + AT_RESERVED1));
+	for (size_t at = AT_RESERVED2; at < AT_RESERVED_END; at += 8)
+		if (le64(h + at))
+			return fail(e, ENOTSUP,
+				    "%s: SEsparse header: reserved field %zu is 0x%" PRIx64
+				    ", only 0 is known",
+				    src->name, (at - AT_RESERVED1) / 8 + 1, le64(h + at));
+	if (!all_zero(h + AT_PAD, HEADER - AT_PAD))
+		return fail(e, ENOTSUP,
+			    "%s: SEsparse header: bytes %u to %u are not zero", src->name, AT_PAD,
+			    HEADER - 1);
+	return 0;
+}
+
+static int check_volatile(struct source *src, uint64_t at, struct sesparse *s, struct err *e)
+{
+	uint8_t v[HEADER];
+	int r = source_read(src, at * SECTOR, v, sizeof(v), "SEsparse volatile header", e);
+
+	if (r < 0)
+		return r;
+	if (le64(v) != VOLATILE_MAGIC)
+		return fail(e, EBADMSG,
+			    "%s: SEsparse volatile header at file sector %" PRIu64
+			    " begins with 0x%" PRIx64 ", not 0x%" PRIx64,
+			    src->name, at, le64(v), VOLATILE_MAGIC);
+	if (le64(v + AT_V_REPLAY))
+		return fail(e, ENOTSUP,
+			    "%s: the SEsparse journal has to be replayed (%" PRIu64
+			    ") before anyone can read the file: power the VM off cleanly on the ESXi "
+			    "host, or consolidate its snapshots, and copy the file again",
+			    src->name, le64(v + AT_V_REPLAY));
+	if (!all_zero(v + AT_V_PAD, HEADER - AT_V_PAD))
+		return fail(e, ENOTSUP,
+			    "%s: SEsparse volatile header: bytes %u to %u are not zero", src->name,
+			    AT_V_PAD, HEADER - 1);
+	s->free_gt = le64(v + AT_V_FREE_GT);
+	return 0;
+}
+
+/* Directory entries that no grain of the disk needs: 0 in a sane file. */
+static int check_beyond(struct source *src, const struct area *gd, uint64_t tables, struct err *e)
+{
+	uint64_t at = gd->at * SECTOR + tables * 8, end = (gd->at + gd->size) * SECTOR;
+	uint8_t buf[16 * 1024];
+
+	while (at < end) {
+		size_t n = (size_t)min_u64(sizeof(buf), end - at);
+		int r;
+
+		if (source_is_hole(src, at, n)) {
+			at += n;
+			continue;
+		}
+		r = source_read(src, at, buf, n, "grain directory", e);
+		if (r < 0)
+			return r;
+		if (!all_zero(buf, n))
+			return warning(e,
+				       "%s: the grain directory has entries for tables beyond the "
+				       "end of the disk; they are ignored",
+				       src->name);
+		at += n;
+	}
+	return 0;
+}
+
+/* --- accounts --- */
+
+#define MAP_AT_ONCE 65536u /* bytes, and what is counted of is a multiple of a part of that: */
+#define MAP_PART 4096u
+
+static uint64_t count_bits(const uint8_t *p, size_t n)
+{
+	uint64_t bits = 0;
+
+	for (size_t i = 0; i < n; i += 8)
+		bits += (unsigned)__builtin_popcountll(le64(p + i));
+	return bits;
+}
+
+static uint64_t count_entries(const uint8_t *p, size_t n)
+{
+	uint64_t used = 0;
+
+	for (size_t i = 0; i < n; i += 8)
+		used += le64(p + i) != 0;
+	return used;
+}
+
+/* How much is in use by the first `bytes` of a map of grains. How bits stand in a byte nobody needs to
+ * know: the end is rounded up, and behind it nothing is in use. */
+static int count_map(struct source *src, const struct area *a, uint64_t bytes,
+		     uint64_t (*count)(const uint8_t *p, size_t n), uint64_t *used, struct err *e)
+{
+	const uint64_t size = min_u64(a->size, src->size / SECTOR - min_u64(a->at, src->size / SECTOR));
+	const uint64_t end = min_u64(div_up(bytes, MAP_PART) * MAP_PART, size * SECTOR);
+	uint8_t *buf = malloc(MAP_AT_ONCE);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	*used = 0;
+	for (uint64_t at = 0; !r && at < end;) {
+		bool hole;
+		uint64_t left = min_u64(end - at, source_stretch(src, a->at * SECTOR + at, &hole) -
+						       a->at * SECTOR - at);
+		/* whole entries, wherever the file has its holes */
+		size_t n = (size_t)min_u64(div_up(left, 8) * 8, MAP_AT_ONCE);
+
+		if (hole && left >= 8) {
+			at += left / 8 * 8;
+			continue;
+		}
+		r = source_read(src, a->at * SECTOR + at, buf, n, a->what, e);
+		if (!r)
+			*used += count(buf, n);
+		at += n;
+	}
+	free(buf);
+	return r;
+}
+
+/* What passes of a map. */
+static int pass_map(struct source *src, const struct area *a, uint64_t from, uint64_t to,
+		    uint64_t (*count)(const uint8_t *p, size_t n), uint64_t *used, uint64_t *end,
+		    struct err *e)
+{
+	uint8_t buf[MAP_PART];
+	int r = 0;
+
+	from = max_u64(from, a->at * SECTOR);
+	to = min_u64(to, (a->at + a->size) * SECTOR);
+	while (!r && from < to && to - from >= 8) {
+		size_t n = (size_t)min_u64(sizeof(buf), (to - from) / 8 * 8);
+
+		r = source_read(src, from, buf, n, a->what, e);
+		from += n;
+		if (r < 0 || all_zero(buf, n))
+			continue;
+		*used += count(buf, n);
+		*end = from - a->at * SECTOR;
+		for (; all_zero(buf + n - 8, 8); n -= 8)
+			*end -= 8;
+	}
+	return r;
+}
+
+static int sesparse_passes(struct gtree *g, uint64_t from, uint64_t to, struct err *e)
+{
+	struct sesparse *x = container_of(g, struct sesparse, tree);
+	int r = pass_map(g->src, &x->bitmap, from, to, count_bits, &x->bits, &x->bits_end, e);
+
+	return r < 0 ? r : pass_map(g->src, &x->backmap, from, to, count_entries, &x->entries,
+				    &x->entries_end, e);
+}
+
+/* Whether both maps say the same as the tables. A grain of zeros, and one that was unmapped, may have
+ * kept its place or have given it back. */
+static int check_maps(struct gtree *g, const struct gtree_sums *s, uint64_t bits, uint64_t entries,
+		      struct err *e)
+{
+	struct sesparse *x = container_of(g, struct sesparse, tree);
+	const uint64_t most = s->data + s->zero;
+
+	x->warned_maps = bits < s->data || bits > most || entries < s->data || entries > most;
+	if (bits < s->data || bits > most)
+		return warning(e,
+			       "%s: its grain tables name %" PRIu64 " grain%s, its free bitmap %" PRIu64
+			       ": is it damaged? compare its checksum with the original's",
+			       g->reader.name, s->data, plural(s->data), bits);
+	if (entries < s->data || entries > most)
+		return warning(e,
+			       "%s: its grain tables name %" PRIu64 " grain%s, its backmap %" PRIu64
+			       ": is it damaged? compare its checksum with the original's",
+			       g->reader.name, s->data, plural(s->data), entries);
+	return 0;
+}
+
+/* Of what passes: all maps come before the grains. */
+static int sesparse_judge(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct sesparse *x = container_of(g, struct sesparse, tree);
+	/* those of unmapped grains, and one, may stand behind */
+	const uint64_t most = s->zero + 1 + (s->data ? (s->end / SECTOR - x->grains + GRAIN - 1) / GRAIN : 0);
+
+	if (x->bits_end > div_up(most, 64) * 8 || x->entries_end > most * 8)
+		return warning(e,
+			       "%s: its free bitmap or its backmap name grains behind all that its grain "
+			       "tables name: is it damaged? compare its checksum with the original's",
+			       g->reader.name);
+	return check_maps(g, s, x->bits, x->entries, e);
+}
+
+/*
+ * One file of ESXi is known: as many bits, and as many entries of the backmap, as there are grains, and
+ * one grain more at the end of the file.
+ */
+static int sesparse_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+{
+	struct sesparse *x = container_of(g, struct sesparse, tree);
+	const uint64_t sectors = div_up(g->src->size, SECTOR);
+	const uint64_t room = sectors > x->grains ? sectors - x->grains : 0;
+	/* the last one may be cut short, but a part of one may also be padding */
+	const uint64_t grains = div_up(room, GRAIN), whole = room / GRAIN;
+	const uint64_t most = s->data + s->zero;
+	uint64_t bits, entries;
+	int r = 0;
+
+	account_missing(&x->opts, whole > most + 1 ? (whole - most - 1) * GRAIN * SECTOR : 0);
+	if (!g->queue) {
+		r = count_map(g->src, &x->bitmap, div_up(grains, 8), count_bits, &bits, e);
+		if (!r)
+			r = count_map(g->src, &x->backmap, grains * 8, count_entries, &entries, e);
+		if (!r)
+			r = check_maps(g, s, bits, entries, e);
+	}
+	if (r < 0)
+		return r;
+	/* one warning for one damage */
+	if (x->warned_maps)
+		return 0;
+	if (grains < s->data || whole > most + 1)
+		return warning(e,
+			       "%s: its grain tables name %" PRIu64
+			       " grain%s, but there is room for %" PRIu64
+			       " in the file: is it damaged? compare its checksum with the original's",
+			       g->reader.name, s->data, plural(s->data), grains);
+	return 0;
+}
+
+int sesparse_open(struct reader **out, struct source *src, const struct format_opts *o,
+		  struct format_facts *facts, struct err *e)
+{
+	uint8_t h[HEADER];
+	uint64_t capacity, tables;
+	struct area vol, gd, gt, grains;
+	struct sesparse *s;
+	int r;
+
+	r = source_read(src, 0, h, sizeof(h), "SEsparse header", e);
+	if (!r)
+		r = check_kind(src, h, e);
+	if (r < 0)
+		return r;
+	capacity = le64(h + AT_CAPACITY);
+	vol = area_at(h, AT_VOLATILE, "the volatile header");
+	gd = area_at(h, AT_GD, "the grain directory");
+	gt = area_at(h, AT_GT, "the area of the grain tables");
+	grains = area_at(h, AT_GRAINS, "the area of the grains");
+	if (!capacity || capacity > CAPACITY_MAX)
+		return fail(e, EBADMSG,
+			    "%s: SEsparse header: capacity of %" PRIu64
+			    " sectors is not from 1 to %" PRIu64,
+			    src->name, capacity, CAPACITY_MAX);
+	tables = div_up(capacity, (uint64_t)ENTRIES * GRAIN);
+	r = check_area(src, &vol, e);
+	if (!r)
+		r = check_area(src, &gd, e);
+	if (!r)
+		r = check_area(src, &gt, e);
+	if (!r)
+		r = check_unread(src, h, e);
+	if (r < 0)
+		return r;
+	if (gd.size > GD_MAX || gd.size * SECTOR / 8 < tables)
+		return fail(e, EBADMSG,
+			    "%s: SEsparse header: a grain directory of %" PRIu64
+			    " sector%s, but %" PRIu64 " tables need %" PRIu64,
+			    src->name, gd.size, plural(gd.size), tables,
+			    div_up(tables * 8, SECTOR));
+	if (grains.at < gt.at + gt.size)
+		return fail(e, EBADMSG,
+			    "%s: SEsparse header: the grains begin at file sector %" PRIu64
+			    ", before the tables end (%" PRIu64 ")",
+			    src->name, grains.at, gt.at + gt.size);
+	if (grains.at < gd.at + gd.size || grains.at < vol.at + vol.size)
+		return fail(e, EBADMSG,
+			    "%s: SEsparse header: the grains begin at file sector %" PRIu64
+			    ", inside other metadata",
+			    src->name, grains.at);
+	if (overlap(&gt, &gd) || overlap(&gt, &vol))
+		return fail(e, EBADMSG,
+			    "%s: SEsparse header: the area of the grain tables at file sector %" PRIu64
+			    " overlaps %s",
+			    src->name, gt.at, overlap(&gt, &gd) ? gd.what : vol.what);
+	r = check_usual(src, h, e);
+	if (!r) {
+		const struct area in_order[] = {
+			gd, gt, area_at(h, AT_FREE_BITMAP, "the free bitmap"),
+			area_at(h, AT_BACKMAP, "the backmap"), grains,
+		};
+
+		r = check_gaps(src, in_order, sizeof(in_order) / sizeof(*in_order), e);
+	}
+	if (!r)
+		r = check_beyond(src, &gd, tables, e);
+	if (r < 0)
+		return r;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	s->gt = gt.at;
+	s->gt_count = gt.size / TABLE;
+	s->grains = grains.at;
+	s->bitmap = area_at(h, AT_FREE_BITMAP, "free bitmap");
+	s->backmap = area_at(h, AT_BACKMAP, "backmap");
+	s->opts = *o;
+	r = check_volatile(src, vol.at, s, e);
+	if (!r) {
+		const struct gtree_shape shape = {
+			.size = capacity * SECTOR,
+			.grain = (uint64_t)GRAIN * SECTOR,
+			.dir = gd.at * SECTOR,
+			.tables = tables,
+			.entries = ENTRIES,
+			.width = 8,
+			/* one bit for a grain, where the areas let it */
+			.unit = (gd.at | gd.size | gt.at | grains.at) % GRAIN ? 1 : GRAIN,
+			.area = {{0, HEADER, "header"},
+				 {vol.at * SECTOR, (vol.at + vol.size) * SECTOR,
+				  "volatile header"},
+				 {gd.at * SECTOR, (gd.at + gd.size) * SECTOR, "grain directory"}},
+			.areas = 3,
+			.floor = grains.at * SECTOR,
+			.remember = o->remember,
+			.table = sesparse_table,
+			.grain_at = sesparse_grain,
+			.account = sesparse_account,
+			.least = max_u64(gd.at + gd.size, gt.at + gt.size) * SECTOR,
+			.head = grains.at * SECTOR,
+			.passes = sesparse_passes,
+			.judge = sesparse_judge,
+		};
+
+		r = gtree_init(&s->tree, src, &shape, e);
+	}
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	*facts = (struct format_facts){
+		.format = "SEsparse", .version = 2, .grain = (uint64_t)GRAIN * SECTOR};
+	*out = &s->tree.reader;
+	return 0;
+}

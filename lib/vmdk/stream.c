@@ -1,0 +1,859 @@
+/*
+ * See stream.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); marker
+ * type 4 from what real files hold.
+ */
+#include "vmdk/stream.h"
+#include "vmdk/grain.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SKIP_MAX 65536u /* sectors behind a progress marker */
+#define TAIL 65536u     /* bytes behind the end marker that are read at a time */
+
+enum { /* byte offsets in a marker */
+	AT_VALUE = 0,
+	AT_SIZE = 8,
+	AT_TYPE = 12,
+};
+
+enum { /* types of a marker without data */
+	MARK_END = 0,
+	MARK_TABLE = 1,
+	MARK_DIR = 2,
+	MARK_FOOTER = 3,
+	MARK_PROGRESS = 4,
+};
+
+struct mark {
+	uint64_t off, pos; /* guest, file */
+};
+
+/*
+ * The walk is ascending, the file need not be, and there may be more grains than memory has room for
+ * marks. Marks are therefore got in batches. Where the file is in order, a batch begins where the one
+ * before ended; where it is not, each is the lowest of those above the batch before, for which all
+ * markers are gone over again: time instead of memory.
+ */
+enum pass { CHECK_ALL, GO_ON, LOWEST };
+
+#define MARKS_LEAST 1024u
+
+struct marker {
+	enum { MARKS_END, MARKS_GRAIN, MARKS_OTHER } kind;
+	uint64_t off;  /* MARKS_GRAIN: guest */
+	uint64_t next; /* position of the next one */
+	uint32_t type; /* MARKS_OTHER */
+};
+
+/* A grain table that passed. Which one it is only the directory says, which comes later. */
+struct passed {
+	uint64_t pos;
+	uint64_t sum, weighed; /* of all entries, and of each times its number */
+};
+
+struct stream {
+	struct reader reader;
+	struct source *src; /* owned */
+	struct stream_shape shape;
+	struct unpacker *unpacker;
+	struct mark *mark;  /* the batch; ascending once it is there */
+	size_t marks, room, at;
+	bool checked, ascending;
+	uint64_t total;     /* grains in the file */
+	uint64_t given;     /* of these in the batches since the walk began, this one included */
+	uint64_t last;      /* guest offset of the last grain met, or of the last of the batch before */
+	uint64_t resume;    /* position of the first marker behind the batch, if ascending */
+	uint64_t end;       /* an unfinished log ends at this position; else UINT64_MAX */
+	/* of what passes */
+	uint64_t pos;         /* of the marker to look at next */
+	struct marker marker; /* that one */
+	uint64_t window;      /* number of the one it lies in */
+	uint64_t *seen;       /* bitmap of grains; NULL: they are too many */
+	uint64_t mark_sum, mark_weighed; /* as in struct passed, over all markers of grains */
+	struct passed *table;
+	size_t tables, table_room;
+	uint64_t dir_at, footer_dir; /* where the directory was, and where the footer has it; 0: none */
+	bool damaged_dir;     /* it names a table that did not pass */
+};
+
+/* Grains of what passes of which a bitmap is kept: it takes 32 MiB. */
+#define SEEN_MAX (UINT64_C(32) << 23)
+
+/* Moves mark i of a heap, the highest on top, down to its place. */
+static void sift(struct mark *m, size_t n, size_t i)
+{
+	for (size_t child; (child = 2 * i + 1) < n; i = child) {
+		struct mark x = m[i];
+
+		if (child + 1 < n && m[child + 1].off > m[child].off)
+			child++;
+		if (m[child].off <= x.off)
+			return;
+		m[i] = m[child];
+		m[child] = x;
+	}
+}
+
+static void make_heap(struct mark *m, size_t n)
+{
+	for (size_t i = n / 2; i-- > 0;)
+		sift(m, n, i);
+}
+
+/* In place, unlike qsort(3) of the GNU library. */
+static void sort_marks(struct mark *m, size_t n)
+{
+	make_heap(m, n);
+	while (n-- > 1) {
+		struct mark x = m[0];
+
+		m[0] = m[n];
+		m[n] = x;
+		sift(m, n, 0);
+	}
+}
+
+static int add_mark(struct stream *s, uint64_t off, uint64_t pos, struct err *e)
+{
+	if (s->marks == s->room) {
+		size_t room = s->room ? s->room * 2 : MARKS_LEAST;
+		struct mark *more;
+
+		room = (size_t)min_u64(room, s->shape.marks);
+		more = realloc(s->mark, room * sizeof(*more));
+		if (!more)
+			return fail(e, ENOMEM, "out of memory");
+		s->mark = more;
+		s->room = room;
+	}
+	s->mark[s->marks++] = (struct mark){off, pos};
+	return 0;
+}
+
+/* What a pass does with a grain that it comes to. */
+static int take_grain(struct stream *s, enum pass pass, uint64_t off, uint64_t pos, struct err *e)
+{
+	if (pass == CHECK_ALL) {
+		if (s->total && off <= s->last)
+			s->ascending = false;
+		s->last = off;
+		s->total++;
+	} else if (pass == LOWEST && s->given && off <= s->last) {
+		return 0;
+	}
+	if (s->marks < s->shape.marks) {
+		s->resume = UINT64_MAX;
+		return add_mark(s, off, pos, e);
+	}
+	if (s->resume == UINT64_MAX) { /* the first for which there is no room */
+		s->resume = pos;
+		if (pass == LOWEST)
+			make_heap(s->mark, s->marks);
+	}
+	if (pass == LOWEST && off < s->mark[0].off) {
+		s->mark[0] = (struct mark){off, pos};
+		sift(s->mark, s->marks, 0);
+	}
+	return 0;
+}
+
+/* How many sectors follow a marker without data. */
+static int check_skip(const struct stream *s, uint64_t pos, uint32_t type, uint64_t value,
+		      struct err *e)
+{
+	uint64_t want = value;
+
+	switch (type) {
+	case MARK_END:
+		want = 0;
+		break;
+	case MARK_TABLE:
+		want = s->shape.table_sectors;
+		break;
+	case MARK_DIR:
+		want = s->shape.dir_sectors;
+		break;
+	case MARK_FOOTER:
+		want = 1;
+		break;
+	case MARK_PROGRESS:
+		want = min_u64(value, SKIP_MAX);
+		break;
+	default:
+		return fail(e, ENOTSUP,
+			    "%s: the marker at file sector %" PRIu64 " is of unknown type %" PRIu32,
+			    s->reader.name, pos / SECTOR, type);
+	}
+	if (value != want)
+		return fail(e, EBADMSG,
+			    "%s: the marker of type %" PRIu32 " at file sector %" PRIu64
+			    " stands for %" PRIu64 " sectors, not %" PRIu64,
+			    s->reader.name, type, pos / SECTOR, value, want);
+	return 0;
+}
+
+/* Whether anything but zeros lies behind pos: 1, 0, -errno. */
+static int find_data(struct source *src, uint64_t pos, struct err *e)
+{
+	uint8_t *buf = malloc(TAIL);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	while (!r && pos < src->size) {
+		bool hole;
+		uint64_t end = source_stretch(src, pos, &hole);
+		size_t n = (size_t)min_u64(TAIL, end - pos);
+
+		if (hole) {
+			pos = end;
+			continue;
+		}
+		r = source_read(src, pos, buf, n, "end of the file", e);
+		if (!r)
+			r = !all_zero(buf, n);
+		pos += n;
+	}
+	free(buf);
+	return r;
+}
+
+static int check_tail(struct stream *s, uint64_t pos, struct err *e)
+{
+	int r = find_data(s->src, pos, e);
+
+	if (r <= 0)
+		return r;
+	if (!s->shape.unbalanced)
+		return fail(e, EBADMSG,
+			    "%s: there is data behind the end marker (from file sector %" PRIu64
+			    " on): is it damaged? --force=accounts ignores it",
+			    s->reader.name, pos / SECTOR);
+	if (s->shape.unaccounted)
+		*s->shape.unaccounted += s->src->size - pos;
+	return warning(e, "%s: there is data behind the end marker; it is ignored", s->reader.name);
+}
+
+static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, struct err *e)
+{
+	uint64_t value, bytes;
+	uint8_t m[STREAM_MARKER];
+	int r;
+
+	if (pos > s->src->size || s->src->size - pos < sizeof(m))
+		return fail(e, EBADMSG,
+			    "%s: ends at byte %" PRIu64 " without an end marker: it was cut short",
+			    s->reader.name, s->src->size);
+	r = source_read(s->src, pos, m, sizeof(m), "marker", e);
+	if (r < 0)
+		return r;
+	value = le64(m + AT_VALUE);
+	bytes = le32(m + AT_SIZE);
+	if (!bytes) {
+		r = check_skip(s, pos, le32(m + AT_TYPE), value, e);
+		if (r < 0)
+			return r;
+		marker->type = le32(m + AT_TYPE);
+		marker->kind = marker->type == MARK_END ? MARKS_END : MARKS_OTHER;
+		/* checked: at most SKIP_MAX or what a directory takes */
+		marker->next = pos + (1 + value) * SECTOR;
+		return 0;
+	}
+	if (value >= s->shape.size / SECTOR || value % (s->shape.grain / SECTOR))
+		return fail(e, EBADMSG,
+			    "%s: the grain at file sector %" PRIu64 " is for disk sector %" PRIu64
+			    ", where no grain of the disk begins",
+			    s->reader.name, pos / SECTOR, value);
+	marker->kind = MARKS_GRAIN;
+	marker->off = value * SECTOR;
+	return grain_record(s->src, pos, marker->off, s->shape.grain, bytes, &marker->next, e);
+}
+
+/* Whether the file ends here, where it may. */
+static bool at_end(const struct stream *s, uint64_t pos)
+{
+	return s->shape.no_end && pos >= s->src->size;
+}
+
+/* Goes from marker to marker from pos on, to the one that ends them. */
+static int scan(struct stream *s, enum pass pass, uint64_t pos, struct err *e)
+{
+	struct marker m = {.kind = MARKS_OTHER};
+
+	while (m.kind != MARKS_END && pos != s->end && !at_end(s, pos)) {
+		int r = read_marker(s, pos, &m, e);
+
+		if (!r && m.kind == MARKS_GRAIN)
+			r = take_grain(s, pass, m.off, pos, e);
+		if (r < 0)
+			return r;
+		pos = m.next;
+		if (pass == GO_ON && s->resume != UINT64_MAX)
+			return 0;
+	}
+	return pass == CHECK_ALL && m.kind == MARKS_END ? check_tail(s, pos, e) : 0;
+}
+
+int stream_count(struct stream_sums *sums, struct source *src, const struct stream_shape *shape,
+		 struct err *e)
+{
+	struct stream s = {.src = src, .shape = *shape, .reader.name = src->name};
+	struct err why = {0};
+	struct marker m;
+	int r;
+
+	if (sums->ended)
+		return 0;
+	if (!sums->pos)
+		sums->pos = shape->start;
+	if (at_end(&s, sums->pos)) {
+		sums->ended = true;
+		return 0;
+	}
+	r = read_marker(&s, sums->pos, &m, &why);
+	if (r == -EBADMSG || r == -ENOTSUP) {
+		sums->why = why;
+		sums->ended = true;
+		return 0;
+	}
+	if (r < 0)
+		return fail(e, -r, "%s", why.msg);
+	switch (m.kind) {
+	case MARKS_GRAIN:
+		sums->grains++;
+		sums->hash += account_hash(m.off, sums->pos);
+		break;
+	case MARKS_OTHER:
+		sums->others++;
+		break;
+	case MARKS_END:
+		sums->ended = true;
+		/* of what passes it is seen later */
+		r = src->passing ? 0 : find_data(src, m.next, e);
+		sums->tail = r > 0;
+		break;
+	}
+	sums->pos = m.next;
+	return r < 0 ? r : 0;
+}
+
+/* --- where an unfinished undo log ends --- */
+
+static bool is_barrier(const uint8_t *sector, uint64_t pos)
+{
+	return !le64(sector + AT_VALUE) && !le32(sector + AT_SIZE) &&
+	       le32(sector + AT_TYPE) == MARK_PROGRESS &&
+	       !memcmp(sector + UNDO_BARRIER_AT, UNDO_BARRIER, strlen(UNDO_BARRIER)) &&
+	       le64(sector + UNDO_BARRIER_POS) == pos / SECTOR;
+}
+
+/* 1 when one of the sectors in [pos, end) is a barrier. */
+static int find_barrier(struct stream *s, uint64_t pos, uint64_t end, struct err *e)
+{
+	uint8_t *buf = malloc(TAIL);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	while (!r && pos < end && end - pos >= SECTOR) {
+		const size_t n = (size_t)min_u64(TAIL, (end - pos) / SECTOR * SECTOR);
+
+		if (!source_is_hole(s->src, pos, n)) {
+			r = source_read(s->src, pos, buf, n, "end of the file", e);
+			for (size_t i = 0; !r && i < n; i += SECTOR)
+				r = is_barrier(buf + i, pos + i);
+		}
+		pos += n;
+	}
+	free(buf);
+	return r;
+}
+
+/* Goes on to the first marker that is none, *pos. *durable: where the last barrier stands. */
+static int walk_log(struct stream *s, uint64_t *pos, uint64_t *durable, struct err *e)
+{
+	struct marker m;
+	int r;
+
+	for (;;) {
+		r = read_marker(s, *pos, &m, e);
+		if (r < 0 || m.kind == MARKS_END)
+			return r;
+		if (m.kind == MARKS_OTHER && m.next == *pos + SECTOR) {
+			r = find_barrier(s, *pos, min_u64(m.next, s->src->size), e);
+			if (r < 0)
+				return r;
+			if (r > 0)
+				*durable = *pos;
+		}
+		*pos = m.next;
+	}
+}
+
+/* On to the first record from *pos on that is not whole, or to `end`. */
+static int check_records(struct stream *s, uint64_t *pos, uint64_t end, struct err *e)
+{
+	struct marker m;
+	int r = 0;
+
+	while (!r && *pos < end) {
+		r = read_marker(s, *pos, &m, e);
+		if (!r && m.kind == MARKS_GRAIN)
+			r = grain_check(s->unpacker, *pos, m.off, e);
+		if (!r)
+			*pos = m.next;
+	}
+	return r;
+}
+
+/*
+ * What was written after the last barrier may be torn, in any order, and what it should have saved
+ * was not overwritten: from the first record there that is not whole on, nothing counts.
+ */
+static int find_end(struct stream *s, struct err *e)
+{
+	uint64_t pos = s->shape.start, durable = pos;
+	struct err why = {0}, torn = {0};
+	int r = walk_log(s, &pos, &durable, &why);
+
+	if (r < 0 && r != -EBADMSG && r != -ENOTSUP)
+		return fail(e, -r, "%s", why.msg);
+	r = find_barrier(s, pos, s->src->size, e);
+	if (r > 0)
+		return fail(e, EBADMSG,
+			    "%s: is damaged at file sector %" PRIu64
+			    ": what stands behind it shows that it had been whole",
+			    s->reader.name, pos / SECTOR);
+	if (!r) {
+		s->end = durable;
+		r = check_records(s, &s->end, pos, &torn);
+		if (r == -EBADMSG)
+			r = 0;
+		else if (r < 0)
+			r = fail(e, -r, "%s", torn.msg);
+	}
+	/* a crash may leave that, and so may damage; in either case there is nothing to roll back */
+	if (!r && s->end == s->shape.start && !s->shape.unbalanced) {
+		r = find_data(s->src, s->end, e);
+		if (r > 0)
+			r = fail(e, EBADMSG,
+				 "%s: is an undo log without a whole record: it is damaged, or the run "
+				 "that it is of was interrupted before it overwrote anything; there is "
+				 "nothing to roll back",
+				 s->reader.name);
+	}
+	return r;
+}
+
+/* The next batch. It is empty when there is none. */
+static int next_batch(struct stream *s, struct err *e)
+{
+	uint64_t from = s->shape.start;
+	enum pass pass = CHECK_ALL;
+	int r;
+
+	if (s->checked)
+		pass = s->ascending ? GO_ON : LOWEST;
+	if (pass == GO_ON && s->given)
+		from = s->resume;
+	if (pass == LOWEST && s->marks)
+		s->last = s->mark[s->marks - 1].off;
+	s->marks = s->at = 0;
+	if (pass == CHECK_ALL) {
+		s->ascending = true;
+		s->total = 0;
+	}
+	r = pass == CHECK_ALL && s->shape.open_log ? find_end(s, e) : 0;
+	if (!r)
+		r = scan(s, pass, from, e);
+	if (!r && pass == CHECK_ALL && !s->ascending && s->total > s->marks) {
+		s->marks = 0;
+		r = scan(s, LOWEST, s->shape.start, e);
+	}
+	if (r < 0)
+		return r;
+	s->checked = true;
+	s->given += s->marks;
+	if (!s->ascending)
+		sort_marks(s->mark, s->marks);
+	for (size_t i = 1; i < s->marks; i++)
+		if (s->mark[i].off == s->mark[i - 1].off)
+			return fail(e, EBADMSG,
+				    "%s: grain %" PRIu64 " is there twice, at file sectors %" PRIu64
+				    " and %" PRIu64,
+				    s->reader.name, s->mark[i].off / s->shape.grain,
+				    min_u64(s->mark[i - 1].pos, s->mark[i].pos) / SECTOR,
+				    max_u64(s->mark[i - 1].pos, s->mark[i].pos) / SECTOR);
+	return 0;
+}
+
+static int stream_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+	int r;
+
+	if (!s->checked)
+		s->shape.marks = reader_part(reader, s->shape.marks, MARKS_LEAST);
+	if (!s->checked || (s->at == s->marks && s->given < s->total)) {
+		r = next_batch(s, e);
+		if (r < 0)
+			return r;
+		if (!s->marks && s->total) /* the copies of a grain fell into two batches */
+			return fail(e, EBADMSG, "%s: a grain is there twice", s->reader.name);
+	}
+	if (s->at == s->marks)
+		return 0;
+	*run = (struct run){
+		.off = s->mark[s->at].off,
+		.len = min_u64(s->shape.grain, s->shape.size - s->mark[s->at].off),
+		.pos = s->mark[s->at].pos,
+		.skip = s->mark[s->at].off,
+		.kind = RUN_PACKED,
+		.leaf = reader,
+	};
+	s->at++;
+	return 1;
+}
+
+static int stream_rewind(struct reader *reader, struct err *e)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+
+	(void)e;
+	s->at = 0;
+	if (s->checked && s->given > s->marks) { /* the batch is not the first one */
+		s->marks = 0;
+		s->given = 0;
+	}
+	return 0;
+}
+
+static int stream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+
+	return grain_inflate(s->unpacker, run, buf, e);
+}
+
+static void stream_free(struct reader *reader)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+
+	unpacker_free(s->unpacker);
+	source_free(s->src);
+	free(s->mark);
+	free(s->seen);
+	free(s->table);
+	free(s);
+}
+
+static const struct reader_ops stream_ops = {
+	.next = stream_next,
+	.rewind = stream_rewind,
+	.fetch = stream_fetch,
+	.free = stream_free,
+};
+
+/* --- what passes --------------------------------------------------------------------------------- */
+
+/* What does not balance. */
+#define unbalanced(s, e, fmt, ...)                                                                 \
+	((s)->shape.unbalanced                                                                     \
+		 ? warning(e, "%s: " fmt, (s)->reader.name, ##__VA_ARGS__)                         \
+		 : fail(e, EBADMSG, "%s: " fmt "; --force=accounts skips this check",              \
+			(s)->reader.name, ##__VA_ARGS__))
+
+/* Waits for n bytes at pos, before which nothing is needed any more. */
+static int await(struct stream *s, uint64_t pos, size_t n, uint64_t *have, struct err *e)
+{
+	int r;
+
+	if (s->window != pos / source_window(s->src)) {
+		s->window = pos / source_window(s->src);
+		reader_turn(&s->reader);
+	}
+	r = source_skip(s->src, pos, have, e);
+	return r < 0 ? r : source_ahead(s->src, pos + n, have, e);
+}
+
+static int take(struct stream *s, uint64_t pos, void *buf, size_t n, const char *what, struct err *e)
+{
+	uint64_t have;
+	int r = await(s, pos, n, &have, e);
+
+	if (!r && have < pos + n)
+		return source_short(s->src, what, pos + n, e);
+	return r < 0 ? r : source_read(s->src, pos, buf, n, what, e);
+}
+
+static uint64_t mix(uint64_t sector)
+{
+	sector = (sector + 1) * UINT64_C(0x9e3779b97f4a7c15);
+	sector = (sector ^ sector >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	return sector ^ sector >> 31;
+}
+
+/* A grain table at pos. */
+static int pass_table(struct stream *s, uint64_t pos, struct err *e)
+{
+	const size_t n = (size_t)(s->shape.table_sectors * SECTOR);
+	struct passed t = {.pos = pos};
+	uint8_t *buf = malloc(n);
+	int r = buf ? take(s, pos, buf, n, "a grain table", e) : fail(e, ENOMEM, "out of memory");
+
+	for (size_t k = 0; !r && k < n / 4; k++) {
+		const uint64_t raw = le32(buf + 4 * k);
+
+		t.sum += raw ? mix(raw) : 0;
+		t.weighed += raw ? mix(raw) * k : 0;
+	}
+	free(buf);
+	if (!r && s->tables == s->table_room) {
+		size_t room = s->table_room ? s->table_room * 2 : 256;
+		struct passed *more = realloc(s->table, room * sizeof(*more));
+
+		if (!more)
+			return fail(e, ENOMEM, "out of memory");
+		s->table = more;
+		s->table_room = room;
+	}
+	if (!r)
+		s->table[s->tables++] = t;
+	return r;
+}
+
+static const struct passed *find_table(const struct stream *s, uint64_t pos)
+{
+	size_t a = 0, b = s->tables; /* they stand in the order of the file */
+
+	while (a < b) {
+		size_t mid = (a + b) / 2;
+
+		if (s->table[mid].pos < pos)
+			a = mid + 1;
+		else
+			b = mid;
+	}
+	return a < s->tables && s->table[a].pos == pos ? &s->table[a] : NULL;
+}
+
+/* The directory at pos: takes what its tables say from the sums over the markers. */
+static int pass_dir(struct stream *s, uint64_t pos, struct err *e)
+{
+	const uint64_t entries = s->shape.table_sectors * SECTOR / 4; /* of a table */
+	const uint64_t tables = div_up(s->shape.size, s->shape.grain * entries);
+	uint8_t buf[SECTOR];
+
+	if (s->dir_at)
+		return unbalanced(s, e, "has a second grain directory at file sector %" PRIu64,
+				  pos / SECTOR);
+	s->dir_at = pos;
+	for (uint64_t i = 0; i < tables; i++) {
+		const size_t k = (size_t)(i * 4 % sizeof(buf));
+		const struct passed *t;
+		int r = k ? 0 : take(s, pos + i * 4, buf, sizeof(buf), "the grain directory", e);
+
+		if (r < 0)
+			return r;
+		if (!le32(buf + k))
+			continue;
+		t = find_table(s, (uint64_t)le32(buf + k) * SECTOR);
+		if (!t) {
+			s->damaged_dir = true;
+			continue;
+		}
+		s->mark_sum -= t->sum;
+		s->mark_weighed -= t->sum * (i * entries) + t->weighed;
+	}
+	return 0;
+}
+
+static int pass_footer(struct stream *s, uint64_t pos, struct err *e)
+{
+	uint8_t f[SECTOR];
+	uint64_t dir_at;
+	int r = take(s, pos, f, sizeof(f), "the footer", e);
+
+	if (r < 0)
+		return r;
+	if (!s->shape.is_footer(s->shape.head, f, &dir_at))
+		return unbalanced(s, e, "the footer at file sector %" PRIu64
+					" does not agree with the header: it is damaged; copy it again",
+				  pos / SECTOR);
+	s->footer_dir = dir_at;
+	return 0;
+}
+
+/* At the end marker: tables, directory and footer came, and name the grains that came. */
+static int check_end(struct stream *s, struct err *e)
+{
+	const uint64_t header = s->shape.dir_at;
+
+	if (!s->dir_at)
+		return unbalanced(s, e, "ends without a grain directory: it is damaged; copy it again");
+	if (header == UINT64_MAX && !s->footer_dir)
+		return unbalanced(s, e, "ends without a footer: it is damaged; copy it again");
+	if ((header != UINT64_MAX && header != s->dir_at) ||
+	    (s->footer_dir && s->footer_dir != s->dir_at))
+		return unbalanced(s, e,
+				  "its grain directory came at file sector %" PRIu64
+				  ", but the header or the footer has it elsewhere: it is damaged; copy "
+				  "it again",
+				  s->dir_at / SECTOR);
+	if (s->damaged_dir || s->mark_sum || s->mark_weighed)
+		return unbalanced(s, e,
+				  "the grains that came are not those that its grain tables name: it is "
+				  "damaged; copy it again");
+	return 0;
+}
+
+/* Reads the marker at s->pos. */
+static int look(struct stream *s, struct err *e)
+{
+	const uint64_t end = s->pos + STREAM_MARKER;
+	uint64_t have;
+	int r = await(s, s->pos, STREAM_MARKER, &have, e);
+
+	if (!r && have < end) {
+		reader_turn(&s->reader);
+		r = source_finish(s->src, &have, e);
+		return r < 0 ? r
+			     : fail(e, EBADMSG,
+				    "%s: ends after %" PRIu64
+				    " bytes without an end marker: it was cut short",
+				    s->reader.name, have);
+	}
+	return r < 0 ? r : read_marker(s, s->pos, &s->marker, e);
+}
+
+/* What stands behind the end marker is read, and dropped. */
+static int drop_tail(struct stream *s, struct err *e)
+{
+	uint64_t have, size, pos = s->marker.next;
+	bool zero = true;
+	int r;
+
+	reader_turn(&s->reader);
+	do {
+		r = source_skip(s->src, pos + 1, &have, e);
+		while (!r && pos < have) {
+			size_t n;
+			const void *p = source_at(s->src, pos, &n);
+
+			zero = all_zero(p, n) && zero;
+			pos += n;
+		}
+	} while (!r && have <= pos && have < s->src->size); /* by now there may be more than `have` */
+	if (!r)
+		r = source_finish(s->src, &size, e);
+	if (r < 0 || zero)
+		return r;
+	if (s->shape.unaccounted)
+		*s->shape.unaccounted += size - s->marker.next;
+	return unbalanced(s, e, "there is data behind the end marker (from file sector %" PRIu64 " on)",
+			  s->marker.next / SECTOR);
+}
+
+static int passing_grain(struct stream *s, struct run *run, struct err *e)
+{
+	const uint64_t pos = s->pos, off = s->marker.off, n = off / s->shape.grain;
+	int r = grain_arrived(s->src, pos, off, s->shape.grain, e);
+
+	if (r < 0)
+		return r;
+	if (!r)
+		return source_short(s->src, "a grain", s->marker.next, e);
+	if (s->seen && s->seen[n / 64] >> n % 64 & 1)
+		return fail(e, EBADMSG,
+			    "%s: grain %" PRIu64 " is there twice, the second time at file sector "
+			    "%" PRIu64,
+			    s->reader.name, n, pos / SECTOR);
+	if (s->seen)
+		s->seen[n / 64] |= UINT64_C(1) << n % 64;
+	s->mark_sum += mix(pos / SECTOR);
+	s->mark_weighed += mix(pos / SECTOR) * n;
+	*run = (struct run){
+		.off = off,
+		.len = min_u64(s->shape.grain, s->shape.size - off),
+		.pos = pos,
+		.skip = off,
+		.kind = RUN_PACKED,
+		.leaf = &s->reader,
+	};
+	s->pos = s->marker.next;
+	return 1;
+}
+
+static int passing_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct stream *s = container_of(reader, struct stream, reader);
+
+	for (;;) {
+		int r = look(s, e);
+
+		if (r < 0)
+			return r;
+		if (s->marker.kind == MARKS_GRAIN)
+			return passing_grain(s, run, e);
+		if (s->marker.kind == MARKS_END) {
+			r = drop_tail(s, e);
+			return r < 0 ? r : check_end(s, e);
+		}
+		if (s->marker.type == MARK_TABLE)
+			r = pass_table(s, s->pos + SECTOR, e);
+		else if (s->marker.type == MARK_DIR)
+			r = pass_dir(s, s->pos + SECTOR, e);
+		else if (s->marker.type == MARK_FOOTER)
+			r = pass_footer(s, s->pos + SECTOR, e);
+		if (r < 0)
+			return r;
+		s->pos = s->marker.next;
+	}
+}
+
+static const struct reader_ops passing_ops = {
+	.next = passing_next,
+	.fetch = stream_fetch,
+	.free = stream_free,
+};
+
+static int passing_init(struct stream *s, struct err *e)
+{
+	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
+
+	/* calloc of this size is fresh mappings: only what is marked costs memory */
+	if (grains <= SEEN_MAX)
+		s->seen = calloc((size_t)div_up(grains, 64), sizeof(*s->seen));
+	s->pos = s->shape.start;
+	reader_init(&s->reader, &passing_ops, s->src->name, s->shape.size);
+	s->reader.passing = &s->reader;
+	s->reader.threads = true;
+	return grains <= SEEN_MAX && !s->seen ? fail(e, ENOMEM, "out of memory") : 0;
+}
+
+int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,
+		struct err *e)
+{
+	struct stream *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	r = unpacker_new(&s->unpacker, src, shape->size, shape->grain, e);
+	if (r < 0) {
+		free(s);
+		return r;
+	}
+	s->src = src;
+	s->shape = *shape;
+	s->end = UINT64_MAX;
+	reader_init(&s->reader, &stream_ops, src->name, shape->size);
+	if (src->passing) {
+		r = passing_init(s, e);
+		if (r < 0) {
+			unpacker_free(s->unpacker);
+			free(s);
+			return r;
+		}
+	}
+	*out = &s->reader;
+	return 0;
+}

@@ -1,0 +1,110 @@
+/* See zerolog.h. That the size of a record is found at byte 8: "Virtual Disk Format 5.0". */
+#include "vmdk/zerolog.h"
+
+#include <stdlib.h>
+
+#define AT_SIZE 8u
+/* Deflate makes at least 1/1032 of anything; a stored grain of data is never so short. */
+#define SHORT_RECORD(grain) ((grain) / 512 + 64)
+/* Neighbouring grains of zeros become one run, or a rollback would punch holes of 4 KiB one by one. But
+ * it has to hear a stop in between. */
+#define JOINED_MOST (UINT64_C(64) << 20)
+
+struct zerolog {
+	struct reader reader;
+	struct reader *child;
+	struct source *src; /* the child's */
+	uint64_t grain;
+	struct run ahead; /* what the child gave last, and is not given yet; len 0: nothing */
+	uint8_t buf[];
+};
+
+/* The next run of the child, told apart. */
+static int tell(struct zerolog *z, struct run *run, struct err *e)
+{
+	uint8_t size[4];
+	int r;
+
+	r = reader_next(z->child, run, e);
+	if (r <= 0 || run->kind != RUN_PACKED || run->len > z->grain)
+		return r;
+	r = source_read(z->src, run->pos + AT_SIZE, size, sizeof(size), "grain marker", e);
+	if (r < 0)
+		return r;
+	if (le32(size) > SHORT_RECORD(z->grain))
+		return 1;
+	r = reader_fetch(run, z->buf, e);
+	if (r < 0)
+		return r;
+	if (all_zero(z->buf, run->len))
+		*run = (struct run){.off = run->off, .len = run->len, .kind = RUN_ZERO};
+	return 1;
+}
+
+/* The run ahead is still the child's last one when it is given, so that of what passes, too, its bytes
+ * are there. */
+static int zerolog_next(struct reader *reader, struct run *run, struct err *e)
+{
+	struct zerolog *z = container_of(reader, struct zerolog, reader);
+	int r = 1;
+
+	z->child->share = reader->share;
+	*run = z->ahead;
+	z->ahead = (struct run){0};
+	if (!run->len)
+		r = tell(z, run, e);
+	while (r > 0 && run->kind == RUN_ZERO && run->len < JOINED_MOST) {
+		r = tell(z, &z->ahead, e);
+		if (r <= 0)
+			z->ahead = (struct run){0};
+		if (!r)
+			return 1; /* and the child says once more that it has ended */
+		if (r < 0 || z->ahead.kind != RUN_ZERO || z->ahead.off != run->off + run->len)
+			break;
+		run->len += z->ahead.len;
+		z->ahead = (struct run){0};
+	}
+	return r;
+}
+
+static int zerolog_rewind(struct reader *reader, struct err *e)
+{
+	struct zerolog *z = container_of(reader, struct zerolog, reader);
+
+	z->ahead = (struct run){0};
+	return reader_rewind(z->child, e);
+}
+
+static void zerolog_free(struct reader *reader)
+{
+	struct zerolog *z = container_of(reader, struct zerolog, reader);
+
+	reader_free(z->child);
+	free(z);
+}
+
+static const struct reader_ops zerolog_ops = {
+	.next = zerolog_next,
+	.rewind = zerolog_rewind,
+	.free = zerolog_free,
+};
+
+static const struct reader_ops passing_ops = {
+	.next = zerolog_next,
+	.free = zerolog_free,
+};
+
+struct reader *zerolog_over(struct reader *child, struct source *src, uint64_t grain)
+{
+	struct zerolog *z = malloc(sizeof(*z) + grain);
+
+	if (!z)
+		return child;
+	z->child = child;
+	z->ahead = (struct run){0};
+	z->src = src;
+	z->grain = grain;
+	reader_init(&z->reader, child->passing ? &passing_ops : &zerolog_ops, child->name, child->size);
+	z->reader.passing = child->passing;
+	return &z->reader;
+}
