@@ -1641,20 +1641,15 @@ static void test_pump_consumer(void)
 #define PASS_WINDOWS 23u
 #define PASS_RUNS 4u
 
-/* What passes, as mean as it may be: nothing can be fetched after a turn, and what was lent becomes
- * something else at the second one. */
+/* A stream, as mean as it may be: once it is asked again after a fence nothing before that can be
+ * fetched. */
 struct passer {
 	struct reader reader;
 	struct bench *b;
-	uint8_t *memory; /* three windows */
+	uint8_t memory[PASS_WINDOW];
 	unsigned window, at; /* the one in work, and its next run */
-	bool late; /* asked to lend what has passed */
+	bool fenced;
 };
-
-static uint8_t *passing_bytes(const struct passer *p, uint64_t at)
-{
-	return p->memory + at % (3 * PASS_WINDOW);
-}
 
 static int passer_next(struct reader *r, struct run *run, struct err *e)
 {
@@ -1663,17 +1658,20 @@ static int passer_next(struct reader *r, struct run *run, struct err *e)
 	uint64_t in = p->at * (PASS_WINDOW / PASS_RUNS);
 
 	(void)e;
+	if (p->at == PASS_RUNS && !p->fenced) {
+		p->fenced = true;
+		*run = (struct run){.kind = RUN_FENCE};
+		return 1;
+	}
 	if (p->at == PASS_RUNS) {
-		reader_turn(r);
-		if (p->window)
-			memset(passing_bytes(p, (p->window - 1) * (uint64_t)PASS_WINDOW), 0xdd, PASS_WINDOW);
 		if (++p->window == PASS_WINDOWS)
 			return 0;
 		p->at = 0;
+		p->fenced = false;
 		return passer_next(r, run, e);
 	}
 	if (!p->at)
-		random_bytes(passing_bytes(p, p->window * (uint64_t)PASS_WINDOW), PASS_WINDOW);
+		random_bytes(p->memory, PASS_WINDOW);
 	p->at++;
 	in += ragged ? 512 : 0;
 	*run = (struct run){
@@ -1683,7 +1681,7 @@ static int passer_next(struct reader *r, struct run *run, struct err *e)
 		.kind = RUN_PACKED,
 		.leaf = r,
 	};
-	memcpy(p->b->model + run->off, passing_bytes(p, run->skip), run->len);
+	memcpy(p->b->model + run->off, p->memory + in, run->len);
 	return 1;
 }
 
@@ -1693,17 +1691,8 @@ static int passer_fetch(struct reader *r, const struct run *run, void *buf, stru
 
 	if (run->skip / PASS_WINDOW != p->window)
 		return fail(e, EBADMSG, "fetched too late");
-	memcpy(buf, passing_bytes(p, run->skip), run->len);
+	memcpy(buf, p->memory + run->skip % PASS_WINDOW, run->len);
 	return 0;
-}
-
-static unsigned passer_lend(struct reader *r, const struct run *run, struct iovec *iov, unsigned most)
-{
-	struct passer *p = container_of(r, struct passer, reader);
-
-	p->late |= run->skip / PASS_WINDOW != p->window;
-	*iov = (struct iovec){passing_bytes(p, run->skip), run->len};
-	return most ? 1 : 0;
 }
 
 static void passer_free(struct reader *r)
@@ -1712,7 +1701,7 @@ static void passer_free(struct reader *r)
 }
 
 static const struct reader_ops passer_ops = {
-	.next = passer_next, .fetch = passer_fetch, .lend = passer_lend, .free = passer_free,
+	.next = passer_next, .fetch = passer_fetch, .free = passer_free,
 };
 
 static void test_pump_passing(void)
@@ -1722,7 +1711,7 @@ static void test_pump_passing(void)
 
 	for (unsigned i = 0; i < 12; i++) {
 		const struct pump_opts o = {.in_line = i % 3 == 2};
-		struct passer p = {.b = &b};
+		static struct passer p;
 		struct err e = {.set = false};
 		struct target *t = NULL;
 		struct pump_stats s;
@@ -1730,8 +1719,7 @@ static void test_pump_passing(void)
 		seed(800 + i);
 		bench_init(&b, false);
 		memcpy(b.model, b.old, TARGET_SIZE);
-		if (posix_memalign((void **)&p.memory, 4096, 3 * PASS_WINDOW))
-			die("posix_memalign");
+		p = (struct passer){.b = &b};
 		reader_init(&p.reader, &passer_ops, "passing", TARGET_SIZE);
 		p.reader.passing = &p.reader;
 		p.reader.threads = i & 1;
@@ -1741,11 +1729,9 @@ static void test_pump_passing(void)
 			t->block = 4096;
 		CHECK(pump_run(&p.reader, t, &o, &s, &e) == 0);
 		CHECK_STR(e.msg, "");
-		CHECK(!p.late);
 		target_free(t);
 		bench_now(&b);
 		CHECK(!memcmp(b.now, b.model, TARGET_SIZE));
-		free(p.memory);
 		bench_free(&b);
 	}
 }
@@ -1805,11 +1791,6 @@ static void test_pump_source_shrinks(void)
 		seed(600 + i);
 		bench_init(&b, i & 1);
 		bench_runs(&b, i & 4 ? 16 * KIB : 512, true);
-		/* what was in the page cache a moment ago is written from there, or so we think */
-		for (size_t k = 0; i & 4 && k < b.n; k++)
-			b.run[k].pos &= ~(uint64_t)511;
-		if (i & 4)
-			CHECK(sizeof(size_t) < sizeof(uint64_t) || source_lend(b.file, 0, SOURCE_SIZE));
 		if (ftruncate(b.src_fd, SOURCE_SIZE / 4))
 			die("ftruncate");
 		alarm(120);
@@ -1818,61 +1799,6 @@ static void test_pump_source_shrinks(void)
 		alarm(0);
 		CHECK(strstr(e.msg, "shorter") && strstr(e.msg, b.src_path));
 		check_prefix(&b, b.n, &s);
-		bench_free(&b);
-	}
-}
-
-/* A page that the end of the file now lies in reads as zeros behind that, and nobody objects. */
-static void test_pump_source_shrinks_a_little(void)
-{
-	static struct bench b;
-
-	if (sizeof(size_t) < sizeof(uint64_t))
-		return; /* with 32 bits nothing is lent */
-	for (unsigned i = 0; i < 4; i++) {
-		struct err e = {.set = false};
-		struct pump_stats s;
-
-		seed(650 + i);
-		bench_init(&b, false);
-		CHECK(source_lend(b.file, 0, SOURCE_SIZE));
-		b.n = 1;
-		b.run[0] = (struct run){.off = MIB, .len = SOURCE_SIZE, .src = b.file};
-		if (ftruncate(b.src_fd, SOURCE_SIZE - (i & 1 ? 1 : 1000)))
-			die("ftruncate");
-		CHECK(bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), i & 2, NULL, &s, &e) ==
-		      -EBADMSG);
-		CHECK(strstr(e.msg, "shorter") && strstr(e.msg, b.src_path));
-		bench_free(&b);
-	}
-}
-
-/* What cannot be written from where it lies is copied first: of a file, its bytes; between them, zeros. */
-static void test_pump_lent_fails(void)
-{
-	static struct bench b;
-
-	if (sizeof(size_t) < sizeof(uint64_t))
-		return; /* with 32 bits nothing is lent */
-	for (unsigned i = 0; i < 2; i++) {
-		struct err e = {.set = false};
-		struct pump_stats s;
-		const void *lent;
-
-		seed(660 + i);
-		bench_init(&b, false);
-		b.run[0] = (struct run){.off = MIB, .len = 128 * KIB, .src = b.file};
-		b.run[1] = (struct run){.off = MIB + 128 * KIB, .len = 32 * KIB, .kind = RUN_ZERO};
-		b.run[2] = (struct run){.off = MIB + 160 * KIB, .len = 256 * KIB, .pos = MIB, .src = b.file};
-		b.n = 3;
-		bench_model(&b, b.n);
-		lent = source_lend(b.file, 0, SOURCE_SIZE);
-		if (!CHECK(lent) || mprotect((void *)(uintptr_t)lent, SOURCE_SIZE, PROT_NONE))
-			die("mprotect");
-		CHECK(bench_pump(&b, list_new(TARGET_SIZE, b.run, b.n), i, NULL, &s, &e) == 0);
-		CHECK(s.written == 384 * KIB && s.zeroed == 32 * KIB);
-		bench_now(&b);
-		CHECK(!memcmp(b.now, b.model, TARGET_SIZE));
 		bench_free(&b);
 	}
 }
@@ -2525,7 +2451,7 @@ static void test_progress(void)
 #define ORDER_FILE (640 * KIB)
 #define ORDER_GRAINS (ORDER_DISK / SECTOR)
 #define ORDER_TABLES 64u
-#define ORDER_LENT 16u
+#define ORDER_HELD 64u
 
 /* An extent like no other: whatever the shape is, and wherever everything lies. */
 struct order {
@@ -2534,15 +2460,8 @@ struct order {
 	uint64_t end;                  /* of the file */
 	uint64_t table[ORDER_TABLES];  /* where each is, 0: nowhere */
 	uint64_t grain[ORDER_GRAINS];  /* the same; 1: zeros */
-	/* what is lent */
-	struct {
-		struct run run;
-		struct iovec iov[64];
-		unsigned n;
-		uint64_t turn;
-	} lent[ORDER_LENT];
-	unsigned lents;
-	uint64_t turn;
+	struct run held[ORDER_HELD];   /* of a stream: not fetched before they have to be */
+	unsigned helds;
 };
 
 static int order_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
@@ -2659,27 +2578,16 @@ static void order_make(struct order *o, unsigned layout)
 	CHECK(at <= ORDER_FILE);
 }
 
-static void order_write(struct order *o, unsigned i)
+static int order_fetch(struct order *o, struct err *e)
 {
-	uint64_t off = o->lent[i].run.off;
+	int r = 0;
 
-	for (unsigned k = 0; k < o->lent[i].n; off += o->lent[i].iov[k++].iov_len)
-		memcpy(o->disk + off, o->lent[i].iov[k].iov_base, o->lent[i].iov[k].iov_len);
-	CHECK(off == o->lent[i].run.off + o->lent[i].run.len);
-	o->lent[i] = o->lent[--o->lents];
-}
+	while (!r && o->helds) {
+		const struct run *run = &o->held[--o->helds];
 
-/* The last moment for what was lent before the last turn. */
-static void order_turn(void *arg)
-{
-	struct order *o = arg;
-
-	for (unsigned i = 0; i < o->lents;)
-		if (o->lent[i].turn < o->turn)
-			order_write(o, i);
-		else
-			i++;
-	o->turn++;
+		r = reader_fetch(run, o->disk + run->off, e);
+	}
+	return r;
 }
 
 /* Applies what src brings to disk[], as the pump does; *queued: in file order. */
@@ -2695,11 +2603,14 @@ static int order_apply(struct order *o, struct source *src, bool *queued, struct
 		return r;
 	}
 	*queued = g->queue;
-	g->reader.turn = order_turn;
-	g->reader.turn_arg = o;
+	o->helds = 0;
 	memset(o->disk, 0x5a, sizeof(o->disk));
 	memset(o->written, 0, sizeof(o->written));
 	while (r >= 0 && (r = reader_next(&g->reader, &run, e)) > 0) {
+		if (run.kind == RUN_FENCE) {
+			r = order_fetch(o, e);
+			continue;
+		}
 		CHECK(all_zero(o->written + run.off, run.len)); /* nothing is given twice */
 		memset(o->written + run.off, 1, run.len);
 		if (run.kind == RUN_ZERO) {
@@ -2707,22 +2618,13 @@ static int order_apply(struct order *o, struct source *src, bool *queued, struct
 		} else if (run.kind == RUN_RAW) {
 			r = source_read(run.src, run.pos, o->disk + run.off, run.len, "data", e);
 		} else {
-			unsigned i = o->lents, n = 0;
-
-			if (i < ORDER_LENT)
-				n = run.leaf->ops->lend(run.leaf, &run, o->lent[i].iov, 64);
-			if (n) {
-				o->lent[i].run = run;
-				o->lent[i].n = n;
-				o->lent[i].turn = o->turn;
-				o->lents++;
-			} else {
-				r = reader_fetch(&run, o->disk + run.off, e);
-			}
+			o->held[o->helds++] = run;
+			if (o->helds == ORDER_HELD)
+				r = order_fetch(o, e);
 		}
 	}
-	while (o->lents)
-		order_write(o, 0);
+	if (order_fetch(o, e) < 0)
+		r = -EBADMSG;
 	reader_free(&g->reader);
 	return r;
 }
@@ -2886,8 +2788,6 @@ static const struct {
 	{"pump-passing", test_pump_passing},
 	{"pump-direct-refused", test_pump_direct_refused},
 	{"pump-source-shrinks", test_pump_source_shrinks},
-	{"pump-source-shrinks-a-little", test_pump_source_shrinks_a_little},
-	{"pump-lent-fails", test_pump_lent_fails},
 	{"pump-write-error", test_pump_write_error},
 	{"undo-log", test_undo_log},
 	{"undo-tables", test_undo_tables},

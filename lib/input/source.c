@@ -311,7 +311,6 @@ void source_free(struct source *s)
 {
 	if (!s)
 		return;
-	source_lend_end(s);
 	inflow_free(s->flow);
 	if (s->spool >= 0)
 		close(s->spool);
@@ -438,6 +437,15 @@ int source_some(struct source *s, size_t most, size_t *n, struct err *e)
 	/* that it ended is for who misses something to find: he says what */
 	*n = (size_t)min_u64(most, have);
 	return r;
+}
+
+/* Whether the file still is as long as it was. */
+static bool source_is_whole(const struct source *s)
+{
+	struct stat st;
+
+	return fstat(s->fd, &st) == 0 &&
+	       (!S_ISREG(st.st_mode) || (uint64_t)st.st_size >= s->size);
 }
 
 bool source_is_hole(struct source *s, uint64_t off, uint64_t n)

@@ -42,7 +42,6 @@ struct source {
 	int spool;
 	uint64_t spool_end;
 	uint64_t expect;
-	struct lend *lend;   /* private to lend.c */
 };
 
 struct source_opts {
@@ -81,22 +80,6 @@ bool source_is_hole(struct source *s, uint64_t off, uint64_t n);
 uint64_t source_stretch(struct source *s, uint64_t off, bool *hole);
 /* The range will be read soon. */
 void source_hint(struct source *s, uint64_t off, uint64_t n);
-/*
- * The address of n bytes at off for a system call that reads them, and for nothing else: to look at
- * them may be a SIGBUS. The call may answer EFAULT; source_read() then tells why. NULL where they are
- * not all in the page cache or cannot be lent. Lent until source_free(). One thread at a time.
- */
-const void *source_lend(struct source *s, uint64_t off, uint64_t n);
-/* Whether the file still is as long as it was. Where it is not, the page that its end lies in now was
- * lent with zeros behind that. */
-bool source_is_whole(const struct source *s);
-/* Unmaps what was lent so far, which counts as memory of this process; addresses stay good. */
-void source_lend_drop(struct source *s);
-/* Bytes of files that are mapped now and count as memory of this process; UINT64_MAX: not known. */
-uint64_t source_lend_resident(void);
-/* For source_free(): takes back what was lent. */
-void source_lend_end(struct source *s);
-
 /* How many bytes there are, at most `most`; on a pipe waits for as many, or for the end. -errno where
  * that is no end but a failure. */
 int source_some(struct source *s, size_t most, size_t *n, struct err *e);

@@ -133,6 +133,8 @@ int job_scan(struct reader *r, const struct pump_opts *o, bool unpacks, struct t
 				      r->name);
 			break;
 		}
+		if (run.kind == RUN_FENCE) /* what was unpacked is not needed any more */
+			continue;
 		t->runs++;
 		*(run.kind == RUN_ZERO ? &t->zero : &t->data) += run.len;
 		t->end = run.off + run.len;

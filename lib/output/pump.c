@@ -16,15 +16,13 @@
 #define ZERO_MOST (16u * BIG) /* zeroed by one call: each may take a second on a slow device */
 /* Slots by the size of their buffers. Neighbours of cold source or target that are just too large for
  * a small one need many more than could be had with BIG each. */
-enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, IS_LENT, CLASSES };
+enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, CLASSES };
 static const struct {
 	uint32_t bytes, slots;
 } class_of[CLASSES] = {
 	{SMALL, 160}, {4 * SMALL, 40}, {BIG, 8},
-	{0, 128}, /* writes out of the source's own pages, or what passes: these have no buffers */
 };
-#define SLOTS (160u + 40u + 8u + 128u)
-#define LENT_SLOTS 128u
+#define SLOTS (160u + 40u + 8u)
 #define PIECES 64u /* runs in one batch */
 #define RING_DEPTH 256u
 #define SUBMIT_AT 32u /* transfers queued before the kernel hears of them, */
@@ -33,15 +31,6 @@ static const struct {
 #define ZERO_WORTH                                                                                 \
 	(64u * 1024) /* shorter stretches of zeros are sent as bytes where nothing is              \
 		      * thin: a system call each costs more */
-#define LEND_WORTH (64u * 1024) /* mean of the pieces: less is copied faster than it is mapped */
-#define LEND_PASSING 4096u /* the same of what is in memory anyway */
-/* What is lent is mapped, and counts as memory of ours, from when it is written out of to when all is
- * unmapped; the former may be late: the kernel queues what the device does not take. */
-#define LENT_MAX (8u * BIG)
-#define LENT_LOOK (4u * BIG) /* so much more, at most: time to look how much it is */
-#define LENT_FLYING (40u * BIG)
-#define LENT_AROUND (64u * 1024) /* the kernel maps so much around a page that it needs */
-#define LENDERS 16u
 #define PAGE 4096u
 #define ASK_EACH (64u * BIG) /* guest bytes of one run, after which opts->stop is asked again */
 #define SYNC_EACH 500000000 /* nanoseconds between syncs while bytes arrive */
@@ -80,11 +69,7 @@ struct slot {
 	uint8_t *old; /* where the consumer wants to look at the target: guest byte old_from on */
 	uint64_t old_from, old_to;
 	unsigned waiting; /* transfers of this state in flight */
-	struct iovec *iov; /* of a slot without a buffer: where its bytes lie */
-	unsigned stretches;
-	uint64_t turn; /* when they were lent; UINT64_MAX: they stay where they are */
-	void *spare; /* the buffer it got when that did not work */
-	struct slot *next; /* free, or of those lent that are written */
+	struct slot *next; /* free */
 	struct batch b;
 	struct xfer xfer[PIECES + 2];
 	struct fetch fetch[PIECES];
@@ -108,20 +93,10 @@ struct pump {
 	unsigned queued;    /* transfers the kernel has not heard of */
 	uint64_t queued_bytes;
 	uint64_t reach; /* aligned end of all that ever was in flight */
-	bool no_lend;
-	struct source *lender[LENDERS]; /* who lent something since all was given back */
-	unsigned lenders;
-	uint64_t lent_flying;	  /* bytes of writes out of it */
-	uint64_t lent_bytes;	  /* and how much may have been mapped since we looked */
-	struct slot *lent_done;	  /* written, but was it what it should be? */
-	struct iovec iov[PIECES]; /* of the batch that is launched */
-	unsigned stretches;
-	uint64_t turn; /* of what is passing: so often were bytes let go */
 	struct xfer *refused; /* direct transfers to be made through the page cache */
 	struct xfer sync;
 	bool syncing; /* it is in flight */
 	int64_t synced; /* when it was put, nanoseconds */
-	struct iovec *iovs;	  /* of all slots */
 	struct batch open;  /* being gathered */
 	struct slot slot[SLOTS];
 	unsigned slots; /* that were ever used: the others are never touched, which costs memory and time */
@@ -163,16 +138,10 @@ static void release(struct slot *s)
 	struct pump *p = s->pump;
 
 	s->state = FREE;
-	if (s->spare) {
-		munmap(s->spare, (size_t)(s->to - s->from));
-		s->spare = NULL;
-		s->buf = NULL;
-	}
 	s->next = p->free[s->class];
 	p->free[s->class] = s;
 }
 
-static void finish_lent(struct pump *p);
 static void put_refused(struct pump *p);
 
 /* Lets the rings work until at least `min` callbacks have run, or nothing is left in flight. */
@@ -192,7 +161,6 @@ static void wait_for(struct pump *p, unsigned min)
 	if (r < 0)
 		set_failed(p, fail(p->e, -r, "I/O ring: %s", strerror(-r)));
 	ring_wait(p->line, 0);
-	finish_lent(p);
 	if (p->refused)
 		put_refused(p);
 }
@@ -350,199 +318,6 @@ static void write_batch(struct slot *s)
 		p->stats->writes++;
 		put_target(s, s->b.direct, s->buf, s->to - s->from, s->from, write_done);
 	}
-}
-
-/* Once more, with a copy in a buffer of its own: whoever lent the bytes did not give them, or they
- * cannot be written from where they lie. */
-static void copy_and_write(struct slot *s)
-{
-	struct pump *p = s->pump;
-	void *buf = mmap(NULL, (size_t)(s->to - s->from), PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int r = buf == MAP_FAILED ? fail(p->e, ENOMEM, "out of memory") : 0;
-	const struct iovec *iov = s->iov;
-
-	if (!r)
-		s->buf = s->spare = buf;
-	for (unsigned i = 0; !r && i < s->b.pieces; i++) {
-		const struct run *run = &s->b.piece[i];
-		uint8_t *to = s->buf + (run->off - s->from);
-
-		if (run->kind == RUN_RAW) {
-			r = source_read(run->src, run->pos, to, run->len, "data", p->e);
-			iov++;
-			continue;
-		}
-		for (uint64_t n = 0; n < run->len; n += iov++->iov_len)
-			memcpy(to + n, iov->iov_base, iov->iov_len);
-	}
-	if (r < 0)
-		set_failed(p, r);
-	if (p->failed)
-		release(s);
-	else
-		put(p->line, s, s->b.direct ? p->t->direct : p->t->fd, s->buf, s->to - s->from,
-		    s->from, write_done);
-}
-
-/* So much of what is lent may have been mapped: all is unmapped when it is too much. */
-static void mapped(struct pump *p, uint64_t bytes)
-{
-	p->lent_bytes += bytes;
-	if (p->lent_bytes <= LENT_LOOK)
-		return;
-	p->lent_bytes = 0;
-	if (source_lend_resident() <= LENT_MAX)
-		return;
-	for (unsigned i = 0; i < p->lenders; i++)
-		source_lend_drop(p->lender[i]);
-}
-
-/* Bytes mapped for it, at most. */
-static uint64_t lent_cost(const struct slot *s)
-{
-	return s->to - s->from + (uint64_t)s->b.pieces * LENT_AROUND;
-}
-
-static void lent_done(struct xfer *x, int err)
-{
-	struct slot *s = x->owner;
-
-	s->pump->lent_flying -= lent_cost(s);
-	mapped(s->pump, lent_cost(s));
-	if (err) {
-		s->waiting--;
-		s->pump->no_lend = true;
-		copy_and_write(s);
-	} else {
-		s->next = s->pump->lent_done;
-		s->pump->lent_done = s;
-	}
-}
-
-/* What was lent and has been written was right if its files are whole after that. One look is
- * enough for all that came back together. */
-static void finish_lent(struct pump *p)
-{
-	const struct source *seen = NULL;
-	struct slot *s;
-	bool whole = true;
-
-	while ((s = p->lent_done)) {
-		p->lent_done = s->next;
-		for (unsigned i = 0; whole && i < s->b.pieces; i++) {
-			const struct run *run = &s->b.piece[i];
-
-			if (run->kind != RUN_RAW || run->src == seen)
-				continue;
-			seen = run->src;
-			whole = source_is_whole(seen);
-		}
-		if (whole) {
-			write_done(&s->xfer[0], 0);
-			continue;
-		}
-		s->waiting--;
-		p->no_lend = true;
-		copy_and_write(s);
-	}
-}
-
-static const void *borrow(struct pump *p, const struct run *run)
-{
-	const void *bytes = source_lend(run->src, run->pos, run->len);
-	bool known = false;
-
-	if (!bytes)
-		return NULL;
-	for (unsigned i = 0; i < p->lenders; i++)
-		known |= p->lender[i] == run->src;
-	if (!known && p->lenders == LENDERS) {
-		for (unsigned i = 0; i < p->lenders; i++)
-			source_lend_drop(p->lender[i]);
-		p->lenders = 0;
-	}
-	if (!known)
-		p->lender[p->lenders++] = run->src;
-	mapped(p, run->len + LENT_AROUND);
-	return bytes;
-}
-
-/* Where the bytes of a piece lie, into iov; how many stretches, 0 where they cannot be lent. */
-static unsigned lend_piece(struct pump *p, const struct run *run, struct iovec *iov, unsigned most)
-{
-	static const uint8_t zeros[SMALL] __attribute__((aligned(PAGE)));
-	const void *bytes = NULL;
-
-	if (run->kind == RUN_PACKED)
-		return run->leaf->ops->lend ? run->leaf->ops->lend(run->leaf, run, iov, most) : 0;
-	if (run->kind == RUN_ZERO && run->len <= sizeof(zeros))
-		bytes = zeros;
-	else if (run->kind == RUN_RAW && run->src->fd >= 0)
-		bytes = borrow(p, run);
-	if (!bytes || !most)
-		return 0;
-	*iov = (struct iovec){(void *)(uintptr_t)bytes, (size_t)run->len};
-	return 1;
-}
-
-/* Whether the batch can be written out of where its bytes lie; then p->iov says where. */
-static bool lend(struct pump *p, const struct batch *b)
-{
-	const uint32_t block = b->direct ? p->t->block : 1, memory = b->direct ? p->t->memory : 1;
-	uint64_t at = b->off;
-
-	if (b->end - b->off <
-	    (uint64_t)b->pieces * (b->piece[0].kind == RUN_PACKED ? LEND_PASSING : LEND_WORTH))
-		return false;
-	if (p->no_lend || p->o->in_line || p->o->ready || p->o->look || b->zeros || memory > PAGE ||
-	    b->off % block || b->end % block)
-		return false;
-	p->stretches = 0;
-	for (unsigned i = 0; i < b->pieces; i++) {
-		const struct run *run = &b->piece[i];
-		unsigned n;
-
-		if (run->off != at || run->len % block)
-			return false;
-		at += run->len;
-		n = lend_piece(p, run, p->iov + p->stretches, PIECES - p->stretches);
-		if (!n)
-			return false;
-		for (const struct iovec *v = p->iov + p->stretches; n--; v++, p->stretches++)
-			if ((uintptr_t)v->iov_base % memory || v->iov_len % block)
-				return false;
-	}
-	return true;
-}
-
-static void write_lent(struct slot *s)
-{
-	struct pump *p = s->pump;
-	struct xfer *x = &s->xfer[0];
-
-	memcpy(s->iov, p->iov, p->stretches * sizeof(*s->iov));
-	s->stretches = p->stretches;
-	s->turn = UINT64_MAX;
-	for (unsigned i = 0; i < s->b.pieces; i++)
-		if (s->b.piece[i].kind == RUN_PACKED)
-			s->turn = p->turn;
-	s->state = WRITE;
-	s->waiting = 1;
-	p->stats->begun = true;
-	p->stats->writes++;
-	*x = (struct xfer){.fd = s->b.direct ? p->t->direct : p->t->fd,
-			   .write = true,
-			   .iov = s->iov,
-			   .iovs = s->stretches,
-			   .len = (size_t)(s->to - s->from),
-			   .off = s->from,
-			   .owner = s,
-			   .done = lent_done};
-	ring_put(s->b.direct ? p->ring : p->line, x);
-	p->lent_flying += lent_cost(s);
-	p->queued++;
-	p->queued_bytes += x->len;
 }
 
 /* The consumer makes safe what has to be safe, then all that was held back for it is written. */
@@ -818,24 +593,18 @@ static struct slot *fresh_slot(struct pump *p, enum slot_class c)
 
 	s->pump = p;
 	s->class = c;
-	if (c == IS_LENT) {
-		s->iov = p->iovs + (size_t)k * PIECES;
-		return s;
-	}
 	s->buf = p->fresh[c].memory + k * p->fresh[c].bytes;
 	s->old = p->o->look ? s->buf + class_of[c].bytes : NULL;
 	return s;
 }
 
 /* A free slot for so many bytes; NULL: one has to be waited for. */
-static struct slot *take_slot(struct pump *p, uint64_t bytes, bool lent)
+static struct slot *take_slot(struct pump *p, uint64_t bytes)
 {
-	enum slot_class c = lent ? IS_LENT : IS_SMALL;
+	enum slot_class c = IS_SMALL;
 	struct slot *s;
 
-	if (lent && p->lent_flying >= LENT_FLYING)
-		return NULL;
-	while (!lent && class_of[c].bytes < bytes)
+	while (class_of[c].bytes < bytes)
 		c++;
 	s = p->free[c];
 	if (s)
@@ -851,14 +620,12 @@ static void launch(struct pump *p)
 	struct batch *b = &p->open;
 	uint64_t from, to;
 	struct slot *s = NULL;
-	bool lent;
 
 	if (!b->pieces)
 		return;
 	from = b->direct ? down(b->off, p->t->block) : b->off;
 	to = b->direct ? up(b->end, p->t->block) : b->end;
-	lent = lend(p, b);
-	while (!p->failed && (in_flight(p, from, to) || !(s = take_slot(p, to - from, lent))))
+	while (!p->failed && (in_flight(p, from, to) || !(s = take_slot(p, to - from))))
 		go_on(p, to - from > SMALL ? 1 : SMALL_AT_ONCE);
 	if (!s)
 		return;
@@ -872,9 +639,7 @@ static void launch(struct pump *p)
 	s->b.direct = b->direct;
 	s->b.zeros = b->zeros;
 	b->pieces = 0;
-	if (lent)
-		write_lent(s);
-	else if (p->o->look)
+	if (p->o->look)
 		fill_batch(s);
 	else
 		preread(s);
@@ -1040,29 +805,22 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 
 	if (!p)
 		return NULL;
-	p->iovs = calloc((size_t)LENT_SLOTS * PIECES, sizeof(*p->iovs));
-	if (!p->iovs) {
-		free(p);
-		return NULL;
-	}
-	for (unsigned c = 0; c < IS_LENT; c++) {
+	for (unsigned c = 0; c < CLASSES; c++) {
 		p->fresh[c].slots = class_of[c].slots / share;
 		p->fresh[c].bytes = class_of[c].bytes * (size_t)share + (o->look ? around : 0);
 		p->memory_size += p->fresh[c].slots * p->fresh[c].bytes;
 	}
-	p->fresh[IS_LENT].slots = LENT_SLOTS;
 	/* pages that no batch ever needs are never touched, and cost nothing */
 	p->memory =
 	    mmap(NULL, p->memory_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (p->memory == MAP_FAILED) {
-		free(p->iovs);
 		free(p);
 		return NULL;
 	}
 	/* fewer and larger pieces for the device; a few percent to a quarter of the time */
 	madvise(p->memory, p->memory_size, MADV_HUGEPAGE);
 	buf = p->memory;
-	for (unsigned c = 0; c < IS_LENT; c++) {
+	for (unsigned c = 0; c < CLASSES; c++) {
 		p->fresh[c].memory = buf;
 		buf += p->fresh[c].slots * p->fresh[c].bytes;
 	}
@@ -1072,7 +830,6 @@ static struct pump *pump_new(struct target *t, const struct pump_opts *o, struct
 	p->stats = stats;
 	p->align = max_u64(max_u64(t->block, t->cached), o->look);
 	p->most = t->served ? SERVED_MOST : BIG;
-	p->no_lend = t->served; /* a gather write has more pages than bytes: it would be cut */
 	p->direct_to = down(t->size, t->block);
 	return p;
 }
@@ -1083,15 +840,7 @@ static void pump_free(struct pump *p)
 	ring_free(p->ring);
 	ring_free(p->line);
 	workers_free(p->workers);
-	free(p->iovs);
 	free(p);
-}
-
-/* Whether bytes that are about to go are still needed: to be fetched, or as they were lent before the
- * last turn. */
-static bool needs_passing(const struct slot *s)
-{
-	return s->state == PREREAD || (s->iov && s->state == WRITE && s->turn < s->pump->turn);
 }
 
 static void sync_done(struct xfer *x, int err)
@@ -1122,23 +871,22 @@ static void sync_meanwhile(struct pump *p)
 	ring_put(p->t->served ? p->line : p->ring, &p->sync);
 }
 
-static void on_turn(void *arg)
+/* Every run so far is copied when this returns: written out, or in a buffer of ours. */
+static void fence(struct pump *p)
 {
-	struct pump *p = arg;
 	unsigned i = 0;
 
 	if (!p->failed)
 		launch(p);
 	while (i < p->slots)
-		if (needs_passing(&p->slot[i]) && busy(p))
+		if (p->slot[i].state == PREREAD && busy(p))
 			wait_for(p, 1);
 		else
 			i++;
 	while (workers_busy(p->workers))
 		wait_for(p, 1);
-	p->turn++;
 	sync_meanwhile(p);
-	wait_for(p, 0); /* there may be long to wait for what comes next */
+	wait_for(p, 0); /* the next bytes may be long in coming */
 }
 
 int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
@@ -1159,11 +907,8 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 		return got;
 	}
 	stats->ring = ring_kind(p->ring);
-	if (r->passing) {
+	if (r->passing)
 		p->no_workers = !r->passing->threads; /* it can be asked by one only */
-		r->passing->turn = on_turn;
-		r->passing->turn_arg = p;
-	}
 	while (!stopping(p)) {
 		got = reader_next(r, &run, e);
 		/* what came before on a pipe that broke off is written */
@@ -1173,6 +918,10 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 			set_failed(p, got);
 		if (got <= 0)
 			break;
+		if (run.kind == RUN_FENCE) {
+			fence(p);
+			continue;
+		}
 		stats->runs++;
 		if (run.kind == RUN_ZERO)
 			zero(p, &run);
@@ -1183,8 +932,6 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 		launch(p);
 	while (busy(p) || p->held)
 		go_on(p, 1);
-	if (r->passing)
-		r->passing->turn = NULL;
 	if (broken == -EINTR && o->stop && o->stop(o->arg)) {
 		stats->stopped = true;
 		e->set = e->set && p->failed; /* that it stopped hides no failure of what follows */

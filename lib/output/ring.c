@@ -60,8 +60,6 @@ static int moved(struct xfer *x, ssize_t res)
 	x->done_len += (size_t)res;
 	if (x->done_len >= x->len)
 		return 0;
-	if (x->iov)
-		return -EIO;
 	if (!res)
 		return x->write ? -ENOSPC : -ENODATA;
 	return 1;
@@ -77,7 +75,6 @@ static int transfer_in_line(struct xfer *x)
 		size_t len = x->len - x->done_len;
 		off_t off = (off_t)(x->off + x->done_len);
 		ssize_t res = x->sync    ? fdatasync(x->fd)
-			      : x->iov   ? pwritev(x->fd, x->iov, (int)x->iovs, off)
 			      : x->write ? pwrite(x->fd, buf, len, off)
 					 : pread(x->fd, buf, len, off);
 
@@ -188,8 +185,6 @@ static void prepare(struct io_uring_sqe *sqe, struct xfer *x)
 
 	if (x->sync)
 		io_uring_prep_fsync(sqe, x->fd, IORING_FSYNC_DATASYNC);
-	else if (x->iov)
-		io_uring_prep_writev(sqe, x->fd, x->iov, x->iovs, off);
 	else if (x->write)
 		io_uring_prep_write(sqe, x->fd, buf, len, off);
 	else

@@ -11,8 +11,6 @@
 
 #include "base/base.h"
 
-#include <sys/uio.h>
-
 struct ring;
 
 struct xfer {
@@ -20,10 +18,6 @@ struct xfer {
 	bool write;
 	bool sync; /* fdatasync of all that completed before: nothing else but fd and len 0 matters */
 	void *buf;
-	/* Not NULL: a gather write of these instead of buf; len is their sum. The ring does not
-	 * finish a short one: that is -EIO. */
-	const struct iovec *iov;
-	unsigned iovs;
 	size_t len;   /* bytes, at most 1 GiB */
 	uint64_t off; /* bytes */
 	void *owner;  /* the caller's */

@@ -18,7 +18,9 @@ int reader_next(struct reader *r, struct run *run, struct err *e)
 		r->ended = true;
 		return got;
 	}
-	if (run->len == 0 || (!r->passing && run->off < r->at) || run->off > r->size ||
+	if (run->kind == RUN_FENCE && r->passing)
+		return 1;
+	if (run->kind == RUN_FENCE || run->len == 0 || (!r->passing && run->off < r->at) || run->off > r->size ||
 	    run->len > r->size - run->off)
 		got = fail(e, EBADMSG,
 			   "%s: a run of %llu bytes at %llu is empty, out of order or outside the "

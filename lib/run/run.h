@@ -8,8 +8,6 @@
 
 #include "input/source.h"
 
-#include <sys/uio.h>
-
 struct reader;
 
 #define LAYER_NONE UINT32_MAX
@@ -18,7 +16,7 @@ struct run { /* guest bytes [off, off+len) */
 	uint64_t off, len;
 	uint64_t pos;  /* RAW: where the bytes lie in src; PACKED: the leaf's own mark */
 	uint64_t skip; /* PACKED: where the bytes lie among the unpacked ones of the leaf */
-	enum run_kind { RUN_RAW, RUN_PACKED, RUN_ZERO } kind;
+	enum run_kind { RUN_RAW, RUN_PACKED, RUN_ZERO, RUN_FENCE } kind;
 	unsigned layer;      /* of a chain, 0 the newest; LAYER_NONE: a gap that reads as zeros */
 	struct source *src;  /* RAW: anyone may read them */
 	struct reader *leaf; /* PACKED: only this reader can unpack them */
@@ -31,10 +29,6 @@ struct reader_ops {
 	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. Unless it is passing, and does
 	 * not say `threads`, on any number of threads at once, and while next() is called on another. */
 	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
-	/* Of what is passing; NULL: it cannot. Where the bytes of a PACKED run lie: at most `most`
-	 * stretches of memory, which stay as they are until the leaf has called turn() twice. Their
-	 * number, or 0 where there are more. */
-	unsigned (*lend)(struct reader *r, const struct run *run, struct iovec *iov, unsigned most);
 	void (*free)(struct reader *r);
 };
 
@@ -49,30 +43,23 @@ struct reader {
 	uint64_t at;      /* the gate: where the last run ended */
 	bool ended;
 	/* The leaf whose bytes pass once, as a pipe brings them; NULL: there is none. Then runs come in
-	 * any order, there is no rewind, and what is PACKED can be fetched only until the leaf has
-	 * called turn(), from within next(). */
+	 * any order, there is no rewind, and a FENCE may come between them: every PACKED run before it
+	 * has to be fetched before the reader is asked again. */
 	struct reader *passing;
-	bool threads; /* of that leaf: see fetch; until turn() has returned */
-	void (*turn)(void *arg); /* of the leaf, set by who fetches; NULL: nobody does */
-	void *turn_arg;
+	bool threads; /* of that leaf: see fetch */
 };
 
 void reader_init(struct reader *r, const struct reader_ops *ops, const char *name, uint64_t size);
 /*
  * The gate. Asks for the next run and believes nothing of it: it is not empty, lies inside the disk
  * and, unless it is passing, behind the run before, RAW bytes lie inside their source, PACKED ones
- * have someone who unpacks them. 1, 0, or -errno; -EBADMSG for a run that breaks the rules.
+ * have someone who unpacks them. A FENCE has no bytes; only a stream gives one. 1, 0, or -errno;
+ * -EBADMSG for a run that breaks the rules.
  */
 int reader_next(struct reader *r, struct run *run, struct err *e);
 /* Starts again at the first run. -errno. */
 int reader_rewind(struct reader *r, struct err *e);
 int reader_fetch(const struct run *run, void *buf, struct err *e);
-/* To be called by a leaf before bytes are let go that its runs stand for. */
-static inline void reader_turn(struct reader *r)
-{
-	if (r->turn)
-		r->turn(r->turn_arg);
-}
 /* NULL-safe; frees what it is made of, too. */
 void reader_free(struct reader *r);
 

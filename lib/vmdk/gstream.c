@@ -64,7 +64,7 @@ struct gtree_queue {
 	/* the window in work */
 	uint64_t window, window_size;
 	uint64_t have; /* bytes that have come, in all */
-	bool loaded, given;
+	bool loaded, given, fenced;
 	bool cut;  /* something named in it ends behind the end of the file */
 	bool lost; /* the same of what was not awaited there */
 	bool finished, warned_beyond;
@@ -263,8 +263,6 @@ static int spool_rest(struct gtree *g, struct err *e)
 	struct gtree_queue *q = g->queue;
 	int r;
 
-	reader_turn(&g->reader); /* twice: nothing is lent any more */
-	reader_turn(&g->reader);
 	r = source_spool_rest(g->src, e);
 	if (r < 0)
 		return r;
@@ -705,14 +703,11 @@ static int next_window(struct gtree *g, struct err *e)
 	const bool ended = q->have < end;
 	int r;
 
-	reader_turn(&g->reader);
 	if (q->open)
 		drop_pieces(q, q->open);
 	q->open = NULL;
-	if (q->at == q->tables && !q->pieces && !q->cut && (ended || !g->shape.passes)) {
-		reader_turn(&g->reader); /* nothing is held any more */
+	if (q->at == q->tables && !q->pieces && !q->cut && (ended || !g->shape.passes))
 		return finish(g, e);
-	}
 	if (q->cut || ended)
 		return source_short(g->src, q->at < q->tables ? "its grain tables" : "its grains",
 				    max_u64(q->end, g->shape.promised), e);
@@ -722,11 +717,10 @@ static int next_window(struct gtree *g, struct err *e)
 			return r;
 	}
 	drop(q, q->window);
-	/* what lies in the window itself may be lent until the next turn; packed grains never are */
 	if (g->src->passing)
-		source_release(g->src, g->shape.packed ? end : end - q->window_size);
+		source_release(g->src, end);
 	q->window++;
-	q->loaded = q->given = false;
+	q->loaded = q->given = q->fenced = false;
 	return 1;
 }
 
@@ -809,6 +803,11 @@ int gstream_next(struct reader *reader, struct run *run, struct err *e)
 			give(g, run);
 			return 1;
 		}
+		if (q->given && !q->fenced) {
+			q->fenced = true;
+			*run = (struct run){.kind = RUN_FENCE};
+			return 1;
+		}
 		r = go_on(g, e);
 		if (r <= 0)
 			return r;
@@ -868,29 +867,6 @@ int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struc
 		off += n;
 	}
 	return 0;
-}
-
-unsigned gstream_lend(struct reader *reader, const struct run *run, struct iovec *iov,
-		      unsigned most)
-{
-	struct gtree *g = container_of(reader, struct gtree, reader);
-	uint64_t off = run->skip, end = off + run->len, n;
-	unsigned used = 0;
-	const uint8_t *at;
-
-	for (uint32_t i = find(g->queue, off); off < end && !g->shape.packed; i++) {
-		at = bytes_of(g, i, off, end - off, &n);
-		if (!at)
-			return 0;
-		if (used && (const uint8_t *)iov[used - 1].iov_base + iov[used - 1].iov_len == at)
-			iov[used - 1].iov_len += n;
-		else if (used == most)
-			return 0;
-		else
-			iov[used++] = (struct iovec){(void *)(uintptr_t)at, (size_t)n};
-		off += n;
-	}
-	return used;
 }
 
 void gstream_free(struct gtree_queue *q)

@@ -650,7 +650,6 @@ static const struct reader_ops packed_ops = {
 static const struct reader_ops passing_ops = {
 	.next = gstream_next,
 	.fetch = gstream_fetch,
-	.lend = gstream_lend,
 	.free = gtree_free,
 };
 

@@ -109,8 +109,6 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 int gstream_init(struct gtree *g, struct err *e);
 int gstream_next(struct reader *reader, struct run *run, struct err *e);
 int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e);
-unsigned gstream_lend(struct reader *reader, const struct run *run, struct iovec *iov,
-		      unsigned most);
 void gstream_free(struct gtree_queue *q); /* NULL-safe */
 static inline uint64_t gtree_entry(const struct gtree *g, const uint8_t *p)
 {

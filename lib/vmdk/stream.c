@@ -70,6 +70,7 @@ struct stream {
 	uint64_t pos;         /* of the marker to look at next */
 	struct marker marker; /* that one */
 	uint64_t window;      /* number of the one it lies in */
+	uint64_t fenced;      /* the runs of all records before this position have been copied */
 	uint64_t *seen;       /* bitmap of grains; NULL: they are too many */
 	uint64_t mark_sum, mark_weighed; /* as in struct passed, over all markers of grains */
 	struct passed *table;
@@ -564,13 +565,8 @@ static const struct reader_ops stream_ops = {
 /* Waits for n bytes at pos, before which nothing is needed any more. */
 static int await(struct stream *s, uint64_t pos, size_t n, uint64_t *have, struct err *e)
 {
-	int r;
+	int r = source_skip(s->src, pos, have, e);
 
-	if (s->window != pos / source_window(s->src)) {
-		s->window = pos / source_window(s->src);
-		reader_turn(&s->reader);
-	}
-	r = source_skip(s->src, pos, have, e);
 	return r < 0 ? r : source_ahead(s->src, pos + n, have, e);
 }
 
@@ -705,23 +701,29 @@ static int check_end(struct stream *s, struct err *e)
 	return 0;
 }
 
-/* Reads the marker at s->pos. */
+/* Reads the marker at s->pos. 1, 0 where the stream ends before it does, -errno. */
 static int look(struct stream *s, struct err *e)
 {
 	const uint64_t end = s->pos + STREAM_MARKER;
 	uint64_t have;
 	int r = await(s, s->pos, STREAM_MARKER, &have, e);
 
-	if (!r && have < end) {
-		reader_turn(&s->reader);
-		r = source_finish(s->src, &have, e);
-		return r < 0 ? r
-			     : fail(e, EBADMSG,
-				    "%s: ends after %" PRIu64
-				    " bytes without an end marker: it was cut short",
-				    s->reader.name, have);
-	}
-	return r < 0 ? r : read_marker(s, s->pos, &s->marker, e);
+	if (r < 0 || have < end)
+		return r;
+	r = read_marker(s, s->pos, &s->marker, e);
+	return r < 0 ? r : 1;
+}
+
+/* There is no marker at s->pos. */
+static int ended(struct stream *s, struct err *e)
+{
+	uint64_t have;
+	int r = source_finish(s->src, &have, e);
+
+	return r < 0 ? r
+		     : fail(e, EBADMSG,
+			    "%s: ends after %" PRIu64 " bytes without an end marker: it was cut short",
+			    s->reader.name, have);
 }
 
 /* What stands behind the end marker is read, and dropped. */
@@ -731,7 +733,6 @@ static int drop_tail(struct stream *s, struct err *e)
 	bool zero = true;
 	int r;
 
-	reader_turn(&s->reader);
 	do {
 		r = source_skip(s->src, pos + 1, &have, e);
 		while (!r && pos < have) {
@@ -787,12 +788,25 @@ static int passing_next(struct reader *reader, struct run *run, struct err *e)
 	struct stream *s = container_of(reader, struct stream, reader);
 
 	for (;;) {
-		int r = look(s, e);
+		const uint64_t window = s->pos / source_window(s->src);
+		int r = 1;
 
-		if (r < 0)
-			return r;
-		if (s->marker.kind == MARKS_GRAIN)
-			return passing_grain(s, run, e);
+		/* to read the marker releases the windows before it */
+		if (window == s->window || s->fenced == s->pos) {
+			s->window = window;
+			r = look(s, e);
+			if (r < 0)
+				return r;
+			if (r && s->marker.kind == MARKS_GRAIN)
+				return passing_grain(s, run, e);
+		}
+		if (s->fenced != s->pos) {
+			s->fenced = s->pos;
+			*run = (struct run){.kind = RUN_FENCE};
+			return 1;
+		}
+		if (!r)
+			return ended(s, e);
 		if (s->marker.kind == MARKS_END) {
 			r = drop_tail(s, e);
 			return r < 0 ? r : check_end(s, e);
@@ -805,7 +819,7 @@ static int passing_next(struct reader *reader, struct run *run, struct err *e)
 			r = pass_footer(s, s->pos + SECTOR, e);
 		if (r < 0)
 			return r;
-		s->pos = s->marker.next;
+		s->pos = s->fenced = s->marker.next;
 	}
 }
 
@@ -822,7 +836,7 @@ static int passing_init(struct stream *s, struct err *e)
 	/* calloc of this size is fresh mappings: only what is marked costs memory */
 	if (grains <= SEEN_MAX)
 		s->seen = calloc((size_t)div_up(grains, 64), sizeof(*s->seen));
-	s->pos = s->shape.start;
+	s->pos = s->fenced = s->shape.start;
 	reader_init(&s->reader, &passing_ops, s->src->name, s->shape.size);
 	s->reader.passing = &s->reader;
 	s->reader.threads = true;

@@ -1,8 +1,8 @@
 /*
  * Any extent through a pipe, and the same as a file: where both ways come to their end, the disk is
  * the same. The first two bytes choose the window, the memory, whether all is taken in first, and who
- * applies the runs: one at a time as they come, or as the pump does it, which gathers them, is lent
- * what it can be, and writes that when the reader has called turn() for the second time.
+ * applies the runs: one at a time as they come, or as the pump does it, which gathers them, and
+ * fetches them at a fence at the latest.
  */
 #include "fuzz.h"
 #include "chain/image.h"
@@ -41,88 +41,20 @@ static int apply_run(const struct run *run, uint8_t *disk, struct err *e)
 
 #define STRETCHES 64u
 
-struct lent {
-	struct lent *next;
-	uint64_t turn;
-	struct run run;
-	struct iovec iov[STRETCHES];
-	unsigned n;
-	uint8_t copy[]; /* what it was when it was lent */
-};
-
 struct pump {
 	uint8_t *disk;
 	struct run run[STRETCHES];
 	unsigned runs, room;
-	struct lent *lent;
-	uint64_t turn;
 	struct err e;
 	int failed;
 };
 
-static void lend(struct pump *p, const struct run *run)
-{
-	struct lent *l = malloc(sizeof(*l) + run->len);
-	struct reader *leaf = run->leaf;
-	uint64_t at = 0;
-
-	need(l);
-	l->n = leaf->ops->lend ? leaf->ops->lend(leaf, run, l->iov, STRETCHES) : 0;
-	if (!l->n) {
-		free(l);
-		if (!p->failed)
-			p->failed = reader_fetch(run, p->disk + run->off, &p->e);
-		return;
-	}
-	for (unsigned i = 0; i < l->n; at += l->iov[i++].iov_len) {
-		need(l->iov[i].iov_len && l->iov[i].iov_len <= run->len - at);
-		memcpy(l->copy + at, l->iov[i].iov_base, l->iov[i].iov_len);
-	}
-	need(at == run->len);
-	l->run = *run;
-	l->turn = p->turn;
-	l->next = p->lent;
-	p->lent = l;
-}
-
 static void launch(struct pump *p)
 {
 	for (unsigned i = 0; i < p->runs; i++)
-		if (p->run[i].kind == RUN_PACKED)
-			lend(p, &p->run[i]);
-		else if (!p->failed)
+		if (!p->failed)
 			p->failed = apply_run(&p->run[i], p->disk, &p->e);
 	p->runs = 0;
-}
-
-/* Writes what was lent before turn number `before`, where it lies. */
-static void settle(struct pump *p, uint64_t before)
-{
-	struct lent *l, **at = &p->lent;
-
-	while ((l = *at)) {
-		uint8_t *to = p->disk + l->run.off;
-
-		if (l->turn >= before) {
-			at = &l->next;
-			continue;
-		}
-		for (unsigned i = 0; i < l->n; to += l->iov[i++].iov_len)
-			memcpy(to, l->iov[i].iov_base, l->iov[i].iov_len);
-		need(!memcmp(p->disk + l->run.off, l->copy, l->run.len));
-		*at = l->next;
-		free(l);
-	}
-}
-
-static void on_turn(void *arg)
-{
-	struct pump *p = arg;
-
-	launch(p);
-	sched_yield(); /* who reads has the time to fill what was given back too early */
-	settle(p, p->turn);
-	p->turn++;
 }
 
 /* 0, 1 when there are too many runs, -errno. */
@@ -136,23 +68,21 @@ static int pump(struct reader *r, unsigned room, uint8_t *disk, struct err *e)
 	need(p);
 	p->disk = disk;
 	p->room = room;
-	if (r->passing) {
-		r->passing->turn = on_turn;
-		r->passing->turn_arg = p;
-	}
 	while (!p->failed && runs++ < RUNS_MAX) {
 		if (p->runs == p->room)
 			launch(p);
-		got = reader_next(r, &run, e); /* which may launch what is held */
+		got = reader_next(r, &run, e);
 		if (got <= 0)
 			break;
+		if (run.kind == RUN_FENCE) {
+			launch(p);
+			sched_yield(); /* who reads has the time to fill what is released too early */
+			continue;
+		}
 		need(run.len && run.off <= r->size && run.len <= r->size - run.off);
 		p->run[p->runs++] = run;
 	}
 	launch(p);
-	settle(p, UINT64_MAX);
-	if (r->passing)
-		r->passing->turn = NULL;
 	need(!p->failed || p->e.set);
 	got = got < 0 ? got : p->failed ? p->failed : got;
 	e->set |= p->e.set;
@@ -181,6 +111,8 @@ static int apply(const char *path, const struct image_opts *o, unsigned gather, 
 		if (gather)
 			r = pump(m->reader, gather, disk, &e);
 		while (!gather && runs++ < RUNS_MAX && (r = reader_next(m->reader, &run, &e)) > 0) {
+			if (run.kind == RUN_FENCE)
+				continue;
 			need(run.len && run.off <= *size && run.len <= *size - run.off);
 			r = apply_run(&run, disk, &e);
 			if (r < 0)
