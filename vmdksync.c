@@ -238,7 +238,7 @@ static void say_writes(const struct work *w)
 			"vmdksync: %s: direct I/O was refused (%s); written through the page cache\n",
 			t->name, strerror(w->stats.refused));
 	fprintf(stderr, "vmdksync: %s: %s, %s, %" PRIu64 " write%s\n", t->name, w->stats.ring,
-		t->direct < 0 || w->stats.refused ? "buffered"
+		!t->past_cache || w->stats.refused ? "buffered"
 		: t->served			  ? "direct"
 						  : "direct where allocated",
 		w->stats.writes, plural(w->stats.writes));

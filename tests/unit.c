@@ -1,5 +1,5 @@
 /*
- * Unit tests of lib/: base, run and its gate, source, inflow, file order, stream, chain, ring, pump, undo log,
+ * Unit tests of lib/: base, run and its gate, source, inflow, file order, stream, chain, queue, pump, undo log,
  * progress.
  * Random tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
  */
@@ -1081,47 +1081,47 @@ static void test_chain_edges(void)
 	reader_free(r);
 }
 
-/* --- ring ------------------------------------------------------------------------------------ */
+/* --- queue ------------------------------------------------------------------------------------ */
 
 #define TRANSFERS 2000u
 #define CELL 4096u
 
-struct ring_test {
+struct queue_test {
 	unsigned done;
 	int last;
-	struct ring *ring;
+	struct queue *q;
 	struct xfer *more; /* put by the callback, which counts down */
 	unsigned left;
 };
 
 static void on_done(struct xfer *x, int err)
 {
-	struct ring_test *t = x->owner;
+	struct queue_test *t = x->owner;
 
 	CHECK(err || x->done_len == x->len);
 	t->done++;
 	t->last = err;
 	if (t->left) {
 		t->left--;
-		ring_put(t->ring, t->more ? t->more : x);
+		queue_put(t->q, t->more ? t->more : x);
 	}
 }
 
-static void ring_many(unsigned depth, bool in_line)
+static void queue_many(unsigned depth, bool in_line)
 {
 	static struct xfer x[TRANSFERS];
 	uint8_t *want = alloc((size_t)TRANSFERS * CELL), *got = alloc((size_t)TRANSFERS * CELL);
-	struct ring_test t = {0};
+	struct queue_test t = {0};
 	struct err e = {.set = false};
-	struct ring *ring = NULL;
+	struct queue *q = NULL;
 	unsigned order[TRANSFERS];
 	int fd = temp_file(NULL);
 
 	seed(6 + depth);
 	random_bytes(want, (size_t)TRANSFERS * CELL);
-	CHECK(ring_new(&ring, depth, in_line, &e) == 0);
-	CHECK(!in_line || strcmp(ring_kind(ring), "in line") == 0);
-	CHECK(ring_busy(ring) == 0 && ring_wait(ring, 0) == 0 && ring_wait(ring, 5) == 0);
+	CHECK(queue_new(&q, depth, in_line, &e) == 0);
+	CHECK(!in_line || strcmp(queue_kind(q), "in line") == 0);
+	CHECK(queue_busy(q) == 0 && queue_wait(q, 0) == 0 && queue_wait(q, 5) == 0);
 	for (unsigned i = 0; i < TRANSFERS; i++) {
 		unsigned k = (unsigned)below(i + 1);
 
@@ -1136,29 +1136,29 @@ static void ring_many(unsigned depth, bool in_line)
 		int ran;
 
 		if (i == TRANSFERS) { /* all of it is there before it is read */
-			while (ring_busy(ring))
-				CHECK(ring_wait(ring, 1) >= 0);
+			while (queue_busy(q))
+				CHECK(queue_wait(q, 1) >= 0);
 			CHECK(t.done == TRANSFERS);
 		}
-		x[cell] = (struct xfer){.fd = fd, .write = writing,
+		x[cell] = (struct xfer){.fd = fd, .kind = writing ? XFER_WRITE : XFER_READ,
 					.buf = (writing ? want : got) + (size_t)cell * CELL + from,
 					.len = len, .off = (uint64_t)cell * CELL + from,
 					.owner = &t, .done = on_done};
-		ring_put(ring, &x[cell]);
-		CHECK(ring_busy(ring) == i + 1 - t.done);
+		queue_put(q, &x[cell]);
+		CHECK(queue_busy(q) == i + 1 - t.done);
 		if (below(3) == 0) {
-			unsigned min = (unsigned)below(depth * 2), busy = ring_busy(ring);
+			unsigned min = (unsigned)below(depth * 2), busy = queue_busy(q);
 			unsigned before = t.done;
 
-			ran = ring_wait(ring, min);
+			ran = queue_wait(q, min);
 			CHECK(ran >= (int)min_u64(min, busy) && t.done - before == (unsigned)ran);
-			CHECK(ring_busy(ring) == busy - (unsigned)ran);
+			CHECK(queue_busy(q) == busy - (unsigned)ran);
 		}
 		if (t.last)
 			break;
 	}
-	while (ring_busy(ring))
-		CHECK(ring_wait(ring, 1) >= 1);
+	while (queue_busy(q))
+		CHECK(queue_wait(q, 1) >= 1);
 	CHECK(t.done == 2 * TRANSFERS && t.last == 0);
 	for (unsigned cell = 0; cell < TRANSFERS; cell++) {
 		size_t from = cell % 97, len = CELL - from - cell % 89;
@@ -1166,82 +1166,151 @@ static void ring_many(unsigned depth, bool in_line)
 		CHECK(!memcmp(want + (size_t)cell * CELL + from, got + (size_t)cell * CELL + from,
 			      len));
 	}
-	ring_free(ring);
+	queue_free(q);
 	close(fd);
 	free(want);
 	free(got);
 }
 
-static void test_ring_many(void)
+static void test_queue_many(void)
 {
 	static const unsigned depth[] = {1, 4, 64};
 
 	for (size_t i = 0; i < COUNT(depth); i++) {
-		ring_many(depth[i], false);
-		ring_many(depth[i], true);
+		queue_many(depth[i], false);
+		queue_many(depth[i], true);
 	}
 }
 
 /* One transfer; returns what its callback was told. */
-static int one(struct ring *ring, struct xfer x)
+static int one(struct queue *q, struct xfer x)
 {
-	struct ring_test t = {.last = 12345};
+	struct queue_test t = {.last = 12345};
 
 	x.owner = &t;
 	x.done = on_done;
-	ring_put(ring, &x);
-	CHECK(t.done == 0 && ring_busy(ring) == 1); /* callbacks run in ring_wait() only */
-	CHECK(ring_wait(ring, 1) == 1);
-	CHECK(t.done == 1 && ring_busy(ring) == 0);
+	queue_put(q, &x);
+	CHECK(t.done == 0 && queue_busy(q) == 1); /* callbacks run in queue_wait() only */
+	CHECK(queue_wait(q, 1) == 1);
+	CHECK(t.done == 1 && queue_busy(q) == 0);
 	return t.last;
 }
 
-static void test_ring_errors(void)
+static void test_queue_errors(void)
 {
 	for (int in_line = 0; in_line < 2; in_line++) {
 		struct err e = {.set = false};
-		struct ring *ring = NULL;
+		struct queue *q = NULL;
 		uint8_t buf[100] = {7};
 		int fd = temp_file(NULL), null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-		struct ring_test t = {.left = 500};
+		struct queue_test t = {.left = 500};
 		struct xfer x, y;
 
-		CHECK(ring_new(&ring, 4, in_line, &e) == 0);
-		CHECK(one(ring, (struct xfer){.fd = fd, .write = true, .buf = buf, .len = 100}) ==
+		CHECK(queue_new(&q, 4, in_line, &e) == 0);
+		CHECK(one(q, (struct xfer){.fd = fd, .kind = XFER_WRITE, .buf = buf, .len = 100}) ==
 		      0);
-		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 100}) == 0);
-		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 100, .off = 1}) ==
+		CHECK(one(q, (struct xfer){.fd = fd, .buf = buf, .len = 100}) == 0);
+		CHECK(one(q, (struct xfer){.fd = fd, .buf = buf, .len = 100, .off = 1}) ==
 		      -ENODATA);
-		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 1, .off = 100}) ==
+		CHECK(one(q, (struct xfer){.fd = fd, .buf = buf, .len = 1, .off = 100}) ==
 		      -ENODATA);
-		CHECK(one(ring, (struct xfer){.fd = -1, .buf = buf, .len = 1}) == -EBADF);
-		CHECK(one(ring, (struct xfer){.fd = null, .write = true, .buf = buf, .len = 1}) ==
+		CHECK(one(q, (struct xfer){.fd = -1, .buf = buf, .len = 1}) == -EBADF);
+		CHECK(one(q, (struct xfer){.fd = null, .kind = XFER_WRITE, .buf = buf, .len = 1}) ==
 		      -EBADF);
-		CHECK(one(ring, (struct xfer){.fd = null, .buf = buf, .len = 1}) == -ENODATA);
-		CHECK(one(ring, (struct xfer){.fd = fd, .buf = buf, .len = 0}) == 0);
-		CHECK(one(ring, (struct xfer){.fd = fd, .sync = true}) == 0);
-		CHECK(one(ring, (struct xfer){.fd = null, .sync = true}) == -EINVAL);
-		CHECK(one(ring, (struct xfer){.fd = -1, .sync = true}) == -EBADF);
+		CHECK(one(q, (struct xfer){.fd = null, .buf = buf, .len = 1}) == -ENODATA);
+		CHECK(one(q, (struct xfer){.fd = fd, .buf = buf, .len = 0}) == 0);
+		CHECK(one(q, (struct xfer){.fd = fd, .kind = XFER_FLUSH}) == 0);
+		CHECK(one(q, (struct xfer){.fd = null, .kind = XFER_FLUSH}) == -EINVAL);
+		CHECK(one(q, (struct xfer){.fd = -1, .kind = XFER_FLUSH}) == -EBADF);
+
+		CHECK(one(q, (struct xfer){.kind = XFER_ZERO, .fd = fd, .mode = FALLOC_FL_ZERO_RANGE,
+					   .len = 50}) == 0 ||
+		      one(q, (struct xfer){.kind = XFER_ZERO, .fd = fd, .mode = FALLOC_FL_ZERO_RANGE,
+					   .len = 50}) == -EOPNOTSUPP);
+		CHECK(one(q, (struct xfer){.kind = XFER_ZERO, .fd = fd, .len = 0}) == -EINVAL);
 
 		/* a callback puts the same transfer again, 500 times */
-		t.ring = ring;
+		t.q = q;
 		x = (struct xfer){.fd = fd, .buf = buf, .len = 10, .owner = &t, .done = on_done};
-		ring_put(ring, &x);
-		while (ring_busy(ring))
-			CHECK(ring_wait(ring, 1) >= 1);
+		queue_put(q, &x);
+		while (queue_busy(q))
+			CHECK(queue_wait(q, 1) >= 1);
 		CHECK(t.done == 501 && t.last == 0 && t.left == 0);
 
 		/* and another one, once, which is waited for as well */
-		t = (struct ring_test){.ring = ring, .more = &y, .left = 1};
+		t = (struct queue_test){.q = q, .more = &y, .left = 1};
 		y = x;
-		ring_put(ring, &x);
-		CHECK(ring_wait(ring, 2) == 2);
-		CHECK(t.done == 2 && ring_busy(ring) == 0);
-		ring_free(ring);
+		queue_put(q, &x);
+		CHECK(queue_wait(q, 2) == 2);
+		CHECK(t.done == 2 && queue_busy(q) == 0);
+		queue_free(q);
 		close(fd);
 		close(null);
 	}
-	ring_free(NULL);
+	queue_free(NULL);
+}
+
+struct job_test {
+	struct xfer xfer;
+	unsigned nap;
+	bool ran;
+};
+
+static void job_run(struct job *j)
+{
+	struct job_test *t = container_of(j, struct job_test, xfer.job);
+
+	usleep(t->nap);
+	t->ran = true;
+}
+
+/* Jobs beside transfers: one wait is for both. */
+static void test_queue_jobs(void)
+{
+	enum { JOBS = 300 };
+	static struct job_test job[JOBS];
+	static struct xfer read[JOBS];
+
+	for (int in_line = 0; in_line < 2; in_line++) {
+		struct queue_test t = {.last = 0}, u = {.last = 0};
+		struct err e = {.set = false};
+		struct queue *q = NULL;
+		uint8_t buf[8] = {0};
+		int fd = temp_file(NULL);
+
+		seed(77);
+		write_all(fd, buf, sizeof(buf), 0);
+		CHECK(queue_new(&q, 8, in_line, &e) == 0);
+		memset(job, 0, sizeof(job));
+		for (unsigned i = 0; i < JOBS; i++) {
+			unsigned done = t.done + u.done;
+
+			job[i].nap = below(4) ? 0 : (unsigned)below(900);
+			job[i].xfer = (struct xfer){.kind = XFER_JOB, .job.run = job_run,
+						    .owner = &t, .done = on_done};
+			queue_put(q, &job[i].xfer);
+			if (below(2)) {
+				read[i] = (struct xfer){.fd = fd, .buf = buf, .len = 8, .owner = &u,
+							.done = on_done, .in_line = below(2)};
+				queue_put(q, &read[i]);
+			}
+			CHECK(queue_jobs(q) == i + 1 - t.done);
+			if (!below(4)) {
+				unsigned busy = queue_busy(q), min = (unsigned)below(6);
+				int ran = queue_wait(q, min);
+
+				CHECK(ran >= (int)min_u64(min, busy));
+				CHECK(t.done + u.done - done == (unsigned)ran);
+			}
+		}
+		while (queue_busy(q))
+			CHECK(queue_wait(q, 1) >= 1);
+		CHECK(t.done == JOBS && !t.last && !u.last && !queue_jobs(q));
+		for (unsigned i = 0; i < JOBS; i++)
+			CHECK(job[i].ran);
+		queue_free(q);
+		close(fd);
+	}
 }
 
 /* --- pump ------------------------------------------------------------------------------------ */
@@ -2777,8 +2846,9 @@ static const struct {
 	{"merge", test_merge},
 	{"fill", test_fill},
 	{"chain-edges", test_chain_edges},
-	{"ring-many", test_ring_many},
-	{"ring-errors", test_ring_errors},
+	{"queue-many", test_queue_many},
+	{"queue-errors", test_queue_errors},
+	{"queue-jobs", test_queue_jobs},
 	{"pump", test_pump},
 	{"pump-nothing", test_pump_nothing},
 	{"pump-reader-error", test_pump_reader_error},

@@ -105,9 +105,7 @@ int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, str
 		stats->present = all - min_u64(all, apply.changed);
 		stats->repeated = LOOK_NEARLY_ALL(apply.present, apply.data);
 	}
-	/* After an error, too: what was written shall be on stable storage. And where nothing had to be
-	 * written: what the target holds may never have been synced, and the caller is told that it is. */
-	sync = result == 0 || stats->begun || t->created ? target_sync(t, e) : 0;
-	stats->synced = !sync;
+	sync = target_sync_name(t, e);
+	stats->synced &= !sync;
 	return result < 0 ? result : sync;
 }

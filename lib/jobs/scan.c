@@ -1,6 +1,6 @@
 /* See jobs.h: the look before the first write. */
 #include "jobs/jobs.h"
-#include "output/workers.h"
+#include "output/queue.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 struct unpacking;
 
 struct slot {
-	struct job job;
+	struct xfer xfer;
 	struct unpacking *all;
 	struct slot *next; /* free */
 	struct run run;
@@ -23,8 +23,7 @@ struct slot {
 
 /* Compressed grains on their way through the workers. Zeroed before the first use. */
 struct unpacking {
-	struct workers *workers;
-	bool in_line; /* there are none */
+	struct queue *queue;
 	struct slot slot[SLOTS], *free;
 	unsigned slots; /* in use so far, or free */
 	int result;     /* the first failure */
@@ -42,7 +41,7 @@ static void keep_text(void *arg, const char *text)
 
 static void unpack_run(struct job *j)
 {
-	struct slot *s = container_of(j, struct slot, job);
+	struct slot *s = container_of(j, struct slot, xfer.job);
 	struct err e = {.strict = s->all->e->strict, .warn = keep_text, .arg = s};
 
 	s->result = reader_fetch(&s->run, s->buf, &e);
@@ -52,11 +51,12 @@ static void unpack_run(struct job *j)
 	}
 }
 
-static void unpack_done(struct job *j)
+static void unpack_done(struct xfer *x, int err)
 {
-	struct slot *s = container_of(j, struct slot, job);
+	struct slot *s = container_of(x, struct slot, xfer);
 	struct unpacking *u = s->all;
 
+	(void)err;
 	if (s->result < 0 && !u->result)
 		u->result = fail(u->e, -s->result, "%s", s->text ? s->text : "out of memory");
 	else if (s->text && !u->result && u->e->warn)
@@ -73,7 +73,7 @@ static struct slot *take_slot(struct unpacking *u, uint64_t len)
 	struct slot *s;
 
 	if (!u->free && u->slots && (u->slots == SLOTS || (u->slots + 1) * len > SLOTS_BYTES))
-		workers_wait(u->workers, 1);
+		queue_wait(u->queue, 1);
 	s = u->free;
 	if (s)
 		u->free = s->next;
@@ -92,28 +92,25 @@ static int unpack(struct unpacking *u, const struct run *run, bool passing, stru
 {
 	struct slot *s;
 
-	if (!u->workers && !u->in_line)
-		u->in_line = workers_new(&u->workers) < 0;
+	if (!u->queue && queue_new(&u->queue, 1, true, e) < 0)
+		return -ENOMEM;
 	s = take_slot(u, run->len);
 	if (!s)
 		return fail(e, ENOMEM, "out of memory");
 	s->run = *run;
 	s->all = u;
-	s->job = (struct job){.run = unpack_run, .done = unpack_done};
-	if (u->in_line || passing) {
-		unpack_run(&s->job);
-		unpack_done(&s->job);
-	} else {
-		workers_put(u->workers, &s->job);
-	}
+	s->xfer = (struct xfer){.kind = XFER_JOB, .job.run = unpack_run, .done = unpack_done};
+	queue_put(u->queue, &s->xfer);
+	while (passing && queue_busy(u->queue))
+		queue_wait(u->queue, 1);
 	return u->result;
 }
 
 static int unpack_end(struct unpacking *u, int result)
 {
-	while (u->workers && workers_busy(u->workers))
-		workers_wait(u->workers, 1);
-	workers_free(u->workers);
+	while (u->queue && queue_busy(u->queue))
+		queue_wait(u->queue, 1);
+	queue_free(u->queue);
 	for (unsigned i = 0; i < u->slots; i++)
 		free(u->slot[i].buf);
 	return result < 0 ? result : u->result;

@@ -6,7 +6,6 @@
 #ifndef PUMP_H
 #define PUMP_H
 
-#include "output/ring.h"
 #include "run/run.h"
 #include "output/target.h"
 
@@ -48,7 +47,7 @@ struct pump_opts {
 struct pump_stats {
 	bool begun;       /* a write or zeroing was sent to the target: it may have changed */
 	bool stopped;     /* by opts->stop */
-	bool synced;      /* all that was written is on stable storage: job_apply() says so */
+	bool synced;      /* all that was written is on stable storage */
 	uint64_t runs;    /* taken from the reader */
 	uint64_t written; /* data bytes completed */
 	uint64_t zeroed;  /* zero bytes completed, written or not */
@@ -62,8 +61,8 @@ struct pump_stats {
 };
 
 /*
- * Drains before it returns, whatever happens; after the first error nothing more is written. Does
- * not sync. 0, or -errno with the message in e; stats are valid in both cases.
+ * Drains before it returns, whatever happens; after the first error nothing more is written. Unless
+ * it compares, what was written is durable then, see stats->synced. 0, or -errno with the message in e; stats are valid in both cases.
  */
 int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	     struct pump_stats *stats, struct err *e);

@@ -39,7 +39,7 @@
 	 FIEMAP_EXTENT_UNWRITTEN | FIEMAP_EXTENT_SHARED)
 
 /* Rungs of the zero ladder, bits of no_zero. */
-enum { PUNCH = 1, RANGE = 2, ZEROOUT = 4, RUNGS_END = 8 };
+enum { PUNCH = 1, RANGE = 2, RUNGS_END = 4 };
 
 struct span {
 	uint64_t start, end;
@@ -580,6 +580,7 @@ static void open_direct(struct target *t, const struct stat *st, bool read_only)
 			close(fd);
 		fcntl(t->fd, F_SETFL, 0);
 	}
+	t->past_cache = t->direct >= 0;
 }
 
 /*
@@ -606,8 +607,6 @@ static void plan_zeroing(struct target *t, const struct stat *st)
 
 	if (!thin)
 		t->no_zero |= PUNCH;
-	if (!t->device)
-		t->no_zero |= ZEROOUT;
 }
 
 int target_open(struct target **out, const char *path, const struct target_opts *o, struct err *e)
@@ -791,87 +790,55 @@ void target_forget(struct target *t)
 	posix_fadvise(t->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
-static int zero_by(const struct target *t, unsigned rung, uint64_t off, uint64_t len)
+/* The first rung that is left; 0: none. */
+static unsigned rung_of(const struct target *t)
 {
-	uint64_t range[2] = {off, len};
-	int r;
-
-	do {
-		if (rung == ZEROOUT)
-			r = ioctl(t->fd, BLKZEROOUT, range);
-		else
-			r = fallocate(t->fd,
-				      FALLOC_FL_KEEP_SIZE | (rung == PUNCH ? FALLOC_FL_PUNCH_HOLE
-									   : FALLOC_FL_ZERO_RANGE),
-				      (off_t)off, (off_t)len);
-	} while (r < 0 && errno == EINTR);
-	return r < 0 ? -errno : 0;
-}
-
-static bool not_supported(const struct target *t, int code)
-{
-	return code == EOPNOTSUPP || code == ENOSYS || code == ENOTTY || code == ENODEV ||
-	       (t->device && code == EINVAL);
+	for (unsigned rung = PUNCH; rung < RUNGS_END; rung <<= 1)
+		if (!(t->no_zero & rung))
+			return rung;
+	return 0;
 }
 
 /*
  * The rule (see served.h): a promise of the kernel's own file systems and drivers is believed, one that
- * a program makes on their behalf is not. What a program serves has no rungs. Only of a file that we
- * have just made is it known without asking that it holds zeros where nothing was written yet.
- *
- * The written extents in the cache are left as they are: to take a zeroed range for written costs
- * time at worst, and in guest order nobody comes back to it.
+ * a program makes on their behalf is not: what a program serves has no rungs.
  */
-int target_zero(struct target *t, uint64_t off, uint64_t len, struct err *e)
+bool target_can_zero(const struct target *t)
 {
-	bool hole;
+	return !t->served && rung_of(t);
+}
 
-	if (t->served)
-		return t->created;
-	if (!len || (target_stretch(t, off, &hole) >= off + len && hole))
-		return 1;
-	if (t->device && ((off | len) & (t->block - 1)))
-		return 0;
+bool target_zero_unsupported(struct target *t, const struct xfer *x, int err)
+{
+	if (err != -EOPNOTSUPP && err != -ENOSYS && err != -ENOTTY && err != -ENODEV &&
+	    !(t->device && err == -EINVAL))
+		return false;
+	t->no_zero |= x->mode & FALLOC_FL_PUNCH_HOLE ? PUNCH : RANGE;
+	return true;
+}
+
+void target_put(struct target *t, struct queue *q, struct xfer *x)
+{
+	x->fd = x->direct ? t->direct : t->fd;
+	/* a buffered write would be handed to one kernel worker, which is slower than to make it here */
+	x->in_line = t->served || (x->kind == XFER_WRITE && !x->direct);
 	/*
 	 * Punching a device is write-zeroes that may unmap and fails where zeros are not certain.
-	 * BLKDISCARD promises nothing about what is read afterwards and has no rung.
+	 * BLKDISCARD promises nothing about what is read afterwards and has no rung. The written extents
+	 * in the cache are left as they are: to take a zeroed range for written costs time at worst, and
+	 * in guest order nobody comes back to it.
 	 */
-	for (unsigned rung = PUNCH; rung < RUNGS_END; rung <<= 1) {
-		int r;
-
-		if (t->no_zero & rung)
-			continue;
-		r = zero_by(t, rung, off, len);
-		if (r == 0)
-			return 1;
-		if (!not_supported(t, -r))
-			return fail(e, -r, "%s: zeroing at byte %llu: %s", t->name,
-				    (unsigned long long)off, strerror(-r));
-		t->no_zero |= rung;
-	}
-	return 0;
+	if (x->kind == XFER_ZERO)
+		x->mode = FALLOC_FL_KEEP_SIZE | (rung_of(t) == PUNCH ? FALLOC_FL_PUNCH_HOLE
+								     : FALLOC_FL_ZERO_RANGE);
+	queue_put(q, x);
 }
 
-static int sync_fd(int fd, bool directory)
+int target_sync_name(struct target *t, struct err *e)
 {
-	int r;
+	int r = t->map->dir < 0 ? 0 : fsync(t->map->dir);
 
-	do {
-		r = directory ? fsync(fd) : fdatasync(fd);
-	} while (r < 0 && errno == EINTR);
-	return r < 0 ? -errno : 0;
-}
-
-int target_sync(struct target *t, struct err *e)
-{
-	int r = sync_fd(t->fd, false);
-
-	if (r < 0)
-		return fail(e, -r, "%s: fdatasync: %s", t->name, strerror(-r));
-	if (t->map->dir < 0)
-		return 0;
-	r = sync_fd(t->map->dir, true);
-	if (r < 0 && r != -EINVAL) /* some file systems cannot, and need not */
-		return fail(e, -r, "%s: fsync of its directory: %s", t->name, strerror(-r));
+	if (r < 0 && errno != EINVAL) /* some file systems cannot, and need not */
+		return fail(e, errno, "%s: fsync of its directory: %s", t->name, strerror(errno));
 	return 0;
 }

@@ -6,7 +6,7 @@
 #ifndef TARGET_H
 #define TARGET_H
 
-#include "base/base.h"
+#include "output/queue.h"
 
 #include <sys/types.h>
 
@@ -22,6 +22,7 @@ struct target {
 	int fd;          /* buffered */
 	int direct;      /* the same thing opened O_DIRECT, or -1 where that cannot be had; where it is
 			  * there it holds O_EXCL and the locks, so it stays open to the end */
+	bool past_cache; /* transfers can be direct */
 	uint64_t size;   /* bytes; never changes */
 	uint32_t block;  /* what direct transfers align to (offset, length), power of two, 512 ... */
 	uint32_t memory; /* what their buffers align to */
@@ -71,14 +72,15 @@ bool target_in_memory(const struct target *t);
 /* Forgets what is in the page cache and in cached extent maps, so that what is read next comes from
  * the disk. To be called when all is synced. */
 void target_forget(struct target *t);
-/*
- * Makes the range read as zeros without sending them: punch hole where thinness is to be kept, zero
- * range elsewhere; remembers what is not supported. Never asks a program that serves the target. 1:
- * done. 0: cannot, the caller writes zeros.
- * -errno: failed (EIO, ENOSPC ...); what failed is in e.
- */
-int target_zero(struct target *t, uint64_t off, uint64_t len, struct err *e);
-/* fdatasync; for a created file also its directory. */
-int target_sync(struct target *t, struct err *e);
+/* Puts a transfer of the target into the queue: kind, direct, buf, len, off, owner and done are set.
+ * Direct ones align to block and memory; zeroing to block. */
+void target_put(struct target *t, struct queue *q, struct xfer *x);
+/* Whether the kernel is trusted with making zeros of a range, and has not said that it cannot. */
+bool target_can_zero(const struct target *t);
+/* Whether err, of a transfer that was to zero, says that this way is not supported: it will not be
+ * tried again, another one may. */
+bool target_zero_unsupported(struct target *t, const struct xfer *x, int err);
+/* fsync of the directory of a created file. */
+int target_sync_name(struct target *t, struct err *e);
 
 #endif

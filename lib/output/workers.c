@@ -5,32 +5,34 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #define THREADS_MAX 32
 
-struct queue {
+struct jobs {
 	struct job *head, **tail;
 };
 
 struct workers {
 	pthread_t thread[THREADS_MAX];
 	unsigned threads;
-	unsigned busy; /* the caller's own */
+	int bell;
 	pthread_mutex_t lock; /* of what follows */
-	pthread_cond_t work, news;
-	struct queue todo, finished;
-	unsigned ready, wanted; /* finished, and as many as are waited for */
+	pthread_cond_t work;
+	struct jobs todo, finished;
+	unsigned ready, wanted; /* finished, and as many as are waited for; 0: nobody waits */
 	bool end;
 };
 
-static void append(struct queue *q, struct job *j)
+static void append(struct jobs *q, struct job *j)
 {
 	j->next = NULL;
 	*q->tail = j;
 	q->tail = &j->next;
 }
 
-static struct job *take(struct queue *q)
+static struct job *take(struct jobs *q)
 {
 	struct job *j = q->head;
 
@@ -58,7 +60,7 @@ static void *work(void *arg)
 		pthread_mutex_lock(&w->lock);
 		append(&w->finished, j);
 		if (++w->ready == w->wanted)
-			pthread_cond_signal(&w->news);
+			workers_ring(w);
 	}
 	pthread_mutex_unlock(&w->lock);
 	return NULL;
@@ -85,7 +87,9 @@ int workers_new(struct workers **out)
 	w->finished.tail = &w->finished.head;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->work, NULL);
-	pthread_cond_init(&w->news, NULL);
+	w->bell = eventfd(0, EFD_CLOEXEC);
+	if (w->bell < 0)
+		r = errno;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	while (!r && w->threads < want) {
@@ -111,7 +115,8 @@ void workers_free(struct workers *w)
 	pthread_mutex_unlock(&w->lock);
 	for (unsigned i = 0; i < w->threads; i++)
 		pthread_join(w->thread[i], NULL);
-	pthread_cond_destroy(&w->news);
+	if (w->bell >= 0)
+		close(w->bell);
 	pthread_cond_destroy(&w->work);
 	pthread_mutex_destroy(&w->lock);
 	free(w);
@@ -119,36 +124,53 @@ void workers_free(struct workers *w)
 
 void workers_put(struct workers *w, struct job *j)
 {
-	w->busy++;
 	pthread_mutex_lock(&w->lock);
 	append(&w->todo, j);
 	pthread_cond_signal(&w->work);
 	pthread_mutex_unlock(&w->lock);
 }
 
-unsigned workers_wait(struct workers *w, unsigned min)
+struct job *workers_take(struct workers *w)
 {
-	unsigned ran;
-	struct job *j, *next;
+	struct job *j;
 
 	pthread_mutex_lock(&w->lock);
-	w->wanted = (unsigned)min_u64(min, w->busy);
-	while (w->ready < w->wanted)
-		pthread_cond_wait(&w->news, &w->lock);
 	j = w->finished.head;
-	w->finished = (struct queue){.tail = &w->finished.head};
-	ran = w->ready;
+	w->finished = (struct jobs){.tail = &w->finished.head};
 	w->ready = w->wanted = 0;
 	pthread_mutex_unlock(&w->lock);
-	w->busy -= ran;
-	for (; j; j = next) {
-		next = j->next;
-		j->done(j);
-	}
-	return ran;
+	return j;
 }
 
-unsigned workers_busy(const struct workers *w)
+bool workers_want(struct workers *w, unsigned n)
 {
-	return w ? w->busy : 0;
+	bool ready;
+
+	pthread_mutex_lock(&w->lock);
+	ready = w->ready >= n;
+	w->wanted = ready ? 0 : n;
+	pthread_mutex_unlock(&w->lock);
+	return ready;
+}
+
+int workers_bell(const struct workers *w)
+{
+	return w->bell;
+}
+
+void workers_sleep(struct workers *w)
+{
+	uint64_t rung;
+
+	while (read(w->bell, &rung, sizeof(rung)) < 0 && errno == EINTR)
+		;
+}
+
+void workers_ring(struct workers *w)
+{
+	const uint64_t one = 1;
+
+	if (write(w->bell, &one, sizeof(one)) < 0) {
+		/* cannot be: the counter does not overflow */
+	}
 }

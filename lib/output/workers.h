@@ -1,8 +1,9 @@
 /*
- * Room 4: work of the processor done on several threads. Knows jobs; must not know what they are for.
+ * Work of the processor, done on several threads. Knows jobs; must not know what they are for. Called
+ * by the queue, which waits for them.
  *
- * A job is a struct of the caller's that stays put from workers_put() until done() has been called.
- * run() is called on some thread, done() only inside workers_wait(), on the caller's, in any order.
+ * A job is a struct of the caller's that stays put from workers_put() until workers_take() gives it
+ * back. One thread calls all of these functions.
  */
 #ifndef WORKERS_H
 #define WORKERS_H
@@ -12,21 +13,26 @@
 struct workers;
 
 struct job {
-	void (*run)(struct job *j);
-	void (*done)(struct job *j);
-	struct job *next; /* private */
+	void (*run)(struct job *j); /* on some thread */
+	struct job *next; /* of those that workers_take() gives; else private */
 };
 
-/* As many threads as there are processors for us. Signals go to the caller. -errno: there are none,
- * which is no disaster. */
+/* As many threads as there are processors for us; they get no signals. -errno: there are none, and
+ * the caller runs its jobs itself. */
 int workers_new(struct workers **out);
-/* NULL-safe. Nothing may be busy. */
+/* NULL-safe. No job may be put and not taken. */
 void workers_free(struct workers *w);
 void workers_put(struct workers *w, struct job *j);
-/* Runs done() of all that have finished, waits until that are at least min, or none is busy. Returns
- * how many. */
-unsigned workers_wait(struct workers *w, unsigned min);
-/* Jobs put whose done() has not been called. */
-unsigned workers_busy(const struct workers *w);
+/* Those that have finished, in the order in which they did; NULL: none. */
+struct job *workers_take(struct workers *w);
+/* Whether n jobs, more than none, have finished and were not taken. Where not, the bell will ring
+ * when they have. */
+bool workers_want(struct workers *w, unsigned n);
+/* An eventfd that can be read when the bell has rung. Whoever reads it has heard the bell. */
+int workers_bell(const struct workers *w);
+/* Waits until it has. */
+void workers_sleep(struct workers *w);
+/* Rings it. */
+void workers_ring(struct workers *w);
 
 #endif

@@ -1,0 +1,792 @@
+/* See flight.h. The numbers below were measured; the commit that changes one says against what. */
+#include "output/flight.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#define SMALL (64u * 1024)
+#define PAGE 4096u
+#define DEPTH 256u
+#define SUBMIT_AT 32u /* transfers put before the kernel hears of them, */
+#define SUBMIT_BYTES (4u * BIG) /* or so many bytes */
+#define SMALL_AT_ONCE 16u /* small transfers waited for together: each wait is a system call */
+#define FLUSH_EACH 500000000 /* nanoseconds between flushes while bytes arrive */
+
+/* Slots by the size of their buffers. Neighbours of cold source or target that are just too large for
+ * a small one need many more than could be had with BIG each. Zeroing needs none; a stop has to wait
+ * for what is in flight. */
+enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, IS_ZEROING, CLASSES };
+static const struct {
+	uint32_t bytes, slots;
+} class_of[CLASSES] = {
+	{SMALL, 160}, {4 * SMALL, 40}, {BIG, 8}, {0, 2},
+};
+#define SLOTS (160u + 40u + 8u + 2u)
+
+enum slot_state { FREE, PREREAD, FILL, HELD, WRITE };
+
+/* A compressed run that another thread inflates. */
+struct fetch {
+	struct xfer xfer;
+	struct slot *slot;
+	const struct run *run;
+	uint8_t *buf;
+	int result;
+	char *text; /* of the failure, or a warning */
+};
+
+struct slot {
+	struct air *air;
+	enum slot_class class;
+	enum slot_state state;
+	uint8_t *buf;      /* stands for guest byte `from` on */
+	uint64_t from, to; /* what the write covers; block aligned when direct */
+	uint8_t *old; /* where the consumer wants to look at the target: guest byte old_from on */
+	uint64_t old_from, old_to;
+	unsigned waiting; /* transfers of this state in flight */
+	bool bad;         /* one of its writes failed */
+	struct slot *next; /* free */
+	struct batch b;
+	struct xfer xfer[PIECES + 2];
+	struct fetch fetch[PIECES];
+};
+
+struct air { /* a flight with what is private to this file */
+	struct flight f;
+	struct queue *q;
+	bool fetch_here;
+	unsigned queued; /* transfers the kernel has not heard of */
+	uint64_t queued_bytes;
+	uint64_t reach; /* aligned end of all that ever was in flight */
+	struct xfer *refused; /* direct transfers to be made through the page cache */
+	struct xfer flush;
+	bool flushing;   /* it is in flight */
+	int64_t flushed; /* when it was put, nanoseconds */
+	struct slot slot[SLOTS];
+	unsigned slots; /* that were ever used: the others are never touched, which costs memory and time */
+	struct slot *free[CLASSES]; /* of those; last used on top */
+	struct {
+		unsigned slots; /* still to be used the first time */
+		size_t bytes;   /* of the buffers of each */
+		uint8_t *memory;
+	} fresh[CLASSES];
+	unsigned held; /* slots that wait for the barrier */
+	const uint8_t *zeros; /* BIG of them, which never take memory */
+	uint8_t *memory;
+	size_t memory_size;
+};
+
+static struct air *air_of(struct flight *f)
+{
+	return container_of(f, struct air, f);
+}
+
+void flight_fail(struct flight *f, int r)
+{
+	if (!f->failed)
+		f->failed = r;
+}
+
+void flight_moved(struct flight *f, uint64_t bytes)
+{
+	if (f->o->moved)
+		f->o->moved(f->o->arg, bytes);
+}
+
+const char *flight_kind(const struct flight *f)
+{
+	return queue_kind(container_of(f, struct air, f)->q);
+}
+
+static void release(struct slot *s)
+{
+	struct air *a = s->air;
+
+	s->state = FREE;
+	s->next = a->free[s->class];
+	a->free[s->class] = s;
+}
+
+/* --- transfers ----------------------------------------------------------------------------------- */
+
+static void put_refused(struct air *a);
+
+/* Lets the queue work until at least `min` callbacks have run, or nothing is left in flight. */
+static void wait_for(struct air *a, unsigned min)
+{
+	int r;
+
+	a->queued = 0;
+	a->queued_bytes = 0;
+	r = queue_wait(a->q, min);
+	if (r < 0)
+		flight_fail(&a->f, fail(a->f.e, -r, "io_uring: %s", strerror(-r)));
+	if (a->refused)
+		put_refused(a);
+}
+
+/* All transfers of a state are put before one of them is done: the next one is free. */
+static struct xfer *next_xfer(struct slot *s, uint8_t *buf, uint64_t len, uint64_t off,
+			      void (*done)(struct xfer *, int))
+{
+	struct xfer *x = &s->xfer[s->waiting++];
+
+	*x = (struct xfer){.kind = s->state == WRITE ? XFER_WRITE : XFER_READ,
+			   .buf = buf,
+			   .len = len,
+			   .off = off,
+			   .owner = s,
+			   .done = done};
+	s->air->queued++;
+	s->air->queued_bytes += len;
+	return x;
+}
+
+static void put_later(struct air *a, struct xfer *x)
+{
+	x->next = a->refused;
+	a->refused = x;
+}
+
+/* A read or write of the target. */
+static void put_target(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
+		       void (*done)(struct xfer *, int))
+{
+	struct air *a = s->air;
+	struct xfer *x = next_xfer(s, buf, len, off, done);
+
+	x->direct = direct && !a->f.stats->refused;
+	if (direct && a->refused)
+		put_later(a, x);
+	else
+		target_put(a->f.t, a->q, x);
+}
+
+/*
+ * Where the kernel refuses a direct transfer though it gave us a descriptor for such, this one and all
+ * others go through the page cache. Those wait until nothing is in flight: on a device, direct and
+ * buffered writes of one page would disturb each other. Whether it was so.
+ */
+static bool again_buffered(struct xfer *x, int err)
+{
+	struct air *a = ((struct slot *)x->owner)->air;
+
+	if (!x->direct || (err != -EINVAL && err != -EOPNOTSUPP))
+		return false;
+	a->f.stats->refused = -err;
+	x->direct = false;
+	put_later(a, x);
+	return true;
+}
+
+static void put_refused(struct air *a)
+{
+	struct xfer *x;
+
+	while (queue_busy(a->q)) {
+		int r = queue_wait(a->q, queue_busy(a->q));
+
+		if (r < 0)
+			flight_fail(&a->f, fail(a->f.e, -r, "io_uring: %s", strerror(-r)));
+	}
+	while ((x = a->refused)) {
+		a->refused = x->next;
+		target_put(a->f.t, a->q, x);
+	}
+}
+
+static void read_failed(struct flight *f, const char *name, const struct xfer *x, int err)
+{
+	flight_fail(f, fail(f->e, err == -ENODATA ? EBADMSG : -err,
+			    "%s: reading %llu bytes at byte %llu: %s", name,
+			    (unsigned long long)(x->len - x->done_len),
+			    (unsigned long long)(x->off + x->done_len),
+			    err == -ENODATA ? "the file became shorter while it was read"
+					    : strerror(-err)));
+}
+
+/* --- write --------------------------------------------------------------------------------------- */
+
+static void written(struct slot *s)
+{
+	struct flight *f = &s->air->f;
+	uint64_t data = 0, zero = 0;
+
+	for (unsigned i = 0; i < s->b.pieces; i++)
+		*(s->b.piece[i].kind == RUN_ZERO ? &zero : &data) += s->b.piece[i].len;
+	f->stats->reached = max_u64(f->stats->reached, s->b.end);
+	f->stats->written += data;
+	f->stats->zeroed += zero;
+	flight_moved(f, data + zero);
+	release(s);
+}
+
+static void write_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+	struct flight *f = &s->air->f;
+
+	if (again_buffered(x, err))
+		return;
+	if (err) {
+		s->bad = true;
+		flight_fail(f, fail(f->e, -err, "%s: writing %llu bytes at byte %llu: %s", f->t->name,
+				    (unsigned long long)(x->len - x->done_len),
+				    (unsigned long long)(x->off + x->done_len), strerror(-err)));
+	}
+	if (--s->waiting)
+		return;
+	if (s->bad)
+		release(s);
+	else
+		written(s);
+}
+
+bool flight_direct(struct flight *f, uint64_t off, uint64_t len)
+{
+	const uint64_t from = round_down(off, f->t->block), to = round_up(off + len, f->t->block);
+
+	return f->t->past_cache && to <= round_down(f->t->size, f->t->block) &&
+	       (len == BIG || target_written(f->t, from, to - from));
+}
+
+/* Zeros that the kernel cannot make, but for what is a hole of the target. */
+static void send_zeros(struct slot *s)
+{
+	struct air *a = s->air;
+	const uint64_t end = s->b.end;
+
+	for (uint64_t off = s->b.off, stop; off < end; off = stop) {
+		bool hole = false;
+
+		stop = end;
+		if (s->waiting < PIECES / 2) /* the others are at most as many as there are BIG in it */
+			stop = min_u64(target_stretch(a->f.t, off, &hole), end);
+		if (hole)
+			continue;
+		stop = min_u64(stop, round_down(off, BIG) + BIG);
+		a->f.stats->writes++;
+		put_target(s, flight_direct(&a->f, off, stop - off),
+			   (uint8_t *)(uintptr_t)a->zeros, stop - off, off, write_done);
+	}
+	if (!s->waiting)
+		written(s);
+}
+
+static void zero_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+	struct air *a = s->air;
+
+	if (err && target_zero_unsupported(a->f.t, x, err)) {
+		if (target_can_zero(a->f.t)) {
+			target_put(a->f.t, a->q, x);
+			return;
+		}
+		s->waiting--;
+		send_zeros(s);
+		return;
+	}
+	s->waiting--;
+	if (!err) {
+		written(s);
+	} else {
+		flight_fail(&a->f, fail(a->f.e, -err, "%s: zeroing at byte %llu: %s", a->f.t->name,
+					(unsigned long long)s->b.off, strerror(-err)));
+		release(s);
+	}
+}
+
+/* What lies before piece i, or with i == pieces behind the last one, inside what is written. */
+static void gap_before(const struct slot *s, unsigned i, uint64_t *a, uint64_t *b)
+{
+	*a = i ? s->b.piece[i - 1].off + s->b.piece[i - 1].len : s->from;
+	*b = i < s->b.pieces ? s->b.piece[i].off : s->to;
+}
+
+/* Where the target has been looked at, all around the pieces is known. */
+static void fill_gaps(struct slot *s)
+{
+	for (unsigned i = 0; i <= s->b.pieces; i++) {
+		uint64_t a, b;
+
+		gap_before(s, i, &a, &b);
+		if (a < b)
+			memcpy(s->buf + (a - s->from), s->old + (a - s->old_from), b - a);
+	}
+}
+
+/* The batch stands whole in its buffer. */
+static void write_batch(struct slot *s)
+{
+	struct air *a = s->air;
+	struct xfer *x;
+
+	if (a->f.failed) {
+		release(s);
+		return;
+	}
+	s->state = WRITE;
+	a->f.stats->begun = true;
+	if (a->f.o->look)
+		fill_gaps(s);
+	s->bad = false;
+	if (!s->b.zeros) {
+		a->f.stats->writes++;
+		put_target(s, s->b.direct, s->buf, s->to - s->from, s->from, write_done);
+		return;
+	}
+	x = next_xfer(s, NULL, s->b.end - s->b.off, s->b.off, zero_done);
+	x->kind = XFER_ZERO;
+	target_put(a->f.t, a->q, x);
+}
+
+/* The consumer makes safe what has to be safe, then all that was held back for it is written. */
+static void write_held(struct air *a)
+{
+	int r = a->f.failed ? 0 : a->f.o->barrier(a->f.o->arg, a->f.e);
+
+	if (r < 0)
+		flight_fail(&a->f, r);
+	a->held = 0;
+	for (unsigned i = 0; i < a->slots; i++)
+		if (a->slot[i].state == HELD)
+			write_batch(&a->slot[i]);
+}
+
+/* --- fill ---------------------------------------------------------------------------------------- */
+
+/* Everything that belongs to the batch has been read. */
+static void arrived(struct slot *s)
+{
+	struct air *a = s->air;
+	struct flight *f = &a->f;
+	int r = 1;
+
+	if (!f->failed && f->o->ready) {
+		const struct batch_view view = {
+		    .piece = s->b.piece,
+		    .pieces = s->b.pieces,
+		    .off = s->b.off,
+		    .data = s->buf ? s->buf + (s->b.off - s->from) : NULL,
+		    .old_off = s->old_from,
+		    .old_end = s->old_to,
+		    .old = s->old,
+		};
+
+		r = f->o->ready(f->o->arg, &view, f->e);
+		if (r < 0)
+			flight_fail(f, r);
+	}
+	if (f->failed) {
+		release(s);
+	} else if (r == 0) {
+		for (unsigned i = 0; i < s->b.pieces; i++)
+			flight_moved(f, s->b.piece[i].len);
+		release(s);
+	} else if (f->o->barrier) {
+		s->state = HELD;
+		a->held++;
+	} else {
+		write_batch(s);
+	}
+}
+
+static const struct run *piece_at(const struct slot *s, const uint8_t *buf)
+{
+	uint64_t off = s->from + (uint64_t)(buf - s->buf);
+	unsigned i = 0;
+
+	while (i + 1 < s->b.pieces && s->b.piece[i + 1].off <= off)
+		i++;
+	return &s->b.piece[i];
+}
+
+static void fill_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (err)
+		read_failed(&s->air->f, piece_at(s, x->buf)->src->name, x, err);
+	if (--s->waiting == 0)
+		arrived(s);
+}
+
+static void look_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (again_buffered(x, err))
+		return;
+	if (err)
+		read_failed(&s->air->f, s->air->f.t->name, x, err);
+	if (--s->waiting == 0)
+		arrived(s);
+}
+
+/* Reads what the target holds where the batch belongs. */
+static void look(struct slot *s)
+{
+	const struct flight *f = &s->air->f;
+	const struct target *t = f->t;
+	uint64_t align = f->o->look;
+	bool direct = t->past_cache && (f->o->compare ? f->o->past_cache : s->b.direct);
+
+	if (direct)
+		align = max_u64(align, t->block);
+	s->old_from = round_down(s->b.off, align);
+	s->old_to = min_u64(round_up(s->b.end, align), t->size);
+	if (s->old_to % t->block)
+		direct = false;
+	put_target(s, direct, s->old, s->old_to - s->old_from, s->old_from, look_done);
+}
+
+static void keep_text(void *arg, const char *text)
+{
+	struct fetch *f = arg;
+
+	if (!f->text)
+		f->text = strdup(text);
+}
+
+static void fetch_run(struct job *j)
+{
+	struct fetch *f = container_of(j, struct fetch, xfer.job);
+	struct err e = {.strict = f->slot->air->f.e->strict, .warn = keep_text, .arg = f};
+
+	f->result = reader_fetch(f->run, f->buf, &e);
+	if (f->result < 0) {
+		free(f->text);
+		f->text = strdup(e.msg);
+	}
+}
+
+static void fetch_done(struct xfer *x, int err)
+{
+	struct fetch *f = container_of(x, struct fetch, xfer);
+	struct slot *s = f->slot;
+	struct err *e = s->air->f.e;
+
+	(void)err;
+	if (f->result < 0)
+		flight_fail(&s->air->f, fail(e, -f->result, "%s", f->text ? f->text : "out of memory"));
+	else if (f->text && e->warn)
+		e->warn(e->arg, f->text);
+	free(f->text);
+	if (--s->waiting == 0)
+		arrived(s);
+}
+
+/* Has piece i inflated, here where no other thread may. */
+static int fetch(struct slot *s, unsigned i, uint8_t *buf)
+{
+	struct air *a = s->air;
+
+	if (a->fetch_here)
+		return reader_fetch(&s->b.piece[i], buf, a->f.e);
+	s->fetch[i] = (struct fetch){
+	    .xfer = {.kind = XFER_JOB, .job.run = fetch_run, .done = fetch_done},
+	    .slot = s,
+	    .run = &s->b.piece[i],
+	    .buf = buf,
+	};
+	s->waiting++;
+	queue_put(a->q, &s->fetch[i].xfer);
+	return 0;
+}
+
+/* Brings the pieces to their places in the buffer. */
+static void fill_batch(struct slot *s)
+{
+	struct air *a = s->air;
+	struct flight *f = &a->f;
+
+	s->state = FILL;
+	if (f->o->look)
+		look(s);
+	for (unsigned i = 0; !f->failed && i < s->b.pieces; i++) {
+		const struct run *run = &s->b.piece[i];
+		uint8_t *buf = s->buf ? s->buf + (run->off - s->from) : NULL;
+		int r = 0;
+
+		if (run->kind == RUN_ZERO) {
+			if (!f->o->compare && !s->b.zeros)
+				memset(buf, 0, run->len);
+		} else if (run->kind == RUN_PACKED) {
+			r = fetch(s, i, buf);
+		} else if (run->src->fd < 0) {
+			r = source_read(run->src, run->pos, buf, run->len, "data", f->e);
+		} else {
+			struct xfer *x = next_xfer(s, buf, run->len, run->pos, fill_done);
+
+			x->fd = run->src->fd;
+			queue_put(a->q, x);
+		}
+		if (r < 0)
+			flight_fail(f, r);
+	}
+	if (!s->waiting)
+		arrived(s);
+}
+
+/* --- preread ------------------------------------------------------------------------------------- */
+
+static void preread_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (again_buffered(x, err))
+		return;
+	if (err)
+		read_failed(&s->air->f, s->air->f.t->name, x, err);
+	if (--s->waiting)
+		return;
+	if (s->air->f.failed)
+		release(s);
+	else
+		fill_batch(s);
+}
+
+/* Reads what the batch leaves of blocks of the target and lies in between, and nothing else: where that
+ * cannot be read, bytes to be written should not be what is to blame. */
+static void preread(struct slot *s)
+{
+	const struct target *t = s->air->f.t;
+	const uint64_t align = max_u64(t->block, t->memory); /* s->buf has it, not every block in it */
+	uint64_t from = 0, to = 0;
+
+	s->state = PREREAD;
+	for (unsigned i = 0; i <= s->b.pieces; i++) {
+		uint64_t a, b;
+
+		gap_before(s, i, &a, &b);
+		if (a == b)
+			continue;
+		a = s->from + round_down(a - s->from, align);
+		if (from < to && a > to) {
+			put_target(s, true, s->buf + (from - s->from), to - from, from,
+				   preread_done);
+			from = to;
+		}
+		if (from == to)
+			from = a;
+		to = round_up(b, t->block);
+	}
+	if (from < to)
+		put_target(s, true, s->buf + (from - s->from), to - from, from, preread_done);
+	if (!s->waiting)
+		fill_batch(s);
+}
+
+/* --- launch -------------------------------------------------------------------------------------- */
+
+static bool busy(const struct air *a)
+{
+	return queue_busy(a->q) || a->refused;
+}
+
+/* Waits until about so many transfers are done with. */
+static void go_on(struct air *a, unsigned min)
+{
+	if (busy(a))
+		wait_for(a, min);
+	else if (a->held)
+		write_held(a);
+}
+
+/* Whether something in flight touches a block that [from, to) touches. */
+static bool in_flight(const struct air *a, uint64_t from, uint64_t to)
+{
+	from = round_down(from, a->f.align);
+	to = round_up(to, a->f.align);
+	if (from >= a->reach)
+		return false;
+	for (unsigned i = 0; i < a->slots; i++)
+		if (a->slot[i].state != FREE && a->slot[i].from < to && from < a->slot[i].to)
+			return true;
+	return false;
+}
+
+static struct slot *fresh_slot(struct air *a, enum slot_class c)
+{
+	const unsigned k = --a->fresh[c].slots;
+	struct slot *s = &a->slot[a->slots++];
+
+	s->air = a;
+	s->class = c;
+	if (!class_of[c].bytes)
+		return s;
+	s->buf = a->fresh[c].memory + k * a->fresh[c].bytes;
+	s->old = a->f.o->look ? s->buf + class_of[c].bytes : NULL;
+	return s;
+}
+
+/* A free slot for so many bytes; NULL: one has to be waited for. */
+static struct slot *take_slot(struct air *a, const struct batch *b, uint64_t bytes)
+{
+	enum slot_class c = IS_SMALL;
+	struct slot *s;
+
+	if (b->zeros && !a->f.o->look)
+		c = IS_ZEROING;
+	else
+		while (class_of[c].bytes < bytes)
+			c++;
+	s = a->free[c];
+	if (s)
+		a->free[c] = s->next;
+	else if (a->fresh[c].slots)
+		s = fresh_slot(a, c);
+	return s;
+}
+
+void flight_launch(struct flight *f, const struct batch *b)
+{
+	struct air *a = air_of(f);
+	const uint64_t from = b->direct ? round_down(b->off, f->t->block) : b->off;
+	const uint64_t to = b->direct ? round_up(b->end, f->t->block) : b->end;
+	struct slot *s = NULL;
+
+	while (!f->failed && (in_flight(a, from, to) || !(s = take_slot(a, b, to - from))))
+		go_on(a, to - from > SMALL ? 1 : SMALL_AT_ONCE);
+	if (!s)
+		return;
+	a->reach = max_u64(a->reach, round_up(to, f->align));
+	s->from = from;
+	s->to = to;
+	memcpy(s->b.piece, b->piece, b->pieces * sizeof(*b->piece));
+	s->b.pieces = b->pieces;
+	s->b.off = b->off;
+	s->b.end = b->end;
+	s->b.direct = b->direct;
+	s->b.zeros = b->zeros;
+	if (f->o->look || b->zeros)
+		fill_batch(s);
+	else
+		preread(s);
+	if (a->queued >= SUBMIT_AT || a->queued_bytes >= SUBMIT_BYTES)
+		wait_for(a, 0);
+}
+
+/* --- all of them --------------------------------------------------------------------------------- */
+
+static void flush_done(struct xfer *x, int err)
+{
+	struct air *a = x->owner;
+
+	a->flushing = false;
+	if (err)
+		flight_fail(&a->f, fail(a->f.e, -err, "%s: fdatasync: %s", a->f.t->name, strerror(-err)));
+}
+
+static void put_flush(struct air *a)
+{
+	a->flushing = true;
+	a->flush = (struct xfer){.kind = XFER_FLUSH, .owner = a, .done = flush_done};
+	target_put(a->f.t, a->q, &a->flush);
+}
+
+/* Whoever sends over a network is slower than the disk: what is durable when the last byte arrives need
+ * not be waited for then. */
+static void flush_meanwhile(struct air *a)
+{
+	struct timespec ts;
+	int64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	now = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+	if (!a->flushed)
+		a->flushed = now;
+	if (a->f.failed || a->flushing || !a->f.stats->begun || now - a->flushed < FLUSH_EACH)
+		return;
+	a->flushed = now;
+	put_flush(a);
+}
+
+void flight_fence(struct flight *f)
+{
+	struct air *a = air_of(f);
+	unsigned i = 0;
+
+	while (i < a->slots)
+		if (a->slot[i].state == PREREAD && busy(a))
+			wait_for(a, 1);
+		else
+			i++;
+	while (queue_jobs(a->q))
+		wait_for(a, 1);
+	flush_meanwhile(a);
+	wait_for(a, 0); /* the next bytes may be long in coming */
+}
+
+void flight_drain(struct flight *f)
+{
+	struct air *a = air_of(f);
+
+	while (busy(a) || a->held)
+		go_on(a, 1);
+}
+
+void flight_flush(struct flight *f)
+{
+	struct air *a = air_of(f);
+
+	put_flush(a);
+	while (busy(a))
+		wait_for(a, 1);
+}
+
+int flight_new(struct flight **out, struct target *t, const struct pump_opts *o, bool fetch_here,
+	       struct pump_stats *stats, struct err *e)
+{
+	struct air *a = calloc(1, sizeof(*a));
+	/* what is looked at takes as much memory again, and a little before and behind: then there
+	 * are half as many */
+	const unsigned share = o->look ? 2 : 1;
+	const size_t around = 2 * round_up(max_u64(max_u64(o->look, t->block), t->memory), PAGE);
+	uint8_t *buf;
+
+	if (!a)
+		return fail(e, ENOMEM, "out of memory");
+	for (unsigned c = 0; c < CLASSES; c++) {
+		a->fresh[c].slots = max_u64(class_of[c].slots / share, 1);
+		if (class_of[c].bytes)
+			a->fresh[c].bytes = class_of[c].bytes * (size_t)share + (o->look ? around : 0);
+		a->memory_size += a->fresh[c].slots * a->fresh[c].bytes;
+	}
+	/* pages that no batch ever needs are never touched, and cost nothing */
+	buf = mmap(NULL, a->memory_size + BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buf == MAP_FAILED || queue_new(&a->q, DEPTH, o->in_line, e) < 0) {
+		if (buf != MAP_FAILED)
+			munmap(buf, a->memory_size + BIG);
+		free(a);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	/* fewer and larger pieces for the device; a few percent to a quarter of the time */
+	madvise(buf, a->memory_size, MADV_HUGEPAGE);
+	a->memory = buf;
+	for (unsigned c = 0; c < CLASSES; c++) {
+		a->fresh[c].memory = buf;
+		buf += a->fresh[c].slots * a->fresh[c].bytes;
+	}
+	a->zeros = buf;
+	a->fetch_here = fetch_here;
+	a->f = (struct flight){.t = t, .o = o, .stats = stats, .e = e};
+	a->f.align = max_u64(max_u64(t->block, t->cached), o->look);
+	*out = &a->f;
+	return 0;
+}
+
+void flight_free(struct flight *f)
+{
+	struct air *a;
+
+	if (!f)
+		return;
+	a = air_of(f);
+	munmap(a->memory, a->memory_size + BIG);
+	queue_free(a->q);
+	free(a);
+}

@@ -1,0 +1,434 @@
+/*
+ * See queue.h. Of io_uring: one list, in the order of queue_put(). Its first `offered` transfers lie in
+ * the submission queue, the kernel has not taken them yet; from `fresh` on nobody has seen them. What
+ * the kernel took has left the list and is counted in `flying`. offered + flying never passes depth,
+ * so neither queue of io_uring can overflow. What was made in line is in `made` until its callback
+ * runs.
+ */
+#include "output/queue.h"
+#include "output/workers.h"
+
+#include <fcntl.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+struct list {
+	struct xfer *head, **tail;
+};
+
+struct queue {
+	bool in_line; /* there is no io_uring */
+	bool tired;   /* the kernel asked for a pause: EAGAIN, EBUSY */
+	int broken;   /* 0 or the -errno io_uring died of */
+	unsigned depth;
+	unsigned busy, jobs, offered, flying;
+	struct list list, made;
+	struct xfer *fresh;
+	struct io_uring uring;
+	struct workers *workers; /* NULL: no job was put yet, or there are no threads */
+	bool no_workers;
+	struct xfer bell; /* reads the eventfd of the workers, so that io_uring waits for them too */
+	bool bell_put;
+	uint64_t rung; /* what it reads */
+};
+
+static void append(struct list *l, struct xfer *x)
+{
+	x->next = NULL;
+	*l->tail = x;
+	l->tail = &x->next;
+}
+
+static struct xfer *take(struct list *l)
+{
+	struct xfer *x = l->head;
+
+	l->head = x->next;
+	if (!l->head)
+		l->tail = &l->head;
+	return x;
+}
+
+static void append_fresh(struct queue *q, struct xfer *x)
+{
+	append(&q->list, x);
+	if (!q->fresh)
+		q->fresh = x;
+}
+
+static void finish(struct queue *q, struct xfer *x, int err)
+{
+	q->busy--;
+	x->done(x, err);
+}
+
+/* Takes note of what a call moved, or -errno. Returns 0 or -errno when x is finished, 1 when it has
+ * to be tried again. */
+static int moved(struct xfer *x, ssize_t res)
+{
+	if (res == -EAGAIN || res == -EINTR)
+		return 1;
+	if (res < 0)
+		return (int)res;
+	if (x->kind == XFER_ZERO || x->kind == XFER_FLUSH) {
+		x->done_len = x->len;
+		return 0;
+	}
+	x->done_len += (uint64_t)res;
+	if (x->done_len >= x->len)
+		return 0;
+	if (!res)
+		return x->kind == XFER_WRITE ? -ENOSPC : -ENODATA;
+	return 1;
+}
+
+static ssize_t call(const struct xfer *x)
+{
+	char *buf = (char *)x->buf + x->done_len;
+	const size_t len = (size_t)(x->len - x->done_len);
+	const off_t off = (off_t)(x->off + x->done_len);
+
+	switch (x->kind) {
+	case XFER_READ:
+		return pread(x->fd, buf, len, off);
+	case XFER_WRITE:
+		return pwrite(x->fd, buf, len, off);
+	case XFER_ZERO:
+		return fallocate(x->fd, x->mode, (off_t)x->off, (off_t)x->len);
+	default:
+		return fdatasync(x->fd);
+	}
+}
+
+static int transfer_in_line(struct xfer *x)
+{
+	struct pollfd p = {.fd = x->fd, .events = x->kind == XFER_WRITE ? POLLOUT : POLLIN};
+	int rc;
+
+	do {
+		ssize_t res = call(x);
+
+		if (res < 0)
+			res = -errno;
+		if (res == -EAGAIN)
+			poll(&p, 1, -1);
+		rc = moved(x, res);
+	} while (rc > 0);
+	return rc;
+}
+
+/* --- io_uring ------------------------------------------------------------------------------------ */
+
+static void nap(void)
+{
+	nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+#define PROBE_TRIES 100 /* each after a millisecond */
+
+/* A seccomp filter may allow io_uring_setup and refuse io_uring_enter: tells by a transfer of nothing. */
+static bool enters(struct io_uring *uring)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(uring);
+	struct io_uring_cqe *cqe;
+
+	if (!sqe)
+		return false;
+	io_uring_prep_nop(sqe);
+	for (unsigned i = 0; i < PROBE_TRIES; i++) {
+		int rc = io_uring_submit_and_wait(uring, 1);
+
+		if (io_uring_peek_cqe(uring, &cqe) == 0) {
+			io_uring_cqe_seen(uring, cqe);
+			return true;
+		}
+		if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY)
+			return false;
+		nap();
+	}
+	return false;
+}
+
+static bool start_uring(struct queue *q)
+{
+	static const int needed[] = {IORING_OP_READ, IORING_OP_WRITE, IORING_OP_FSYNC,
+				     IORING_OP_FALLOCATE};
+	struct io_uring_probe *probe;
+	bool able;
+
+	if (io_uring_queue_init(q->depth, &q->uring, 0) < 0)
+		return false;
+	probe = io_uring_get_probe_ring(&q->uring);
+	able = probe;
+	for (size_t i = 0; able && i < sizeof(needed) / sizeof(*needed); i++)
+		able = io_uring_opcode_supported(probe, needed[i]);
+	if (probe)
+		io_uring_free_probe(probe);
+	able = able && enters(&q->uring);
+	if (!able)
+		io_uring_queue_exit(&q->uring);
+	return able;
+}
+
+static void prepare(struct io_uring_sqe *sqe, struct xfer *x)
+{
+	char *buf = (char *)x->buf + x->done_len;
+	const unsigned len = (unsigned)(x->len - x->done_len);
+	const uint64_t off = x->off + x->done_len;
+
+	switch (x->kind) {
+	case XFER_READ:
+		io_uring_prep_read(sqe, x->fd, buf, len, off);
+		break;
+	case XFER_WRITE:
+		io_uring_prep_write(sqe, x->fd, buf, len, off);
+		break;
+	case XFER_ZERO:
+		io_uring_prep_fallocate(sqe, x->fd, x->mode, (off_t)x->off, (off_t)x->len);
+		break;
+	default:
+		io_uring_prep_fsync(sqe, x->fd, IORING_FSYNC_DATASYNC);
+	}
+	io_uring_sqe_set_data(sqe, x);
+}
+
+/* Hands over what fits and waits for up to `want` completions, in one system call or none. Fewer
+ * may be there afterwards; the caller looks and comes again. */
+static void submit(struct queue *q, unsigned want)
+{
+	struct io_uring_sqe *sqe;
+	int rc;
+
+	if (q->broken)
+		return;
+	while (q->fresh && q->offered + q->flying < q->depth) {
+		sqe = io_uring_get_sqe(&q->uring);
+		if (!sqe)
+			break;
+		prepare(sqe, q->fresh);
+		q->fresh = q->fresh->next;
+		q->offered++;
+	}
+	if (!want && !q->offered)
+		return;
+	want = (unsigned)min_u64(want, q->offered + q->flying);
+	rc = io_uring_submit_and_wait(&q->uring, want);
+	/* The kernel takes entries in order, and may take some and still report an error. */
+	while (q->offered > io_uring_sq_ready(&q->uring)) {
+		take(&q->list);
+		q->offered--;
+		q->flying++;
+	}
+	if (rc == -EAGAIN || rc == -EBUSY)
+		q->tired = true;
+	else if (rc < 0 && rc != -EINTR)
+		q->broken = rc;
+}
+
+static unsigned finish_jobs(struct queue *q);
+
+/* Runs the callbacks of what io_uring has completed. They only put, so this ends. */
+static unsigned reap(struct queue *q)
+{
+	struct io_uring_cqe *cqe;
+	unsigned ran = 0;
+
+	while (q->flying && !io_uring_peek_cqe(&q->uring, &cqe)) {
+		struct xfer *x = io_uring_cqe_get_data(cqe);
+		int res = cqe->res, rc;
+
+		io_uring_cqe_seen(&q->uring, cqe);
+		q->flying--;
+		rc = moved(x, res);
+		if (rc > 0) {
+			q->tired |= res == -EAGAIN;
+			append_fresh(q, x);
+		} else if (x == &q->bell) {
+			q->bell_put = false;
+		} else {
+			finish(q, x, rc);
+			ran++;
+		}
+	}
+	return ran;
+}
+
+/* io_uring is of no more use: waits for what the kernel still holds, for it uses the buffers, and
+ * fails the rest. */
+static int give_up(struct queue *q)
+{
+	if (q->bell_put)
+		workers_ring(q->workers);
+	while (q->flying)
+		if (!reap(q))
+			nap();
+	while (q->jobs) {
+		if (!workers_want(q->workers, q->jobs))
+			workers_sleep(q->workers);
+		finish_jobs(q);
+	}
+	q->offered = 0;
+	while (q->list.head) {
+		struct xfer *x = take(&q->list);
+
+		if (x == &q->bell)
+			q->bell_put = false;
+		else
+			finish(q, x, q->broken);
+	}
+	q->fresh = NULL;
+	return q->broken;
+}
+
+/* --- jobs ---------------------------------------------------------------------------------------- */
+
+static void put_job(struct queue *q, struct xfer *x)
+{
+	if (!q->workers && !q->no_workers && workers_new(&q->workers) < 0)
+		q->no_workers = true;
+	q->jobs++;
+	if (q->no_workers) {
+		x->job.run(&x->job);
+		append(&q->made, x);
+	} else {
+		workers_put(q->workers, &x->job);
+	}
+}
+
+static unsigned finish_jobs(struct queue *q)
+{
+	struct job *j = q->workers ? workers_take(q->workers) : NULL, *next;
+	unsigned ran = 0;
+
+	for (; j; j = next, ran++) {
+		next = j->next;
+		q->jobs--;
+		finish(q, container_of(j, struct xfer, job), 0);
+	}
+	return ran;
+}
+
+/* Those that callbacks put have to wait for the next call: this ends. */
+static unsigned finish_made(struct queue *q)
+{
+	struct xfer *x = q->made.head, *next;
+	unsigned ran = 0;
+
+	q->made = (struct list){.tail = &q->made.head};
+	for (; x; x = next, ran++) {
+		next = x->next;
+		q->jobs -= x->kind == XFER_JOB;
+		finish(q, x, x->res);
+	}
+	return ran;
+}
+
+/* Sleeps until something has finished: one of the jobs that run, or one of io_uring's. A job is short
+ * and slower than what is written meanwhile: to be woken for each of them costs a twentieth of the
+ * time of a streamOptimized image. */
+static void sleep_for(struct queue *q, unsigned want)
+{
+	const bool jobs = q->jobs && want && !q->made.head;
+	/* where the bell is being read by io_uring, a read of our own would miss it */
+	const bool ring = !q->in_line && (q->list.head || q->flying);
+
+	if (jobs && workers_want(q->workers, (q->jobs + 3) / 4))
+		want = 0;
+	else if (jobs && !ring)
+		workers_sleep(q->workers);
+	else if (jobs && !q->bell_put) {
+		q->bell = (struct xfer){.kind = XFER_READ, .fd = workers_bell(q->workers),
+					.buf = &q->rung, .len = sizeof(q->rung)};
+		q->bell_put = true;
+		append_fresh(q, &q->bell);
+	}
+	if (!q->in_line)
+		submit(q, jobs && want ? 1 : want);
+}
+
+/* --- the queue ----------------------------------------------------------------------------------- */
+
+int queue_new(struct queue **out, unsigned depth, bool in_line, struct err *e)
+{
+	struct queue *q = calloc(1, sizeof(*q));
+
+	if (!q)
+		return fail(e, ENOMEM, "out of memory");
+	q->depth = depth + 1; /* the bell */
+	q->list.tail = &q->list.head;
+	q->made.tail = &q->made.head;
+	q->in_line = in_line || !start_uring(q);
+	*out = q;
+	return 0;
+}
+
+void queue_free(struct queue *q)
+{
+	if (!q)
+		return;
+	while (q->bell_put && !q->broken) {
+		workers_ring(q->workers);
+		submit(q, 1);
+		reap(q);
+	}
+	if (!q->in_line)
+		io_uring_queue_exit(&q->uring);
+	workers_free(q->workers);
+	free(q);
+}
+
+const char *queue_kind(const struct queue *q)
+{
+	return q->in_line ? "in line" : "io_uring";
+}
+
+unsigned queue_busy(const struct queue *q)
+{
+	return q->busy;
+}
+
+unsigned queue_jobs(const struct queue *q)
+{
+	return q->jobs;
+}
+
+void queue_put(struct queue *q, struct xfer *x)
+{
+	x->done_len = 0;
+	x->res = 0;
+	q->busy++;
+	if (x->kind == XFER_JOB) {
+		put_job(q, x);
+	} else if (q->in_line || x->in_line) {
+		x->res = transfer_in_line(x);
+		append(&q->made, x);
+	} else {
+		append_fresh(q, x);
+	}
+}
+
+int queue_wait(struct queue *q, unsigned min)
+{
+	unsigned ran = 0;
+
+	do {
+		unsigned n = finish_made(q) + finish_jobs(q);
+
+		sleep_for(q, ran + n < min ? min - ran - n : 0);
+		if (q->broken)
+			return give_up(q);
+		if (!q->in_line)
+			n += reap(q);
+		ran += n;
+		if (q->tired && !n && ran < min)
+			nap();
+		q->tired = false;
+	} while (ran < min && q->busy);
+	/* what the callbacks put should be under way while the caller thinks */
+	if (q->fresh)
+		submit(q, 0);
+	return (int)ran;
+}

@@ -1,0 +1,65 @@
+/*
+ * Transfers in flight: reads, writes, zeroing and flushes through io_uring or, where there is none or
+ * the transfer asks for it, by the same calls in line; and jobs of the processor on worker threads.
+ * The only place of the program that waits for any of them. Knows descriptors and offsets; must not
+ * know targets, runs, or what is being written. Called by the pump and by targets.
+ *
+ * A transfer is a struct of the caller's that stays put from queue_put() to its callback. The queue
+ * finishes it (short transfers, EAGAIN, EINTR) before the callback hears of it. Callbacks run only
+ * inside queue_wait(), on the caller's thread, in any order, and may put more. One thread owns a
+ * queue.
+ */
+#ifndef QUEUE_H
+#define QUEUE_H
+
+#include "output/workers.h"
+
+struct queue;
+
+enum xfer_kind {
+	XFER_READ,
+	XFER_WRITE,
+	XFER_ZERO,  /* fallocate(2) with `mode`; no buffer */
+	XFER_FLUSH, /* fdatasync(2): covers all that completed before it was put; no range */
+	XFER_JOB,   /* job.run() on some thread, which leaves its result where it likes */
+};
+
+struct xfer {
+	enum xfer_kind kind;
+	bool in_line; /* never through io_uring */
+	bool direct;  /* of a target: past the page cache; the queue does not look at it */
+	int fd;
+	int mode;     /* XFER_ZERO: FALLOC_FL_... */
+	void *buf;
+	uint64_t len; /* bytes; of reads and writes at most 1 GiB */
+	uint64_t off; /* bytes */
+	struct job job; /* XFER_JOB: its run() */
+	void *owner;  /* the caller's */
+	/* err: 0 or -errno. A read that meets the end of the file is -ENODATA, a write that makes
+	 * no progress is -ENOSPC. x->done_len tells how many bytes were moved. */
+	void (*done)(struct xfer *x, int err);
+	uint64_t done_len;
+	/* private to queue.c */
+	struct xfer *next;
+	int res;
+};
+
+/* depth: how many transfers the kernel holds at once. in_line: never ask for io_uring. Falls back to
+ * in line by itself where a ring is refused (ENOSYS, EPERM, ENOMEM, EINVAL ...). -ENOMEM. */
+int queue_new(struct queue **out, unsigned depth, bool in_line, struct err *e);
+/* NULL-safe. Nothing may be in flight. */
+void queue_free(struct queue *q);
+/* "io_uring" or "in line" */
+const char *queue_kind(const struct queue *q);
+/* Never fails: errors reach x->done. What is made in line may block; its callback runs later. Jobs
+ * are run here and now where no thread can be had. */
+void queue_put(struct queue *q, struct xfer *x);
+/* Submits what was put, waits until at least min callbacks have run (fewer when nothing is left in
+ * flight), runs all that are ready. Returns how many ran, or -errno when io_uring itself broke (which
+ * nothing can be in flight after). */
+int queue_wait(struct queue *q, unsigned min);
+/* Transfers put whose callback has not run: all of them, and the jobs among them. */
+unsigned queue_busy(const struct queue *q);
+unsigned queue_jobs(const struct queue *q);
+
+#endif
