@@ -681,10 +681,11 @@ static void flush_done(struct xfer *x, int err)
 		flight_fail(&a->f, fail(a->f.e, -err, "%s: fdatasync: %s", a->f.t->name, strerror(-err)));
 }
 
-static void put_flush(struct air *a)
+static void put_flush(struct air *a, bool in_line)
 {
 	a->flushing = true;
-	a->flush = (struct xfer){.kind = XFER_FLUSH, .owner = a, .done = flush_done};
+	a->flush = (struct xfer){
+	    .kind = XFER_FLUSH, .in_line = in_line, .owner = a, .done = flush_done};
 	target_put(a->f.t, a->q, &a->flush);
 }
 
@@ -702,7 +703,7 @@ static void flush_meanwhile(struct air *a)
 	if (a->f.failed || a->flushing || !a->f.stats->begun || now - a->flushed < FLUSH_EACH)
 		return;
 	a->flushed = now;
-	put_flush(a);
+	put_flush(a, false);
 }
 
 void flight_fence(struct flight *f)
@@ -733,7 +734,7 @@ void flight_flush(struct flight *f)
 {
 	struct air *a = air_of(f);
 
-	put_flush(a);
+	put_flush(a, true); /* there is nothing to do meanwhile */
 	while (busy(a))
 		wait_for(a, 1);
 }

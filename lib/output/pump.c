@@ -93,6 +93,8 @@ static void gather(struct pump *p, struct run run, bool zeros, uint64_t most)
 			b->piece[b->pieces++] = piece;
 		}
 		b->end = piece.off + n;
+		if (zeros)
+			launch(p);
 		if (n == run.len || (zeros ? stopping(p) : stopping_at(p, run.off, run.off + n)))
 			return;
 		run_trim_front(&run, n);

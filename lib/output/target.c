@@ -822,7 +822,7 @@ void target_put(struct target *t, struct queue *q, struct xfer *x)
 	x->fd = x->direct ? t->direct : t->fd;
 	/* A buffered write would be handed to one kernel worker, which is slower than to make it here. A
 	 * file system zeroes a range in no time; a device may have to write all of it. */
-	x->in_line = t->served || (x->kind == XFER_WRITE && !x->direct) ||
+	x->in_line |= t->served || (x->kind == XFER_WRITE && !x->direct) ||
 		     (x->kind == XFER_ZERO && !t->device);
 	/*
 	 * Punching a device is write-zeroes that may unmap and fails where zeros are not certain.
