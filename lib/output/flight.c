@@ -10,7 +10,7 @@
 #define PAGE 4096u
 #define DEPTH 256u
 #define SUBMIT_AT 32u /* transfers put before the kernel hears of them, */
-#define SUBMIT_BYTES (4u * BIG) /* or so many bytes */
+#define SUBMIT_BYTES (2u * BIG) /* or so many bytes */
 #define SMALL_AT_ONCE 16u /* small transfers waited for together: each wait is a system call */
 #define FLUSH_EACH 500000000 /* nanoseconds between flushes while bytes arrive */
 
@@ -21,9 +21,9 @@ enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, IS_ZEROING, CLASSES };
 static const struct {
 	uint32_t bytes, slots;
 } class_of[CLASSES] = {
-	{SMALL, 160}, {4 * SMALL, 40}, {BIG, 8}, {0, 2},
+	{SMALL, 160}, {4 * SMALL, 40}, {BIG, 16}, {0, 2},
 };
-#define SLOTS (160u + 40u + 8u + 2u)
+#define SLOTS (160u + 40u + 16u + 2u)
 
 enum slot_state { FREE, PREREAD, FILL, HELD, WRITE };
 
