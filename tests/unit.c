@@ -1313,6 +1313,60 @@ static void test_queue_jobs(void)
 	}
 }
 
+static void job_wait(struct job *j)
+{
+	struct job_test *t = container_of(j, struct job_test, xfer.job);
+	char c;
+
+	while (read((int)t->nap, &c, 1) < 0 && errno == EINTR)
+		;
+	t->ran = true;
+}
+
+/* What is ready does not wait for a job, and nobody waits for the bell of jobs that are done. */
+static void test_queue_bell(void)
+{
+	struct queue_test t = {.last = 0}, u = {.last = 0}, v = {.last = 0};
+	struct xfer slow, here, last[3];
+	struct job_test job = {.ran = false};
+	struct err e = {.set = false};
+	struct queue *q = NULL;
+	uint8_t buf[8] = {0};
+	int fd = temp_file(NULL), a[2], b[2];
+
+	write_all(fd, buf, sizeof(buf), 0);
+	CHECK(queue_new(&q, 8, false, &e) == 0);
+	CHECK(pipe(a) == 0 && pipe(b) == 0);
+	job.nap = (unsigned)a[0];
+	job.xfer = (struct xfer){.kind = XFER_JOB, .job.run = job_wait, .owner = &t, .done = on_done};
+	slow = (struct xfer){.fd = b[0], .buf = buf, .len = 1, .owner = &u, .done = on_done};
+	queue_put(q, &job.xfer);
+	queue_put(q, &slow);
+	CHECK(queue_wait(q, 0) == 0);
+	/* made in line, thrice in a row from its own callback: the job and the read still wait */
+	v.q = q;
+	v.left = 2;
+	here = (struct xfer){.fd = fd, .buf = buf, .len = 8, .in_line = true, .owner = &v, .done = on_done};
+	queue_put(q, &here);
+	alarm(60);
+	CHECK(queue_wait(q, 3) == 3 && v.done == 3 && !t.done && !u.done);
+	/* the bell has been put when the read ends, and is still put when the job has */
+	CHECK(write(b[1], "", 1) == 1 && queue_wait(q, 1) == 1 && u.done == 1);
+	CHECK(write(a[1], "", 1) == 1 && queue_wait(q, 1) == 1 && t.done == 1);
+	for (unsigned i = 0; i < 3; i++) {
+		last[i] = (struct xfer){.fd = fd, .buf = buf, .len = 8, .owner = &u, .done = on_done};
+		queue_put(q, &last[i]);
+	}
+	CHECK(queue_wait(q, 100) == 3 && !queue_busy(q));
+	alarm(0);
+	queue_free(q);
+	close(fd);
+	for (unsigned i = 0; i < 2; i++) {
+		close(a[i]);
+		close(b[i]);
+	}
+}
+
 /* --- pump ------------------------------------------------------------------------------------ */
 
 #define TARGET_SIZE (6 * MIB + 1234)
@@ -2849,6 +2903,7 @@ static const struct {
 	{"queue-many", test_queue_many},
 	{"queue-errors", test_queue_errors},
 	{"queue-jobs", test_queue_jobs},
+	{"queue-bell", test_queue_bell},
 	{"pump", test_pump},
 	{"pump-nothing", test_pump_nothing},
 	{"pump-reader-error", test_pump_reader_error},

@@ -200,6 +200,7 @@ static void prepare(struct io_uring_sqe *sqe, struct xfer *x)
 static void submit(struct queue *q, unsigned want)
 {
 	struct io_uring_sqe *sqe;
+	unsigned held;
 	int rc;
 
 	if (q->broken)
@@ -214,7 +215,11 @@ static void submit(struct queue *q, unsigned want)
 	}
 	if (!want && !q->offered)
 		return;
-	want = (unsigned)min_u64(want, q->offered + q->flying);
+	/* a bell that nobody is going to ring is not waited for */
+	held = q->offered + q->flying;
+	if (held && q->bell_put && !q->jobs)
+		held--;
+	want = (unsigned)min_u64(want, held);
 	rc = io_uring_submit_and_wait(&q->uring, want);
 	/* The kernel takes entries in order, and may take some and still report an error. */
 	while (q->offered > io_uring_sq_ready(&q->uring)) {
@@ -331,22 +336,26 @@ static unsigned finish_made(struct queue *q)
  * time of a streamOptimized image. */
 static void sleep_for(struct queue *q, unsigned want)
 {
-	const bool jobs = q->jobs && want && !q->made.head;
 	/* where the bell is being read by io_uring, a read of our own would miss it */
 	const bool ring = !q->in_line && (q->list.head || q->flying);
 
-	if (jobs && workers_want(q->workers, (q->jobs + 3) / 4))
-		want = 0;
-	else if (jobs && !ring)
-		workers_sleep(q->workers);
-	else if (jobs && !q->bell_put) {
-		q->bell = (struct xfer){.kind = XFER_READ, .fd = workers_bell(q->workers),
-					.buf = &q->rung, .len = sizeof(q->rung)};
-		q->bell_put = true;
-		append_fresh(q, &q->bell);
+	if (q->made.head)
+		want = 0; /* callbacks are ready to run */
+	if (want && q->jobs) {
+		want = !workers_want(q->workers, (q->jobs + 3) / 4);
+		if (want && !ring) {
+			workers_sleep(q->workers);
+			return;
+		}
+		if (want && !q->bell_put) {
+			q->bell = (struct xfer){.kind = XFER_READ, .fd = workers_bell(q->workers),
+						.buf = &q->rung, .len = sizeof(q->rung)};
+			q->bell_put = true;
+			append_fresh(q, &q->bell);
+		}
 	}
 	if (!q->in_line)
-		submit(q, jobs && want ? 1 : want);
+		submit(q, want);
 }
 
 /* --- the queue ----------------------------------------------------------------------------------- */
