@@ -228,14 +228,14 @@ hold_with_qemu_io() {
 	flock -F t sleep 1000 3>&- &
 	echo $! >>pids
 	until_true is_locked t
-	refuses_kept 'another vmdksync works on it' t t
+	refuses_kept 'is locked by process ' t t
 	applies t --force=busy
 }
 
 @test "a file another vmdksync works on" {
 	# it stops just before its first write; only then does the other come
 	held d.vmdk t
-	refuses_kept 'another vmdksync works on it' t t
+	refuses_kept 'is locked by process ' t t
 	let_go
 	cp t.orig want
 	"$MKVMDK" cowd again.vmdk capacity=2048 alloc=every:5 seed=7 apply=want
@@ -248,7 +248,7 @@ hold_with_qemu_io() {
 	flock -F "$dev" sleep 1000 3>&- &
 	echo $! >>pids
 	until_true is_locked "$dev"
-	refuses_kept 'another vmdksync works on it' "$dev" "$dev"
+	refuses_kept 'is locked by ' "$dev" "$dev"
 	applies "$dev" --force=busy
 }
 
@@ -436,7 +436,7 @@ time.sleep(1000)' 3>&- &
 			ended=0
 			wait "${pid[k]}" || ended=$?
 			codes="$codes$ended"
-			[ "$ended" = 0 ] || grep -q 'works on it\|in use\|open for writing' err.$k
+			[ "$ended" = 0 ] || grep -q 'is locked by\|in use\|open for writing' err.$k
 		done
 		echo "$codes"
 		[[ $codes == *0* && $codes != *[13456789]* ]]
@@ -450,7 +450,21 @@ time.sleep(1000)' 3>&- &
 	echo $! >>pids
 	until_true is_locked t
 	[ "$(stat -f -c %T t)" != btrfs ] || skip 'a file of btrfs has no device of its own there'
-	refuses "another vmdksync works on it (it is locked by process $!, " t
+	refuses "is locked by process $!, sleep: wait for it, or stop it" t
+}
+
+@test "who holds the lock cannot be told: what it may be, and what to do" {
+	requires root flock unshare
+	flock -F t sleep 1000 3>&- &
+	echo $! >>pids
+	until_true is_locked t
+	# /proc/locks of another PID namespace does not list it
+	code=0
+	timeout 120 unshare --pid --fork --mount-proc "$VMDKSYNC" d.vmdk t 2>err || code=$?
+	[ "$code" = 2 ] || [ -s err ] || skip 'no namespaces here'
+	[ "$code" = 2 ]
+	[ "$(<err)" = "vmdksync: t: is locked by another program (another vmdksync?), or by the last \
+writes of one that has ended: wait for it, or stop it" ]
 }
 
 @test "a disk and its partition" {

@@ -112,7 +112,7 @@ memcheck() {
 	echo $first >pids
 	until_true grep -q 'stopped by SIGSTOP' trace
 	run -2 --separate-stderr vs d.vmdk t
-	[[ $stderr == *'another vmdksync works on it'* ]]
+	[[ $stderr == *'is locked by process '*', vmdksync: wait for it, or stop it' ]]
 	pkill -CONT -P $first
 	wait $first
 	same t want

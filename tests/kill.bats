@@ -67,7 +67,7 @@ run_it() {
 		run_once "$@" 2>said || status=$?
 		cat said >&2
 		[ $status = 2 ] && [ $tries != 0 ] &&
-			grep -qE 'in use by another program|works on it|open for writing elsewhere' said ||
+			grep -qE 'in use by another program|is locked by|open for writing elsewhere' said ||
 			return $status
 		sleep 0.1
 	done

@@ -37,7 +37,7 @@ DEVICE_SECTORS = 49152
 LIMIT = 180  # seconds for one command: longer is a hang
 # the calls at which strace kills: those that change something, or wait for it
 CALLS = 'pwrite64,pwritev,pwritev2,fdatasync,fallocate,ftruncate,io_uring_enter,ioctl,unlinkat,renameat2'
-HELD = re.compile('in use by another program|works on it|open for writing elsewhere')
+HELD = re.compile('in use by another program|is locked by|open for writing elsewhere')
 
 
 class Wrong(Exception):

@@ -96,9 +96,9 @@ mounted_on_it() {
 	killed_in_flight mnt/t
 	wait "$dead" || :
 	# whose it is cannot be told in a PID namespace
-	local who=" by process $dead, which has ended"
-	[ "$(readlink /proc/self/ns/pid)" = 'pid:[4026531836]' ] || who=
-	refused_until_done mnt/t "works on it (it is locked$who"
+	local who="is locked by process $dead, which has ended: its last writes are in flight, wait for them"
+	[ "$(readlink /proc/self/ns/pid)" = 'pid:[4026531836]' ] || who='is locked by another program'
+	refused_until_done mnt/t "$who"
 	same mnt/t want
 }
 

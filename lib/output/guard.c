@@ -156,14 +156,15 @@ bool guard_writer(char buf[GUARD_WHO], const struct stat *st)
 	return found;
 }
 
-bool guard_locker(char buf[GUARD_WHO], const struct stat *st)
+bool guard_locker(char buf[GUARD_WHO], bool *ended, const struct stat *st)
 {
 	FILE *f = fopen("/proc/locks", "re");
 	char line[256], kind[16], pid[24];
 	unsigned maj, min;
 	unsigned long long ino;
-	bool found = false, gone;
+	bool found = false;
 
+	*ended = false;
 	while (f && !found && fgets(line, sizeof(line), f)) {
 		/* who waits for a lock has "->" before the kind */
 		if (sscanf(line, "%*u: %15s %*s %*s %23s %x:%x:%llu", kind, pid, &maj, &min, &ino) != 5)
@@ -176,9 +177,8 @@ bool guard_locker(char buf[GUARD_WHO], const struct stat *st)
 	if (!found || process_text(buf, pid))
 		return found;
 	/* a process that /proc hides is there all the same */
-	gone = kill((pid_t)atoi(pid), 0) < 0 && errno == ESRCH;
-	snprintf(buf, GUARD_WHO, "process %s%s", pid,
-		 gone ? ", which has ended; its last writes are in flight" : "");
+	*ended = kill((pid_t)atoi(pid), 0) < 0 && errno == ESRCH;
+	snprintf(buf, GUARD_WHO, "process %s", pid);
 	return true;
 }
 

@@ -33,7 +33,8 @@ bool guard_in_dev(const char *path, const struct stat *st);
 bool guard_written(int fd, const struct stat *st);
 /* "process 12, NAME" into buf: who has the file open for writing; false when nobody is found. */
 bool guard_writer(char buf[GUARD_WHO], const struct stat *st);
-/* The same of who holds an flock on the file or device; says so where that process has ended. */
-bool guard_locker(char buf[GUARD_WHO], const struct stat *st);
+/* The same of who holds an flock on the file or device. *ended: that process is gone, and writes of
+ * its that are in flight hold the lock. */
+bool guard_locker(char buf[GUARD_WHO], bool *ended, const struct stat *st);
 
 #endif

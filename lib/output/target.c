@@ -225,22 +225,32 @@ static void keep_qemu_away(int fd)
 	fcntl(fd, F_OFD_SETLK, &denied);
 }
 
+static int fail_locked(const struct target *t, const struct stat *st, struct err *e)
+{
+	char who[GUARD_WHO];
+	bool ended;
+
+	if (!guard_locker(who, &ended, st))
+		return fail(e, EBUSY,
+			    "%s: is locked by another program (another vmdksync?), or by the last writes "
+			    "of one that has ended: wait for it, or stop it", t->name);
+	return fail(e, EBUSY, "%s: is locked by %s%s", t->name, who,
+		    ended ? ", which has ended: its last writes are in flight, wait for them"
+			  : ": wait for it, or stop it");
+}
+
 /* Refuses where another program holds it in one of the ways that are known. A lock that is got
  * stays with fd. */
 static int check_holders(const struct target *t, int fd, const struct stat *st, bool shared,
 			 struct err *e)
 {
-	char who[GUARD_WHO], users[512], name[256];
+	char users[512], name[256];
 	dev_t loop;
 
 	if (!take_flock(fd, shared))
-		return guard_locker(who, st)
-			       ? fail(e, EBUSY, "%s: another vmdksync works on it (it is locked by %s)",
-				      t->name, who)
-			       : fail(e, EBUSY, "%s: another vmdksync works on it (it is locked)",
-				      t->name);
+		return fail_locked(t, st, e);
 	if (qemu_holds(fd))
-		return fail(e, EBUSY, "%s: is held by QEMU (a running VM?)", t->name);
+		return fail(e, EBUSY, "%s: is held by QEMU (a running VM?): stop it first", t->name);
 	if (!t->device && !t->created && backs_loop(st, name, sizeof(name), &loop)) {
 		if (!*hint_users(users, sizeof(users), loop))
 			snprintf(users, sizeof(users), ": detach it first (losetup -d /dev/%s)", name);

@@ -798,7 +798,9 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 		return fail(e, errno, "%s: cannot be opened as undo log: %s", u->name,
 			    strerror(errno));
 	if (flock(u->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
-		return fail(e, EBUSY, "%s: another vmdksync writes this undo log", u->name);
+		return fail(e, EBUSY,
+			    "%s: another vmdksync writes this undo log: wait for it, or name another file",
+			    u->name);
 	r = o->disk_in_memory ? 0 : check_place(u, e);
 	if (r < 0) {
 		/* nothing is in it yet */
