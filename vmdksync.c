@@ -348,13 +348,16 @@ static int check_kinds(const struct work *w, struct err *e)
 	if (o->verify || o->full || o->chain || o->create)
 		return r;
 	for (size_t i = 0; !r && i < c->links; i++) {
-		const struct descriptor *d = c->link[i]->descriptor;
+		const struct image *m = c->link[i];
+		const struct descriptor *d = m->descriptor;
 
-		/* many tools leave out the parent in a descriptor inside the extent */
-		if (d && d->has_cid && c->link[i]->files > 1 && !descriptor_has_parent(d))
-			r = warning(e, "%s: is a whole disk, not a delta (the CID of its parent is "
-				       "ffffffff): all that it holds is written over %s",
-				    c->link[i]->name, w->target->name);
+		/* an undo log names no parent */
+		if (d && d->has_cid && !m->undo && !descriptor_has_parent(d))
+			r = warning(e,
+				    "%s: is a whole disk, not a delta (the CID of its parent is "
+				    "ffffffff): all that it holds is written over %s; its zeros are not, "
+				    "without %s", m->name, w->target->name,
+				    m->piped ? "--spool-first --full" : "--full");
 	}
 	return r;
 }

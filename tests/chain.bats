@@ -106,9 +106,8 @@ whole() {
 }
 
 @test "--full onto a disk that holds something: gaps become zeros" {
-	"$MKVMDK" hosted base.vmdk capacity=20485 alloc=every:3
 	truncate -s $((20485 * 512)) want.raw
-	"$MKVMDK" hosted base.vmdk capacity=20485 alloc=every:3 apply=want.raw
+	"$MKVMDK" hosted base.vmdk capacity=20485 alloc=every:3 parentcid=ffffffff apply=want.raw
 	"$MKVMDK" hosted top.vmdk capacity=20485 alloc=random:40 zero=random:10 version=2 flags=5 seed=3 \
 		parentcid=aabbccdd parent=base.vmdk apply=want.raw
 	"$MKVMDK" pattern got.raw 30000 5

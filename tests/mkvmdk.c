@@ -23,6 +23,7 @@
  *				stay together, their stretches lie in random order)
  *	tables=all		a table for every directory entry
  *	rgd=0|1 desc=0|1 parentcid=HEX parent=HINT	(hosted; stream, rgd=1 with variant=C only)
+ *				its own CID is aabbccdd, and so is the parent's; ffffffff: a whole disk
  *	variant=A|B|C		(stream) A: the directory is found by the footer; B: by the header
  *				as well; C: tables in front of the grains, no markers, no footer
  *	progress=1		(stream) a type 4 marker, with 3 sectors, before the middle grain
@@ -1757,7 +1758,7 @@ static int extent(enum format format, int argc, char **argv)
 	static const uint64_t default_grain[] = {1, 128, 8, 128};
 	struct disk d = {
 		.format = format, .path = argv[0], .alloc = "none", .zero = "none",
-		.unmapped = "none", .parentcid = "ffffffff", .grain = default_grain[format],
+		.unmapped = "none", .parentcid = "aabbccdd", .grain = default_grain[format],
 		.gtes = format == HOSTED || format == STREAM ? 512 : 4096, .seed = 1,
 		.rgd = format != STREAM, .desc = true, .variant = 'A',
 		.esize = format == SESPARSE ? 8 : 4,

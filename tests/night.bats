@@ -197,6 +197,50 @@ made() {
 	same t host-1.raw
 }
 
+@test "an extent that is a whole disk as DELTA is a warning" {
+	for kind in hosted 'hosted grain=16 rgd=0' 'stream variant=A' 'stream variant=B' 'stream variant=C'; do
+		read -r format keys <<<"$kind"
+		"$MKVMDK" pattern t.orig 20480 3
+		cp t.orig t
+		# shellcheck disable=SC2086 # words are meant
+		"$MKVMDK" $format whole.vmdk capacity=20480 alloc=random:30 parentcid=ffffffff $keys
+		truncate -s 10M want
+		# shellcheck disable=SC2086
+		"$MKVMDK" $format d.vmdk capacity=20480 alloc=random:30 parentcid=12345678 $keys apply=want
+		run -2 --separate-stderr vs --strict whole.vmdk t
+		[[ $stderr == *'whole.vmdk: is a whole disk, not a delta'*'over t; its zeros are not, without --full'* ]]
+		run -2 --separate-stderr vs --strict - t < <(cat whole.vmdk)
+		[[ $stderr == *'is a whole disk, not a delta'*'without --spool-first --full'* ]]
+		same t t.orig
+		run -0 --separate-stderr vs --json whole.vmdk t
+		jq -e '.warnings | length == 1' <<<"$output"
+		[[ $stderr == *'; 1 warning'* ]]
+		# a delta is none, whatever way it comes, and these ways mean a whole disk
+		vs -q --strict d.vmdk t
+		cat d.vmdk | vs -q --strict - t
+		cp t.orig t
+		vs -q --strict --full whole.vmdk t
+		same t want
+		cp t.orig t
+		cat whole.vmdk | vs -q --strict --spool-first --full - t
+		same t want
+		rm t
+		cat whole.vmdk | vs -q --strict --create - t
+		same t want
+		vs -q --strict --verify whole.vmdk t
+		rm want
+	done
+	# an extent without descriptor, and an undo log, are none either
+	cp t want
+	"$MKVMDK" hosted d.vmdk capacity=20480 alloc=random:20 seed=5 desc=0
+	vs -q --strict --undo=undo.vmdk d.vmdk t
+	cp undo.vmdk log.vmdk
+	vs -q --strict log.vmdk t
+	vs -q d.vmdk t
+	cat log.vmdk | vs -q --strict - t
+	same t want
+}
+
 @test "another image as TARGET: its name, and how to attach it" {
 	requires qemu-img
 	"$MKVMDK" cowd d.vmdk capacity=2048 alloc=random:100
