@@ -160,6 +160,48 @@ refused() {
 	[[ $stderr != *--force* ]]
 }
 
+# no_way KEY...: refused, and no word of --force is offered, since none helps.
+no_way() {
+	echo "--- no way: $*"
+	make stream "$@"
+	run -2 --separate-stderr vs --dry-run --force=accounts d.vmdk t.raw
+	run -2 --separate-stderr vs d.vmdk t.raw
+	echo "$stderr"
+	[[ $stderr != *--force* && $stderr == "vmdksync: d.vmdk: "*'copy it again' ]]
+	[ "$(wc -l <<<"$stderr")" = 1 ]
+	[ "$(stat -c %b t.raw)" = 0 ]
+}
+
+@test "streamOptimized: --force=accounts is offered only where it helps" {
+	local v grain
+
+	for grain in 9 4; do
+		# no footer, and a grain of which something is lost
+		no_way variant=A alloc=0-9 poke=footer:4:0 "poke=grain:$grain+40:8:0"
+		[[ $stderr == *"grain $grain "* ]]
+		# tables that name less than there is, and a grain that is damaged
+		for v in A B C; do
+			no_way variant=$v alloc=0-9 gte=3:0 "poke=grain:$grain+40:8:0"
+			[[ $stderr == *'name 9 grains, but there are 10'*'not all of them are whole'* ]]
+		done
+	done
+	# a grain that is there twice
+	no_way variant=A alloc=0-9 poke=footer:4:0 poke=grain:9:8:0
+	[[ $stderr == *'grain 0 is there twice'* ]]
+	no_way variant=B alloc=0-9 gte=9:0 poke=grain:9:8:0
+	# where it is offered it helps
+	for v in 'variant=A poke=footer:4:0' 'variant=A gte=3:0' 'variant=B gte=3:0'; do
+		# shellcheck disable=SC2086 # words are meant
+		make stream alloc=0-9 $v
+		run -2 --separate-stderr vs d.vmdk t.raw
+		[[ $stderr == *--force=accounts* ]]
+		cp t.raw want
+		"$MKVMDK" stream d2.vmdk capacity=40961 alloc=0-9 apply=want
+		run -0 --separate-stderr vs --force=accounts d.vmdk t.raw
+		same t.raw want
+	done
+}
+
 @test "SEsparse: tables, free bitmap, backmap and size of the file" {
 	warned 0 'its free bitmap 100' sesparse alloc=0-99 gte=7:0
 	warned $((99 * 4096)) 'its free bitmap 101' sesparse alloc=0-99,5000 gde=0:0

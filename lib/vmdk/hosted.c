@@ -186,6 +186,24 @@ static int account_plain(struct hosted *h, const struct gtree_sums *s, struct er
 		       g->reader.name, spare, plural(spare), spare == 1 ? "s" : "");
 }
 
+/* To read by markers is no way out where the grains that they lead to are not all whole. */
+static int check_offer(struct hosted *h, const struct gtree_sums *s, struct err *e)
+{
+	const struct source *src = h->tree.src;
+	struct err why = {0};
+	int r;
+
+	if (h->opts.unbalanced || src->passing)
+		return 0;
+	r = stream_check(h->tree.src, &h->stream, &why, e);
+	if (r < 0 || !why.set)
+		return r;
+	return fail(e, EBADMSG,
+		    "%s: its grain tables name %" PRIu64 " grain%s, but there are %" PRIu64
+		    " in the file, and not all of them are whole: it is damaged; copy it again",
+		    src->name, s->data, plural(s->data), h->marks.grains);
+}
+
 /* Every marker of a grain has its entry, and the other way round. */
 static int account_packed(struct hosted *h, const struct gtree_sums *s, struct err *e)
 {
@@ -210,6 +228,11 @@ static int account_packed(struct hosted *h, const struct gtree_sums *s, struct e
 	if (m->why.set) /* it names the file */
 		return h->opts.unbalanced ? warning(e, "%s", m->why.msg)
 					  : fail(e, EBADMSG, "%s", m->why.msg);
+	if (m->grains != s->data || m->hash != s->hash) {
+		r = check_offer(h, s, e);
+		if (r < 0)
+			return r;
+	}
 	if (m->grains != s->data)
 		return unbalanced(h, e,
 				  "its grain tables name %" PRIu64 " grain%s, but there are %" PRIu64
@@ -420,6 +443,7 @@ static int check_markers(struct source *src, const struct stream_shape *stream, 
 			 bool unbalanced, struct err *e)
 {
 	struct stream_sums sums = {.grains = 0};
+	struct err why = {0};
 	int r = 0;
 
 	while (!r && !sums.ended)
@@ -430,6 +454,12 @@ static int check_markers(struct source *src, const struct stream_shape *stream, 
 		return footless ? fail(e, EBADMSG, "%s", sums.why.msg) : 0;
 	if (unbalanced)
 		return footless || !sums.tail;
+	r = stream_check(src, stream, &why, e);
+	if (r < 0)
+		return r;
+	if (why.set)
+		return fail(e, EBADMSG, "%s; the footer is missing, too: it is damaged; copy it again",
+			    why.msg);
 	return fail(e, EBADMSG,
 		    "%s: has no usable footer: it is damaged; copy it again, or find its %" PRIu64
 		    " grain%s by their markers with --force=accounts",

@@ -338,6 +338,67 @@ int stream_count(struct stream_sums *sums, struct source *src, const struct stre
 	return r < 0 ? r : 0;
 }
 
+static int fail_twice(const struct stream *s, uint64_t n, uint64_t pos, struct err *e)
+{
+	return fail(e, EBADMSG,
+		    "%s: grain %" PRIu64 " is there twice, the second time at file sector %" PRIu64,
+		    s->reader.name, n, pos / SECTOR);
+}
+
+/* Marks grain n as seen; false: it was. */
+static bool see(struct stream *s, uint64_t n)
+{
+	const uint64_t bit = UINT64_C(1) << n % 64;
+
+	if (!s->seen)
+		return true;
+	if (s->seen[n / 64] & bit)
+		return false;
+	s->seen[n / 64] |= bit;
+	return true;
+}
+
+/* calloc of this size is fresh mappings: only what is marked costs memory. */
+static int begin_seen(struct stream *s, struct err *e)
+{
+	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
+
+	if (grains <= SEEN_MAX)
+		s->seen = calloc((size_t)div_up(grains, 64), sizeof(*s->seen));
+	return grains <= SEEN_MAX && !s->seen ? fail(e, ENOMEM, "out of memory") : 0;
+}
+
+int stream_check(struct source *src, const struct stream_shape *shape, struct err *why, struct err *e)
+{
+	struct stream s = {.src = src, .shape = *shape, .reader.name = src->name};
+	struct marker m = {.kind = MARKS_OTHER};
+	struct err mine = {0};
+	uint64_t pos = shape->start;
+	int r = unpacker_new(&s.unpacker, src, shape->size, shape->grain, e);
+
+	if (!r)
+		r = begin_seen(&s, e);
+	if (r < 0) {
+		unpacker_free(s.unpacker);
+		return r;
+	}
+	while (!r && m.kind != MARKS_END && !at_end(&s, pos)) {
+		r = read_marker(&s, pos, &m, &mine);
+		if (!r && m.kind == MARKS_GRAIN)
+			r = grain_check(s.unpacker, pos, m.off, &mine);
+		if (!r && m.kind == MARKS_GRAIN && !see(&s, m.off / shape->grain))
+			r = fail_twice(&s, m.off / shape->grain, pos, &mine);
+		pos = m.next;
+	}
+	unpacker_free(s.unpacker);
+	free(s.seen);
+	if (r == -EBADMSG || r == -ENOTSUP) {
+		*why = mine;
+		return 0;
+	}
+	return r < 0 ? fail(e, -r, "%s", mine.msg) : 0;
+}
+
 /* --- where an unfinished undo log ends --- */
 
 static bool is_barrier(const uint8_t *sector, uint64_t pos)
@@ -762,13 +823,8 @@ static int passing_grain(struct stream *s, struct run *run, struct err *e)
 		return r;
 	if (!r)
 		return source_short(s->src, "a grain", s->marker.next, e);
-	if (s->seen && s->seen[n / 64] >> n % 64 & 1)
-		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " is there twice, the second time at file sector "
-			    "%" PRIu64,
-			    s->reader.name, n, pos / SECTOR);
-	if (s->seen)
-		s->seen[n / 64] |= UINT64_C(1) << n % 64;
+	if (!see(s, n))
+		return fail_twice(s, n, pos, e);
 	s->mark_sum += mix(pos / SECTOR);
 	s->mark_weighed += mix(pos / SECTOR) * n;
 	*run = (struct run){
@@ -831,16 +887,11 @@ static const struct reader_ops passing_ops = {
 
 static int passing_init(struct stream *s, struct err *e)
 {
-	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
-
-	/* calloc of this size is fresh mappings: only what is marked costs memory */
-	if (grains <= SEEN_MAX)
-		s->seen = calloc((size_t)div_up(grains, 64), sizeof(*s->seen));
 	s->pos = s->fenced = s->shape.start;
 	reader_init(&s->reader, &passing_ops, s->src->name, s->shape.size);
 	s->reader.passing = &s->reader;
 	s->reader.threads = true;
-	return grains <= SEEN_MAX && !s->seen ? fail(e, ENOMEM, "out of memory") : 0;
+	return begin_seen(s, e);
 }
 
 int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,

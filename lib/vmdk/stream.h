@@ -49,5 +49,8 @@ int stream_count(struct stream_sums *sums, struct source *src, const struct stre
 		 struct err *e);
 int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,
 		struct err *e);
+/* Whether the markers of a file lead to every grain: inflates all of them. why: what is wrong, not set
+ * where nothing is. 0 or -errno. */
+int stream_check(struct source *src, const struct stream_shape *shape, struct err *why, struct err *e);
 
 #endif
