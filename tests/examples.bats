@@ -52,10 +52,10 @@ one_delta() {
 		cmp t.raw want.raw
 		cp base.raw t.raw
 		gzip -1 <d.vmdk | head -c 20000 | send 5003 &
-		! "$0"/receive.sh 5003 gzip t.raw
+		! "$0"/receive.sh 5003 gzip t.raw || exit 3
 		cmp t.raw base.raw
 		head -c $(($1 - 512)) d.vmdk | send 5004 &
-		! "$0"/receive.sh 5004 "$1" t.raw
+		! "$0"/receive.sh 5004 "$1" t.raw || exit 4
 		cmp t.raw base.raw
 		wait' "$ex" "$size"
 	run -2 "$ex/receive.sh" x 5 t.raw

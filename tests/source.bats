@@ -153,12 +153,11 @@ made() {
 	same t want
 	run -0 vs u.vmdk t
 	same t t.orig
-	# reading it, or another name for it, is no change; and a word accepts one
+	# reading it is no change; and a word accepts one
 	held d.vmdk t
 	cat d.vmdk >/dev/null
-	touch -a d.vmdk 2>/dev/null || :
-	let_go || [ $? = 3 ]
-	vs -q d.vmdk t
+	let_go
+	same t want
 	cp t.orig t
 	held --force=changed d.vmdk t
 	touch d.vmdk
