@@ -398,8 +398,9 @@ static int judge(struct gtree *g, struct err *e)
 	q->judged = true;
 	if (q->tables_hash[0] != q->tables_hash[1] && g->shape.mirror)
 		return fail(e, EBADMSG,
-			    "%s: the grain tables and their redundant copies differ; --force=gd believes "
-			    "the first, --force=rgd the redundant ones",
+			    "%s: the grain tables and their redundant copies differ: it is damaged; copy "
+			    "it again, or try --dry-run with --force=gd (reads the first) or --force=rgd "
+			    "(the redundant ones)",
 			    g->reader.name);
 	return g->shape.judge ? g->shape.judge(g, &q->sums, e) : 0;
 }
@@ -943,8 +944,8 @@ static int take_entry(struct gtree *g, uint64_t i, uint64_t raw, uint64_t raw_co
 	if (s->mirror && (r != used || (used && copy == pos)))
 		return fail(e, EBADMSG,
 			    "%s: directory entry %" PRIu64
-			    " and its redundant copy do not agree; --force=gd believes the first, "
-			    "--force=rgd the redundant one",
+			    " and its redundant copy do not agree: it is damaged; copy it again, or try "
+			    "--dry-run with --force=gd (reads the first) or --force=rgd (the redundant one)",
 			    g->reader.name, i);
 	if (!used) {
 		sums->missing = min_u64(sums->missing, i);

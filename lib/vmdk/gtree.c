@@ -206,11 +206,12 @@ static int place_mirror(struct gtree *g, uint64_t pos, bool used, uint64_t *mirr
 		return r;
 	if (r != used || (used && *mirror == pos))
 		return fail(e, EBADMSG,
-			    "%s: directory entry %" PRIu64 " and its redundant copy do not agree; %s",
+			    "%s: directory entry %" PRIu64 " and its redundant copy do not agree: it is "
+			    "damaged; copy it again, or try --dry-run with %s",
 			    g->reader.name, w->next_table,
-			    !used ? "--force=rgd believes the redundant one"
-			    : !r  ? "--force=gd believes the first"
-				  : "--force=gd believes the first, --force=rgd the redundant one");
+			    !used ? "--force=rgd (reads the redundant one)"
+			    : !r  ? "--force=gd (reads the first)"
+				  : "--force=gd (reads the first) or --force=rgd (the redundant one)");
 	return used ? place_table(g, *mirror, "redundant grain table", e) : 0;
 }
 
@@ -241,8 +242,8 @@ static int compare_mirror(struct gtree *g, unsigned i, struct err *e)
 		return 0;
 	return fail(e, EBADMSG,
 		    "%s: grain table %" PRIu64
-		    " and its redundant copy differ; --force=gd believes the first, --force=rgd the "
-		    "redundant one",
+		    " and its redundant copy differ: it is damaged; copy it again, or try --dry-run "
+		    "with --force=gd (reads the first) or --force=rgd (the redundant one)",
 		    g->reader.name, w->table[i].index);
 }
 

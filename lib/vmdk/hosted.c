@@ -406,7 +406,8 @@ static int check_directories(const struct source *src, uint64_t gd, const uint64
 			    " lies outside the file of %" PRIu64 " bytes%s",
 			    src->name, gd, src->size,
 			    rgd && *rgd >= 1 && *rgd <= file_sectors
-				    ? "; --force=rgd believes the redundant one"
+				    ? "; copy it again, or try --dry-run with --force=rgd (reads the "
+				      "redundant one)"
 				    : "; is it truncated? compare its size with the original's");
 	if (!rgd || copies == COPY_PRIMARY)
 		return 0;
@@ -416,7 +417,9 @@ static int check_directories(const struct source *src, uint64_t gd, const uint64
 			    "%" PRIu64 ", grain directory at %" PRIu64
 			    ", in a file of %" PRIu64 " bytes%s",
 			    src->name, *rgd, gd, src->size,
-			    copies == COPIES_EQUAL ? "; --force=gd believes the latter" : "");
+			    copies == COPIES_EQUAL
+				    ? "; copy it again, or try --dry-run with --force=gd (reads the latter)"
+				    : "");
 	return 0;
 }
 
