@@ -312,6 +312,30 @@ made() {
 	[[ $stderr == *'is it truncated? expected at least '*' bytes'* ]]
 }
 
+@test "headers and directories that are cut short: how many bytes were expected" {
+	local format at bytes
+
+	while read -r format at bytes; do
+		echo "--- $format $at"
+		"$MKVMDK" "$format" whole.vmdk capacity=20480 alloc=random:30
+		head -c "$at" whole.vmdk >d.vmdk
+		truncate -s 10M t
+		run -2 --separate-stderr vs d.vmdk t
+		[[ $stderr == *"is it truncated? expected at least $bytes bytes" ]]
+		[ "$(stat -c %b t)" = 0 ]
+	done <<-END
+	cowd 100 2048
+	cowd 2048 2068
+	hosted 50 512
+	hosted 600 65536
+	hosted 11000 65536
+	hosted 15000 65536
+	sesparse 300 512
+	sesparse 600 1024
+	sesparse 2100000 3145728
+	END
+}
+
 @test "a device that is mounted: where, and by which loop device" {
 	requires root loop mkfs.ext4
 	"$MKVMDK" cowd d.vmdk capacity=2048 alloc=random:100

@@ -39,7 +39,8 @@ int grain_record(const struct source *src, uint64_t pos, uint64_t off, uint64_t 
 	if (!src->passing && bytes > src->size - pos - RECORD_HEAD)
 		return fail(e, EBADMSG,
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": its %" PRIu64
-			    " bytes of compressed data end outside the file of %" PRIu64 " bytes",
+			    " bytes of compressed data end outside the file of %" PRIu64
+			    " bytes: is it truncated? compare its size with the original's",
 			    src->name, off / grain, pos / SECTOR, bytes, src->size);
 	*end = pos + div_up(RECORD_HEAD + bytes, SECTOR) * SECTOR;
 	return 0;

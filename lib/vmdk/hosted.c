@@ -396,10 +396,17 @@ static int find_footer(struct source *src, const uint8_t *h, uint8_t *f, uint64_
  * anywhere.
  */
 static int check_directories(const struct source *src, uint64_t gd, const uint64_t *rgd,
-			     int copies, struct err *e)
+			     uint64_t overhead, int copies, struct err *e)
 {
 	const uint64_t file_sectors = src->size / SECTOR;
 
+	/* a file that is cut short there has no grains, whatever its directories say */
+	if (gd > file_sectors && overhead > file_sectors && gd < overhead && overhead < POS_LIMIT / SECTOR)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
+			    " lies outside the file of %" PRIu64
+			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+			    src->name, gd, src->size, overhead * SECTOR);
 	if (copies != COPY_REDUNDANT && (gd < 1 || gd > file_sectors))
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
@@ -582,10 +589,17 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
 			    src->name, flags);
 	if (!scan) {
-		r = check_directories(src, gd, flags & FLAG_REDUNDANT ? &rgd : NULL, o->copies, e);
+		r = check_directories(src, gd, flags & FLAG_REDUNDANT ? &rgd : NULL, overhead,
+				      o->copies, e);
 		if (r < 0)
 			return r;
 	}
+	if (overhead > file_sectors && overhead < POS_LIMIT / SECTOR)
+		return fail(e, EBADMSG,
+			    "%s: hosted sparse header: overhead of %" PRIu64
+			    " sectors, in a file of %" PRIu64
+			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+			    src->name, overhead, src->size, overhead * SECTOR);
 	if (overhead < 1 || overhead > file_sectors)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: overhead of %" PRIu64

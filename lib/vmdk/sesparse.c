@@ -126,10 +126,17 @@ static int check_area(const struct source *src, const struct area *a, struct err
 	if (a->at >= 1 && a->size >= 1 && a->at < SECTOR_MAX && a->size < SECTOR_MAX &&
 	    a->at + a->size <= src->size / SECTOR)
 		return 0;
-	return fail(e, EBADMSG,
-		    "%s: SEsparse header: %s of %" PRIu64 " sector%s at file sector %" PRIu64
-		    " lies outside the file of %" PRIu64 " bytes",
-		    src->name, a->what, a->size, plural(a->size), a->at, src->size);
+	return a->at >= 1 && a->at < SECTOR_MAX && a->size < SECTOR_MAX
+		       ? fail(e, EBADMSG,
+			      "%s: SEsparse header: %s of %" PRIu64 " sector%s at file sector %" PRIu64
+			      " lies outside the file of %" PRIu64
+			      " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+			      src->name, a->what, a->size, plural(a->size), a->at, src->size,
+			      (a->at + a->size) * SECTOR)
+		       : fail(e, EBADMSG,
+			      "%s: SEsparse header: %s of %" PRIu64 " sector%s at file sector %" PRIu64
+			      " lies outside the file of %" PRIu64 " bytes",
+			      src->name, a->what, a->size, plural(a->size), a->at, src->size);
 }
 
 static struct area area_at(const uint8_t *h, size_t at, const char *what)
