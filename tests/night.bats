@@ -217,15 +217,15 @@ made() {
 		[[ $stderr == *'; 1 warning'* ]]
 		# a delta is none, whatever way it comes, and these ways mean a whole disk
 		vs -q --strict d.vmdk t
-		cat d.vmdk | vs -q --strict - t
+		vs -q --strict - t < <(cat d.vmdk)
 		cp t.orig t
 		vs -q --strict --full whole.vmdk t
 		same t want
 		cp t.orig t
-		cat whole.vmdk | vs -q --strict --spool-first --full - t
+		vs -q --strict --spool-first --full - t < <(cat whole.vmdk)
 		same t want
 		rm t
-		cat whole.vmdk | vs -q --strict --create - t
+		vs -q --strict --create - t < <(cat whole.vmdk)
 		same t want
 		vs -q --strict --verify whole.vmdk t
 		rm want
@@ -237,7 +237,7 @@ made() {
 	cp undo.vmdk log.vmdk
 	vs -q --strict log.vmdk t
 	vs -q d.vmdk t
-	cat log.vmdk | vs -q --strict - t
+	vs -q --strict - t < <(cat log.vmdk)
 	same t want
 }
 

@@ -107,3 +107,19 @@ zeroed() {
 		cmp "$m/t" want.raw
 	done
 }
+
+@test "a thread that cannot wake the one that waits tries again" {
+	requires strace gzip
+	"$MKVMDK" pattern t.orig 8192 9
+	cp t.orig want
+	"$MKVMDK" stream d.vmdk capacity=8192 grain=8 alloc=random:300 apply=want
+	for when in 1 2 3; do
+		for error in EINTR EIO; do
+			cp t.orig t
+			timeout 60 strace -f -qq -o trace -e trace=write -e "inject=write:error=$error:when=$when" \
+				"$VMDKSYNC" -q d.vmdk t
+			same t want
+		done
+	done
+	grep -q INJECTED trace
+}

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #define THREADS_MAX 32
+#define RING_TRIES 100
 
 struct jobs {
 	struct job *head, **tail;
@@ -170,7 +171,7 @@ void workers_ring(struct workers *w)
 {
 	const uint64_t one = 1;
 
-	if (write(w->bell, &one, sizeof(one)) < 0) {
-		/* cannot be: the counter does not overflow */
-	}
+	/* who waits would wait for ever. It cannot fail twice: the counter does not overflow */
+	for (int tries = 0; tries < RING_TRIES && write(w->bell, &one, sizeof(one)) < 0; tries++)
+		;
 }
