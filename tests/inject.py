@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -63,7 +64,7 @@ def same(a, b):
 def run(program, trace, scenario):
     """Exit status (negative: a signal; None: it hung), and what it said."""
     _, sent, args, want, _ = scenario
-    for name in ('u.vmdk', 'new'):
+    for name in ('u.vmdk', 'new', 't'):
         if os.path.exists(name):
             os.unlink(name)
     start = {'t.orig': 'want', 'want': 't.orig', 'fresh': None}[want]
@@ -73,11 +74,14 @@ def run(program, trace, scenario):
         shutil.copyfile(start, 't')
     command = ['strace', '-f', '-qq', '-o', 'trace'] + trace + [program] + args
     sender = subprocess.Popen(['cat', sent], stdout=subprocess.PIPE) if sent else None
+    p = subprocess.Popen(command, stdin=sender.stdout if sender else subprocess.DEVNULL, start_new_session=True,
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        p = subprocess.run(command, stdin=sender.stdout if sender else subprocess.DEVNULL, capture_output=True,
-                           timeout=60, check=False)
-        return p.returncode, p.stderr.decode(errors='replace')
+        _, said = p.communicate(timeout=60)
+        return p.returncode, said.decode(errors='replace')
     except subprocess.TimeoutExpired:
+        os.killpg(p.pid, signal.SIGKILL)  # the program, too: it holds the lock of the target
+        p.communicate()
         return None, ''
     finally:
         if sender:
