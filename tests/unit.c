@@ -4,7 +4,7 @@
  * Random tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
  */
 #include "chain/chain.h"
-#include "vmdk/gtree.h"
+#include "vmdk/tree.h"
 #include "chain/image.h"
 #include "input/inflow.h"
 #include "cli/progress.h"

@@ -51,7 +51,7 @@ struct source_opts {
 	/* asked while waiting for a pipe: true gives up, with -EINTR. NULL: never. */
 	bool (*stop)(void *arg);
 	void *arg;
-	size_t window; /* for tests, see inflow.h; 32 KiB at least, which gstream.c relies on */
+	size_t window; /* for tests, see inflow.h; 32 KiB at least, which file_order.c relies on */
 };
 
 /* Opens a regular file or a block device for reading. Anything else is refused without being waited

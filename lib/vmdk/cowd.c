@@ -5,7 +5,7 @@
  * Orchestra's VhdEsxiCowd.mjs.
  */
 #include "vmdk/format.h"
-#include "vmdk/gtree.h"
+#include "vmdk/tree.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -7,7 +7,7 @@
  */
 #include "vmdk/format.h"
 #include "vmdk/grain.h"
-#include "vmdk/gtree.h"
+#include "vmdk/tree.h"
 #include "vmdk/stream.h"
 #include "vmdk/undonote.h"
 #include "vmdk/zerolog.h"

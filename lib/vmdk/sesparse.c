@@ -5,7 +5,7 @@
  * but for reserved1 = 0x200, which files from the field have (OpenNebula one-swap, sesparse.c).
  */
 #include "vmdk/format.h"
-#include "vmdk/gtree.h"
+#include "vmdk/tree.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -5,7 +5,7 @@
  * Guest order, of files: bounded memory whatever the size of the disk, rewindable. The first walk also claims
  * every sector of the file that a table or a grain stands on, and refuses what is claimed twice.
  *
- * File order, of what is passing (gstream.c): the directory is read first, and what it names is
+ * File order, of what is passing (file_order.c): the directory is read first, and what it names is
  * awaited; a table that comes adds its grains, grains that come are given. What a later table might
  * still name goes to the spool.
  */
@@ -93,8 +93,8 @@ struct gtree {
 	struct reader reader;
 	struct source *src; /* owned */
 	struct gtree_shape shape;
-	struct gtree_walk *walk;    /* private to gtree.c */
-	struct gtree_queue *queue; /* private to gstream.c; NULL in guest order */
+	struct gtree_walk *walk;    /* private to guest_order.c */
+	struct gtree_queue *queue; /* private to file_order.c; NULL in guest order */
 };
 
 /* Takes src over when it succeeds. g is the leaf's, zeroed; gtree_free() gives it to free(). Checks
@@ -102,7 +102,7 @@ struct gtree {
 int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *shape,
 	       struct err *e);
 
-/* Between gtree.c and gstream.c. */
+/* Between guest_order.c and file_order.c. */
 
 /* Reads the directory of what is passing. 1 when the walk will be in file order; 0 when it cannot be,
  * and everything was spooled: g->src is a file now. */

@@ -1,5 +1,5 @@
-/* See gtree.h. */
-#include "vmdk/gtree.h"
+/* See tree.h. */
+#include "vmdk/tree.h"
 #include "vmdk/format.h"
 
 #include <inttypes.h>
@@ -343,41 +343,6 @@ static int check_beyond(struct gtree *g, uint32_t used, struct err *e)
 		       "%s: grain table %" PRIu64
 		       " has entries for grains beyond the end of the disk; they are ignored",
 		       g->reader.name, w->table[w->t].index);
-}
-
-uint64_t gtree_grain_len(const struct gtree *g, uint64_t n)
-{
-	return min_u64(g->shape.grain, g->shape.size - n * g->shape.grain);
-}
-
-int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t limit,
-		 uint64_t *pos, struct err *e)
-{
-	uint64_t len = g->shape.packed ? 1 : gtree_grain_len(g, n);
-	int kind = g->shape.grain_at(g, n, raw, first, pos, e);
-
-	if (kind == GRAIN_DATA && (*pos > limit || len > limit - *pos))
-		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64
-			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
-			    g->reader.name, n, *pos / SECTOR, limit, *pos + len);
-	return kind;
-}
-
-uint32_t gtree_skip_plain(const struct gtree *g, const uint8_t *p, uint32_t k, uint32_t used,
-			  uint64_t raw, uint64_t limit)
-{
-	const uint64_t step = g->shape.grain / SECTOR;
-	const uint64_t to = limit < g->shape.grain ? 0
-						   : min_u64(g->shape.plain_to,
-							     (limit - g->shape.grain) / SECTOR + 1);
-
-	if (raw < g->shape.plain_from || g->shape.width != 4)
-		return k;
-	while (k < used && (raw += step) < to && le32(p + k * 4) == raw)
-		k++;
-	return k;
 }
 
 /* An entry of the table in work. */

@@ -1,5 +1,5 @@
 /*
- * Room 2: the file-order half of gtree, see gtree.h. Knows what is awaited, and where in the file.
+ * Room 2: the file-order half of gtree, see tree.h. Knows what is awaited, and where in the file.
  *
  * The directory names all tables, so these are known from the start, in file order. Grains are kept
  * by the window of the file they will come in: when it is there, its tables are read, which may add
@@ -11,7 +11,7 @@
  * come, if it comes before the grains. What is named lies apart, so it need only be added up to know how
  * many bytes belong to nothing.
  */
-#include "vmdk/gtree.h"
+#include "vmdk/tree.h"
 #include "vmdk/format.h"
 
 #include <inttypes.h>
