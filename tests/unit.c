@@ -3,6 +3,7 @@
  * progress.
  * Random tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
  */
+#include "base/bitmap.h"
 #include "chain/chain.h"
 #include "vmdk/tree.h"
 #include "chain/image.h"
@@ -304,6 +305,38 @@ static void test_all_zero(void)
 			b[1 + i] = 0;
 		}
 	}
+}
+
+/* Against one byte for each bit, and with words around the map that have to stay as they are. */
+static void test_bitmap(void)
+{
+	enum { BITS = 300, WORDS = 5 };
+	uint64_t map[WORDS + 2] = {UINT64_MAX, 0, 0, 0, 0, 0, UINT64_MAX}, *fresh = bitmap_new(BITS);
+	bool model[BITS] = {false};
+
+	seed(17);
+	for (unsigned round = 0; round < 20000 && failures < 10; round++) {
+		uint64_t from = below(BITS + 1), to = from + below(BITS + 1 - from), next = from;
+		const bool on = below(2);
+		bool ok = true;
+
+		if (below(3))
+			to = min_u64(to, from + 3);
+		while (next < to && model[next] != on)
+			next++;
+		CHECK(bitmap_find(map + 1, from, to, on) == next);
+		for (uint64_t i = from; i < to; i++) {
+			ok = ok && model[i] != on;
+			model[i] = on;
+		}
+		CHECK((on ? bitmap_set : bitmap_clear)(map + 1, from, to) == ok);
+		for (unsigned i = 0; i < BITS; i++)
+			CHECK((map[1 + i / 64] >> i % 64 & 1) == model[i]);
+		CHECK(map[0] == UINT64_MAX && map[WORDS + 1] == UINT64_MAX);
+	}
+	CHECK(fresh && bitmap_find(fresh, 0, BITS, true) == BITS);
+	free(fresh);
+	free(bitmap_new(0));
 }
 
 static void test_size_text(void)
@@ -2882,6 +2915,7 @@ static const struct {
 	{"arithmetic", test_arithmetic},
 	{"little-endian", test_little_endian},
 	{"all-zero", test_all_zero},
+	{"bitmap", test_bitmap},
 	{"size-text", test_size_text},
 	{"name-text", test_name_text},
 	{"run-trim", test_trim},

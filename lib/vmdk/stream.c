@@ -3,6 +3,7 @@
  * type 4 from what real files hold.
  */
 #include "vmdk/stream.h"
+#include "base/bitmap.h"
 #include "vmdk/grain.h"
 
 #include <inttypes.h>
@@ -348,23 +349,15 @@ static int fail_twice(const struct stream *s, uint64_t n, uint64_t pos, struct e
 /* Marks grain n as seen; false: it was. */
 static bool see(struct stream *s, uint64_t n)
 {
-	const uint64_t bit = UINT64_C(1) << n % 64;
-
-	if (!s->seen)
-		return true;
-	if (s->seen[n / 64] & bit)
-		return false;
-	s->seen[n / 64] |= bit;
-	return true;
+	return !s->seen || bitmap_set(s->seen, n, n + 1);
 }
 
-/* calloc of this size is fresh mappings: only what is marked costs memory. */
 static int begin_seen(struct stream *s, struct err *e)
 {
 	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
 
 	if (grains <= SEEN_MAX)
-		s->seen = calloc((size_t)div_up(grains, 64), sizeof(*s->seen));
+		s->seen = bitmap_new(grains);
 	return grains <= SEEN_MAX && !s->seen ? fail(e, ENOMEM, "out of memory") : 0;
 }
 
