@@ -2611,7 +2611,7 @@ static void test_progress(void)
 
 /* An extent like no other: whatever the shape is, and wherever everything lies. */
 struct order {
-	struct gtree_shape shape;
+	struct tree_shape shape;
 	uint8_t file[ORDER_FILE], model[ORDER_DISK], disk[ORDER_DISK], written[ORDER_DISK];
 	uint64_t end;                  /* of the file */
 	uint64_t table[ORDER_TABLES];  /* where each is, 0: nowhere */
@@ -2620,14 +2620,14 @@ struct order {
 	unsigned helds;
 };
 
-static int order_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+static int order_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	(void)g, (void)i, (void)e;
 	*pos = raw * SECTOR;
 	return 1;
 }
 
-static int order_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+static int order_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 		       struct err *e)
 {
 	(void)g, (void)n, (void)first, (void)e;
@@ -2650,7 +2650,7 @@ static uint64_t order_len(const struct order *o, uint64_t grain)
  * or anything anywhere. */
 static void order_make(struct order *o, unsigned layout)
 {
-	struct gtree_shape *s = &o->shape;
+	struct tree_shape *s = &o->shape;
 	static uint32_t item[ORDER_TABLES + ORDER_GRAINS]; /* grains, and tables with the high bit */
 	const uint32_t table = UINT32_C(1) << 31;
 	uint64_t grains, n = 0, used = 1 + below(8), at;
@@ -2664,8 +2664,8 @@ static void order_make(struct order *o, unsigned layout)
 	grains = div_up(s->size, s->grain);
 	s->tables = div_up(grains, s->entries);
 	s->dir = SECTOR;
-	s->area[0] = (struct gtree_area){0, SECTOR, "header"};
-	s->area[1] = (struct gtree_area){SECTOR, SECTOR + s->tables * s->width, "directory"};
+	s->area[0] = (struct tree_area){0, SECTOR, "header"};
+	s->area[1] = (struct tree_area){SECTOR, SECTOR + s->tables * s->width, "directory"};
 	s->areas = 2;
 	s->floor = div_up(s->area[1].end, SECTOR) * SECTOR;
 	s->table = order_table;
@@ -2749,16 +2749,16 @@ static int order_fetch(struct order *o, struct err *e)
 /* Applies what src brings to disk[], as the pump does; *queued: in file order. */
 static int order_apply(struct order *o, struct source *src, bool *queued, struct err *e)
 {
-	struct gtree *g = alloc(sizeof(*g));
+	struct tree *g = alloc(sizeof(*g));
 	struct run run;
-	int r = gtree_init(g, src, &o->shape, e);
+	int r = tree_init(g, src, &o->shape, e);
 
 	if (r < 0) {
 		free(g);
 		source_free(src);
 		return r;
 	}
-	*queued = g->queue;
+	*queued = g->file;
 	o->helds = 0;
 	memset(o->disk, 0x5a, sizeof(o->disk));
 	memset(o->written, 0, sizeof(o->written));
@@ -2815,7 +2815,7 @@ static void test_window_claim(void)
 	static uint8_t bytes[256 * KIB];
 	struct feed f = {.bytes = bytes, .n = sizeof(bytes), .chunk = 4096};
 	const struct source_opts opts = {.window = 32768};
-	const struct gtree_shape shape = {
+	const struct tree_shape shape = {
 		.size = MIB,
 		.grain = SECTOR,
 		.dir = SECTOR,
@@ -2827,7 +2827,7 @@ static void test_window_claim(void)
 		.table = order_table,
 		.grain_at = order_grain,
 	};
-	struct gtree *g = alloc(sizeof(*g));
+	struct tree *g = alloc(sizeof(*g));
 	struct err e = {.set = false};
 	struct source *src = NULL;
 	char path[32];
@@ -2843,7 +2843,7 @@ static void test_window_claim(void)
 	snprintf(path, sizeof(path), "/dev/fd/%d", fd[0]);
 	if (CHECK(source_open_any(&src, path, &opts, &e) == 0)) {
 		close(fd[0]);
-		CHECK(gtree_init(g, src, &shape, &e) == -EFBIG);
+		CHECK(tree_init(g, src, &shape, &e) == -EFBIG);
 		CHECK(strstr(e.msg, "a grain table of 65536 bytes is larger than a window of 32768"));
 		source_free(src);
 	}
@@ -2888,7 +2888,7 @@ static void test_file_order(void)
 		struct source *src;
 
 		order_make(o, round % 4);
-		o->shape.remember = below(2) ? 0 : 4600 + below(1000);
+		o->shape.memory = below(2) ? 0 : 4600 + below(1000);
 		o->shape.promised = below(2) ? o->end : 0;
 		if (source_memory(&src, "file", o->file, o->end, &e) < 0)
 			die(e.msg);

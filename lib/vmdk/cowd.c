@@ -1,6 +1,6 @@
 /*
  * Room 2: COWD, the vmfsSparse delta of ESX(i) ("-delta.vmdk"). Knows its header and its entries;
- * the walk is gtree's. Facts: "Virtual Disk Format 5.0" (ESX Server sparse extents); the size of a
+ * the walk is tree's. Facts: "Virtual Disk Format 5.0" (ESX Server sparse extents); the size of a
  * grain table (always 4096 entries) and entry 1 as zeros also from QEMU's block/vmdk.c and Xen
  * Orchestra's VhdEsxiCowd.mjs.
  */
@@ -28,7 +28,7 @@ enum { /* byte offsets in the header */
 };
 
 struct cowd {
-	struct gtree tree;
+	struct tree tree;
 	uint64_t data_from;   /* first sector that no metadata of the header occupies */
 	uint64_t free_sector; /* what the header calls never used yet */
 	struct format_opts opts;
@@ -47,7 +47,7 @@ static int warn_free(struct cowd *c, const char *what, uint64_t n, uint64_t sect
 		       c->tree.reader.name, what, n, sector, c->free_sector);
 }
 
-static int cowd_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+static int cowd_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	struct cowd *c = container_of(g, struct cowd, tree);
 
@@ -60,7 +60,7 @@ static int cowd_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, 
 	return warn_free(c, "grain table", i, raw, e) < 0 ? -EBADMSG : 1;
 }
 
-static int cowd_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+static int cowd_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 		      struct err *e)
 {
 	struct cowd *c = container_of(g, struct cowd, tree);
@@ -92,7 +92,7 @@ static int cowd_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uin
  * may hold anything: it grows in steps of 16 MiB. A grain that became one of zeros may leave its
  * sectors behind.
  */
-static int cowd_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+static int cowd_account(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct cowd *c = container_of(g, struct cowd, tree);
 	const uint64_t end = min_u64(c->free_sector, g->src->size / SECTOR);
@@ -115,7 +115,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 {
 	uint8_t h[HEADER];
 	uint64_t capacity, grain, gd, gd_entries, tables, gd_end;
-	struct gtree_shape shape;
+	struct tree_shape shape;
 	struct cowd *c;
 	int r;
 
@@ -166,7 +166,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 			    " lies inside the header",
 			    src->name, gd);
 	gd_end = gd + div_up(gd_entries * 4, SECTOR);
-	shape = (struct gtree_shape){
+	shape = (struct tree_shape){
 		.size = capacity * SECTOR,
 		.grain = grain * SECTOR,
 		.dir = gd * SECTOR,
@@ -179,7 +179,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.floor = gd_end * SECTOR,
 		.least = gd * SECTOR + gd_entries * 4,
 		.promised = (uint64_t)le32(h + AT_FREE) * SECTOR,
-		.remember = o->remember,
+		.memory = o->remember,
 		.table = cowd_table,
 		.grain_at = cowd_grain,
 		.account = cowd_account,
@@ -228,7 +228,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 	c->data_from = gd_end;
 	c->free_sector = le32(h + AT_FREE);
 	c->opts = *o;
-	r = gtree_init(&c->tree, src, &shape, e);
+	r = tree_init(&c->tree, src, &shape, e);
 	if (r < 0) {
 		free(c);
 		return r;

@@ -1,5 +1,5 @@
 /*
- * Room 2: the file-order half of gtree, see tree.h. Knows what is awaited, and where in the file.
+ * Room 2: the file-order half of tree, see tree.h. Knows what is awaited, and where in the file.
  *
  * The directory names all tables, so these are known from the start, in file order. Grains are kept
  * by the window of the file they will come in: when it is there, its tables are read, which may add
@@ -49,7 +49,7 @@ struct now {
 	uint64_t off, len, pos; /* pos UINT64_MAX: zeros; else in the spool */
 };
 
-struct gtree_queue {
+struct file_order {
 	uint64_t memory, remember; /* bytes in use for what is awaited, and how many may be */
 	struct table *table;       /* ascending in the file */
 	size_t tables, table_room, at;
@@ -77,7 +77,7 @@ struct gtree_queue {
 	struct now *now; /* grains of it that need not be awaited; while holding, of all tables */
 	size_t nows, now_at, now_room;
 	/* accounts */
-	struct gtree_sums sums;
+	struct tree_sums sums;
 	uint64_t tables_hash[2]; /* over all tables, and over their redundant copies */
 	bool holding;     /* nothing is given before judge() has said so, or grains come first */
 	bool judged;
@@ -85,7 +85,7 @@ struct gtree_queue {
 
 /* --- what is awaited ------------------------------------------------------------------------------ */
 
-static struct awaited **slot(struct gtree_queue *q, uint64_t window)
+static struct awaited **slot(struct file_order *q, uint64_t window)
 {
 	struct awaited **a = &q->hash[window * q->odd >> (64 - __builtin_ctzll(q->hashes))];
 
@@ -94,7 +94,7 @@ static struct awaited **slot(struct gtree_queue *q, uint64_t window)
 	return a;
 }
 
-static bool grow_hash(struct gtree_queue *q)
+static bool grow_hash(struct file_order *q)
 {
 	struct awaited **old = q->hash;
 	size_t n = q->hashes;
@@ -120,7 +120,7 @@ static bool grow_hash(struct gtree_queue *q)
 }
 
 /* That of the window; NULL when memory is short. */
-static struct awaited *await(struct gtree_queue *q, uint64_t window)
+static struct awaited *await(struct file_order *q, uint64_t window)
 {
 	struct awaited **a;
 
@@ -138,7 +138,7 @@ static struct awaited *await(struct gtree_queue *q, uint64_t window)
 	return *a;
 }
 
-static void drop_pieces(struct gtree_queue *q, struct awaited *a)
+static void drop_pieces(struct file_order *q, struct awaited *a)
 {
 	q->pieces -= a->pieces;
 	q->memory -= a->room * sizeof(*a->piece);
@@ -147,7 +147,7 @@ static void drop_pieces(struct gtree_queue *q, struct awaited *a)
 	a->pieces = a->room = 0;
 }
 
-static void drop(struct gtree_queue *q, uint64_t window)
+static void drop(struct file_order *q, uint64_t window)
 {
 	struct awaited **at = slot(q, window), *a = *at;
 
@@ -160,7 +160,7 @@ static void drop(struct gtree_queue *q, uint64_t window)
 	free(a);
 }
 
-static int add_piece(struct gtree_queue *q, uint64_t off, uint64_t pos, uint64_t len, struct err *e)
+static int add_piece(struct file_order *q, uint64_t off, uint64_t pos, uint64_t len, struct err *e)
 {
 	struct awaited *a = await(q, pos / q->window_size);
 
@@ -202,7 +202,7 @@ static bool turn_bits(uint64_t *map, uint64_t at, uint64_t len, bool on)
 	return true;
 }
 
-static int overlap(const struct gtree *g, const char *what, uint64_t n, uint64_t pos, struct err *e)
+static int overlap(const struct tree *g, const char *what, uint64_t n, uint64_t pos, struct err *e)
 {
 	return fail(e, EBADMSG,
 		    "%s: %s %" PRIu64 " at file sector %" PRIu64
@@ -216,7 +216,7 @@ static const char *table_text(const struct table *t)
 }
 
 /* Marks what of file bytes [from, to) lies in the window. */
-static bool claim(struct gtree_queue *q, uint64_t from, uint64_t to)
+static bool claim(struct file_order *q, uint64_t from, uint64_t to)
 {
 	const uint64_t low = q->window * q->window_size;
 
@@ -226,9 +226,9 @@ static bool claim(struct gtree_queue *q, uint64_t from, uint64_t to)
 }
 
 /* Everything that is named in the window, and nothing twice. */
-static int claim_all(struct gtree *g, struct err *e)
+static int claim_all(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const uint64_t low = q->window * q->window_size;
 
 	memset(q->claimed, 0, q->window_size / SECTOR / 8);
@@ -242,14 +242,14 @@ static int claim_all(struct gtree *g, struct err *e)
 	for (uint32_t i = 0; q->open && i < q->open->pieces; i++) {
 		const struct piece *p = &q->open->piece[i];
 
-		if (!turn_bits(q->claimed, p->at, g->shape.packed ? SECTOR : p->len, true))
+		if (!turn_bits(q->claimed, p->at, g->shape.compressed ? SECTOR : p->len, true))
 			return overlap(g, "grain", p->off / g->shape.grain, low + p->at, e);
 	}
 	return 0;
 }
 
 /* Marks what of [from, to) lies where everything was spooled. */
-static bool claim_rest(struct gtree_queue *q, uint64_t from, uint64_t to)
+static bool claim_rest(struct file_order *q, uint64_t from, uint64_t to)
 {
 	from = max_u64(from, q->all_from);
 	to = min_u64(to, q->rest_to);
@@ -258,9 +258,9 @@ static bool claim_rest(struct gtree_queue *q, uint64_t from, uint64_t to)
 
 /* What is awaited takes more memory than it may: the rest becomes a file, in which nothing has to be
  * awaited that is not yet. */
-static int spool_rest(struct gtree *g, struct err *e)
+static int spool_rest(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	int r;
 
 	r = source_spool_rest(g->src, e);
@@ -285,16 +285,16 @@ static int spool_rest(struct gtree *g, struct err *e)
 				const struct piece *p = &a->piece[k];
 				uint64_t pos = a->window * q->window_size + p->at;
 
-				if (!claim_rest(q, pos, pos + (g->shape.packed ? SECTOR : p->len)))
+				if (!claim_rest(q, pos, pos + (g->shape.compressed ? SECTOR : p->len)))
 					return overlap(g, "grain", p->off / g->shape.grain, pos, e);
 			}
 	return 0;
 }
 
 /* The window passes while tables are still to come: what nobody has named is kept. */
-static int keep_left(struct gtree *g, struct err *e)
+static int keep_left(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const uint64_t low = q->window * q->window_size, sectors = q->window_size / SECTOR;
 	const size_t bytes = q->window_size / SECTOR / 8;
 	uint64_t from = max_u64(g->shape.floor, low), i, end;
@@ -330,9 +330,9 @@ static int keep_left(struct gtree *g, struct err *e)
 /* --- accounts ------------------------------------------------------------------------------------- */
 
 /* A table, an area, or grains that take file bytes [from, to). */
-static void count_place(struct gtree *g, uint64_t from, uint64_t to)
+static void count_place(struct tree *g, uint64_t from, uint64_t to)
 {
-	struct gtree_sums *s = &g->queue->sums;
+	struct tree_sums *s = &g->file->sums;
 
 	s->end = max_u64(s->end, div_up(to, SECTOR) * SECTOR);
 	from = max_u64(from, g->shape.count_from);
@@ -341,14 +341,14 @@ static void count_place(struct gtree *g, uint64_t from, uint64_t to)
 }
 
 /* Neighbouring grains: len bytes of the guest, which lie at pos. */
-static void count_data(struct gtree *g, uint64_t off, uint64_t len, uint64_t pos)
+static void count_data(struct tree *g, uint64_t off, uint64_t len, uint64_t pos)
 {
-	struct gtree_sums *s = &g->queue->sums;
+	struct tree_sums *s = &g->file->sums;
 	const uint64_t grains = div_up(len, g->shape.grain);
 
 	s->data += grains;
-	count_place(g, pos, pos + (g->shape.packed ? SECTOR : len));
-	if (g->shape.packed)
+	count_place(g, pos, pos + (g->shape.compressed ? SECTOR : len));
+	if (g->shape.compressed)
 		s->hash += account_hash(off, pos);
 	else
 		s->beyond += (grains * g->shape.grain - len) / SECTOR;
@@ -368,7 +368,7 @@ static uint64_t table_hash(uint64_t index, const uint8_t *p, size_t n)
 }
 
 /* Where the bytes of [from, to), which are there, become zeros. */
-static int find_data_end(struct gtree *g, uint64_t from, uint64_t to, struct err *e)
+static int find_data_end(struct tree *g, uint64_t from, uint64_t to, struct err *e)
 {
 	uint8_t buf[4096];
 
@@ -384,16 +384,16 @@ static int find_data_end(struct gtree *g, uint64_t from, uint64_t to, struct err
 		}
 		while (!buf[--n])
 			to--;
-		g->queue->sums.data_end = to;
+		g->file->sums.data_end = to;
 		return 0;
 	}
 	return 0;
 }
 
 /* All tables have come, and what else there is to know. */
-static int judge(struct gtree *g, struct err *e)
+static int judge(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 
 	q->judged = true;
 	if (q->tables_hash[0] != q->tables_hash[1] && g->shape.mirror)
@@ -406,9 +406,9 @@ static int judge(struct gtree *g, struct err *e)
 }
 
 /* The window is there, and its tables are read: whether anything can be given by now. */
-static int settle(struct gtree *g, struct err *e)
+static int settle(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const uint64_t end = (q->window + 1) * q->window_size;
 	const uint64_t head = max_u64(g->shape.head, g->shape.least);
 	int r = 0;
@@ -424,7 +424,7 @@ static int settle(struct gtree *g, struct err *e)
 
 /* --- tables --------------------------------------------------------------------------------------- */
 
-static void add_now(struct gtree_queue *q, uint64_t off, uint64_t len, uint64_t pos, bool join)
+static void add_now(struct file_order *q, uint64_t off, uint64_t len, uint64_t pos, bool join)
 {
 	struct now *last = q->nows ? &q->now[q->nows - 1] : NULL;
 
@@ -436,29 +436,29 @@ static void add_now(struct gtree_queue *q, uint64_t off, uint64_t len, uint64_t 
 }
 
 /* A grain, or a part of it, that was spooled, but its end may not have come. */
-static int place_now(struct gtree *g, uint64_t off, uint64_t len, uint64_t pos, struct err *e)
+static int place_now(struct tree *g, uint64_t off, uint64_t len, uint64_t pos, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	uint64_t here = len;
 	int r = 1;
 
-	if (g->shape.packed)
-		r = g->shape.arrived(g, pos, off, e);
+	if (g->shape.compressed)
+		r = g->shape.whole(g, pos, off, e);
 	else if (pos >= q->all_from)
 		here = pos < q->have ? min_u64(len, (q->have - pos) / SECTOR * SECTOR) : 0;
 	if (r < 0)
 		return r;
 	if (r && here)
-		add_now(q, off, here, pos, !g->shape.packed);
+		add_now(q, off, here, pos, !g->shape.compressed);
 	q->lost |= !r || here < len;
 	return 0;
 }
 
 /* Guest bytes [off, off + len) lie at pos: to come, or gone by. */
-static int place(struct gtree *g, uint64_t off, uint64_t len, uint64_t pos, struct err *e)
+static int place(struct tree *g, uint64_t off, uint64_t len, uint64_t pos, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
-	const bool packed = g->shape.packed;
+	struct file_order *q = g->file;
+	const bool packed = g->shape.compressed;
 	int r = 0;
 
 	q->end = max_u64(q->end, pos + (packed ? SECTOR : len));
@@ -487,9 +487,9 @@ static int place(struct gtree *g, uint64_t off, uint64_t len, uint64_t pos, stru
 	return r;
 }
 
-static int check_beyond(struct gtree *g, uint64_t index, uint32_t used, struct err *e)
+static int check_beyond(struct tree *g, uint64_t index, uint32_t used, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const size_t at = (size_t)used * g->shape.width;
 
 	if (q->warned_beyond || all_zero(q->buf + at, q->table_bytes - at))
@@ -502,9 +502,9 @@ static int check_beyond(struct gtree *g, uint64_t index, uint32_t used, struct e
 }
 
 /* For what a table names and need not be awaited. */
-static int make_room(struct gtree *g, struct err *e)
+static int make_room(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	struct now *more;
 	size_t room;
 
@@ -523,9 +523,9 @@ static int make_room(struct gtree *g, struct err *e)
 }
 
 /* Everything a table names. */
-static int decode_table(struct gtree *g, const struct table *t, struct err *e)
+static int decode_table(struct tree *g, const struct table *t, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const uint64_t grains = div_up(g->shape.size, g->shape.grain);
 	const uint64_t base = t->index * g->shape.entries, limit = source_limit(g->src);
 	const uint32_t used = (uint32_t)min_u64(g->shape.entries, grains - base);
@@ -535,15 +535,15 @@ static int decode_table(struct gtree *g, const struct table *t, struct err *e)
 	if (!r)
 		r = make_room(g, e);
 	for (uint32_t k = 0; !r && k <= used; k++) {
-		uint64_t raw = k < used ? gtree_entry(g, q->buf + k * g->shape.width) : 0;
+		uint64_t raw = k < used ? tree_entry(g, q->buf + k * g->shape.width) : 0;
 		uint64_t next = 0;
-		int is = raw ? gtree_decode(g, base + k, raw, true, limit, &next, e) : GRAIN_NONE;
+		int is = raw ? tree_decode(g, base + k, raw, true, limit, &next, e) : GRAIN_NONE;
 
 		if (is < 0)
 			return is;
-		if (is == kind && is != GRAIN_NONE && !(is == GRAIN_DATA && g->shape.packed) &&
+		if (is == kind && is != GRAIN_NONE && !(is == GRAIN_DATA && g->shape.compressed) &&
 		    (is == GRAIN_ZERO || next == pos + len)) {
-			len += gtree_grain_len(g, base + k);
+			len += tree_grain_len(g, base + k);
 			continue;
 		}
 		if (kind == GRAIN_ZERO) {
@@ -558,18 +558,18 @@ static int decode_table(struct gtree *g, const struct table *t, struct err *e)
 			const uint32_t from = k;
 
 			if (is == GRAIN_DATA)
-				k = gtree_skip_plain(g, q->buf, k + 1, used, raw, limit) - 1;
+				k = tree_skip_plain(g, q->buf, k + 1, used, raw, limit) - 1;
 			off = (base + from) * g->shape.grain;
-			len = (k - from) * g->shape.grain + gtree_grain_len(g, base + k);
+			len = (k - from) * g->shape.grain + tree_grain_len(g, base + k);
 			pos = next;
 		}
 	}
 	return r;
 }
 
-static int take_table(struct gtree *g, struct err *e)
+static int take_table(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const struct table *t = &q->table[q->at];
 	char what[64];
 	int r = 0;
@@ -602,9 +602,9 @@ static int by_off(const void *a, const void *b)
 }
 
 /* Drops what will never come whole. */
-static int trim(struct gtree *g, uint64_t low, struct err *e)
+static int trim(struct tree *g, uint64_t low, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	struct awaited *a = q->open;
 	uint32_t n = 0;
 	int r;
@@ -612,8 +612,8 @@ static int trim(struct gtree *g, uint64_t low, struct err *e)
 	for (uint32_t i = 0; i < a->pieces; i++) {
 		struct piece p = a->piece[i];
 
-		if (g->shape.packed) {
-			r = g->shape.arrived(g, low + p.at, p.off, e);
+		if (g->shape.compressed) {
+			r = g->shape.whole(g, low + p.at, p.off, e);
 			if (r < 0)
 				return r;
 			if (!r)
@@ -633,9 +633,9 @@ static int trim(struct gtree *g, uint64_t low, struct err *e)
 }
 
 /* All tables of the window are read: its grains can be given. */
-static int open_window(struct gtree *g, struct err *e)
+static int open_window(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const uint64_t low = q->window * q->window_size;
 	struct awaited *a = *slot(q, q->window);
 	bool ascending = true;
@@ -645,18 +645,18 @@ static int open_window(struct gtree *g, struct err *e)
 	q->open = a && a->pieces ? a : NULL;
 	q->open_at = 0;
 	r = claim_all(g, e);
-	if (!r && g->shape.passes && q->have > low) {
+	if (!r && g->shape.received && q->have > low) {
 		const uint64_t to = min_u64(q->have, low + q->window_size);
 
 		r = find_data_end(g, low, to, e);
 		if (!r)
-			r = g->shape.passes(g, low, to, e);
+			r = g->shape.received(g, low, to, e);
 	}
 	if (!r)
 		r = settle(g, e);
 	if (r < 0 || !q->open)
 		return r;
-	if (g->shape.packed || q->have < low + q->window_size) {
+	if (g->shape.compressed || q->have < low + q->window_size) {
 		r = trim(g, low, e);
 		if (r < 0)
 			return r;
@@ -669,12 +669,12 @@ static int open_window(struct gtree *g, struct err *e)
 }
 
 /* All that was named has come. */
-static int finish(struct gtree *g, struct err *e)
+static int finish(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	uint64_t size, used = max_u64(q->end, g->shape.promised);
 	/* of a packed grain only its first sector is known to be in use */
-	const uint64_t usual = TAIL_USUAL + (g->shape.packed ? 2 * g->shape.grain : 0);
+	const uint64_t usual = TAIL_USUAL + (g->shape.compressed ? 2 * g->shape.grain : 0);
 	int r;
 
 	q->finished = true;
@@ -697,9 +697,9 @@ static int finish(struct gtree *g, struct err *e)
 }
 
 /* The window in work is done with. 1, 0 when it was the last, -errno. */
-static int next_window(struct gtree *g, struct err *e)
+static int next_window(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const uint64_t end = (q->window + 1) * q->window_size;
 	const bool ended = q->have < end;
 	int r;
@@ -707,7 +707,7 @@ static int next_window(struct gtree *g, struct err *e)
 	if (q->open)
 		drop_pieces(q, q->open);
 	q->open = NULL;
-	if (q->at == q->tables && !q->pieces && !q->cut && (ended || !g->shape.passes))
+	if (q->at == q->tables && !q->pieces && !q->cut && (ended || !g->shape.received))
 		return finish(g, e);
 	if (q->cut || ended)
 		return source_short(g->src, q->at < q->tables ? "its grain tables" : "its grains",
@@ -726,9 +726,9 @@ static int next_window(struct gtree *g, struct err *e)
 }
 
 /* Until there is something to give. 1, 0 at the end, -errno. */
-static int go_on(struct gtree *g, struct err *e)
+static int go_on(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const uint64_t end = (q->window + 1) * q->window_size;
 	int r;
 
@@ -757,14 +757,14 @@ static int go_on(struct gtree *g, struct err *e)
 /* --- the reader ----------------------------------------------------------------------------------- */
 
 /* The next stretch of the guest that the window holds, however it lies in the file. */
-static void give(struct gtree *g, struct run *run)
+static void give(struct tree *g, struct run *run)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const struct piece *p = &q->open->piece[q->open_at++];
 	const uint64_t low = q->window * q->window_size;
 
 	*run = (struct run){.off = p->off, .len = p->len};
-	if (low >= q->all_from && !g->shape.packed) {
+	if (low >= q->all_from && !g->shape.compressed) {
 		run->kind = RUN_RAW;
 		run->src = g->src;
 		run->pos = low + p->at;
@@ -774,15 +774,15 @@ static void give(struct gtree *g, struct run *run)
 	run->leaf = &g->reader;
 	run->skip = p->off;
 	run->pos = low + p->at;
-	while (!g->shape.packed && q->open_at < q->open->pieces &&
+	while (!g->shape.compressed && q->open_at < q->open->pieces &&
 	       q->open->piece[q->open_at].off == run->off + run->len)
 		run->len += q->open->piece[q->open_at++].len;
 }
 
-int gstream_next(struct reader *reader, struct run *run, struct err *e)
+int file_order_next(struct reader *reader, struct run *run, struct err *e)
 {
-	struct gtree *g = container_of(reader, struct gtree, reader);
-	struct gtree_queue *q = g->queue;
+	struct tree *g = container_of(reader, struct tree, reader);
+	struct file_order *q = g->file;
 
 	for (;;) {
 		int r;
@@ -793,9 +793,9 @@ int gstream_next(struct reader *reader, struct run *run, struct err *e)
 			*run = (struct run){.off = n->off, .len = n->len, .kind = RUN_ZERO};
 			if (n->pos == UINT64_MAX)
 				return 1;
-			run->kind = g->shape.packed ? RUN_PACKED : RUN_RAW;
+			run->kind = g->shape.compressed ? RUN_PACKED : RUN_RAW;
 			run->src = g->src;
-			run->leaf = g->shape.packed ? reader : NULL;
+			run->leaf = g->shape.compressed ? reader : NULL;
 			run->pos = n->pos;
 			run->skip = n->off;
 			return 1;
@@ -816,7 +816,7 @@ int gstream_next(struct reader *reader, struct run *run, struct err *e)
 }
 
 /* The piece of the window in work that the guest's byte `off` may be in. */
-static uint32_t find(const struct gtree_queue *q, uint64_t off)
+static uint32_t find(const struct file_order *q, uint64_t off)
 {
 	uint32_t a = 0, b = q->open ? q->open->pieces : 0;
 
@@ -833,10 +833,10 @@ static uint32_t find(const struct gtree_queue *q, uint64_t off)
 
 /* Where in memory piece i has the guest's byte `off` of a run, and in *n how many of at most `most`
  * bytes follow; NULL: not there. */
-static const uint8_t *bytes_of(const struct gtree *g, uint32_t i, uint64_t off, uint64_t most,
+static const uint8_t *bytes_of(const struct tree *g, uint32_t i, uint64_t off, uint64_t most,
 			       uint64_t *n)
 {
-	const struct gtree_queue *q = g->queue;
+	const struct file_order *q = g->file;
 	const struct piece *p;
 	size_t here;
 
@@ -849,16 +849,16 @@ static const uint8_t *bytes_of(const struct gtree *g, uint32_t i, uint64_t off, 
 	return source_at(g->src, q->window * q->window_size + p->at + (off - p->off), &here);
 }
 
-int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
+int file_order_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
 {
-	struct gtree *g = container_of(reader, struct gtree, reader);
+	struct tree *g = container_of(reader, struct tree, reader);
 	uint64_t off = run->skip, end = off + run->len, n;
 	uint8_t *to = buf;
 	const uint8_t *at;
 
-	if (g->shape.packed)
+	if (g->shape.compressed)
 		return g->shape.unpack(g, run, buf, e);
-	for (uint32_t i = find(g->queue, off); off < end; i++) {
+	for (uint32_t i = find(g->file, off); off < end; i++) {
 		at = bytes_of(g, i, off, end - off, &n);
 		if (!at)
 			return fail(e, EBADMSG, "%s: the bytes of the run at %" PRIu64 " have passed",
@@ -870,7 +870,7 @@ int gstream_fetch(struct reader *reader, const struct run *run, void *buf, struc
 	return 0;
 }
 
-void gstream_free(struct gtree_queue *q)
+void file_order_free(struct file_order *q)
 {
 	if (!q)
 		return;
@@ -902,9 +902,9 @@ static int by_pos(const void *a, const void *b)
 	return (x->pos > y->pos) - (x->pos < y->pos);
 }
 
-static int add_table(struct gtree *g, uint64_t index, bool copy, uint64_t pos, struct err *e)
+static int add_table(struct tree *g, uint64_t index, bool copy, uint64_t pos, struct err *e)
 {
-	struct gtree_queue *q = g->queue;
+	struct file_order *q = g->file;
 	const uint64_t limit = source_limit(g->src);
 
 	if (pos > limit || q->table_bytes > limit - pos)
@@ -930,10 +930,10 @@ static int add_table(struct gtree *g, uint64_t index, bool copy, uint64_t pos, s
 }
 
 /* An entry of the directory, and that of the redundant one. */
-static int take_entry(struct gtree *g, uint64_t i, uint64_t raw, uint64_t raw_copy, struct err *e)
+static int take_entry(struct tree *g, uint64_t i, uint64_t raw, uint64_t raw_copy, struct err *e)
 {
-	const struct gtree_shape *s = &g->shape;
-	struct gtree_sums *sums = &g->queue->sums;
+	const struct tree_shape *s = &g->shape;
+	struct tree_sums *sums = &g->file->sums;
 	uint64_t pos = 0, copy = 0;
 	int used = raw ? s->table(g, i, raw, &pos, e) : 0, r = 0;
 
@@ -957,10 +957,10 @@ static int take_entry(struct gtree *g, uint64_t i, uint64_t raw, uint64_t raw_co
 }
 
 /* 1, 0 when it is too large for the windows or the memory, -errno. buf has room for two chunks. */
-static int read_dir(struct gtree *g, uint8_t *buf, struct err *e)
+static int read_dir(struct tree *g, uint8_t *buf, struct err *e)
 {
-	const struct gtree_shape *s = &g->shape;
-	struct gtree_queue *q = g->queue;
+	const struct tree_shape *s = &g->shape;
+	struct file_order *q = g->file;
 	uint8_t *copy = buf + (size_t)DIR_CHUNK * s->width;
 
 	for (uint64_t i = 0; i < s->tables; i += DIR_CHUNK) {
@@ -974,8 +974,8 @@ static int read_dir(struct gtree *g, uint8_t *buf, struct err *e)
 		if (r < 0)
 			return r;
 		for (uint64_t k = 0; k < n; k++) {
-			r = take_entry(g, i + k, gtree_entry(g, buf + k * s->width),
-				       s->mirror ? gtree_entry(g, copy + k * s->width) : 0, e);
+			r = take_entry(g, i + k, tree_entry(g, buf + k * s->width),
+				       s->mirror ? tree_entry(g, copy + k * s->width) : 0, e);
 			if (r < 0)
 				return r;
 		}
@@ -992,9 +992,9 @@ static int read_dir(struct gtree *g, uint8_t *buf, struct err *e)
 	return 1;
 }
 
-static int check_tables(struct gtree *g, struct err *e)
+static int check_tables(struct tree *g, struct err *e)
 {
-	const struct gtree_queue *q = g->queue;
+	const struct file_order *q = g->file;
 
 	for (size_t i = 0; i < q->tables; i++) {
 		const struct table *t = &q->table[i];
@@ -1013,20 +1013,20 @@ static int check_tables(struct gtree *g, struct err *e)
 	return 0;
 }
 
-int gstream_init(struct gtree *g, struct err *e)
+int file_order_init(struct tree *g, struct err *e)
 {
-	struct gtree_queue *q = calloc(1, sizeof(*q));
+	struct file_order *q = calloc(1, sizeof(*q));
 	uint8_t *dir = malloc((size_t)DIR_CHUNK * g->shape.width * 2);
 	int r = 0;
 
-	g->queue = q;
+	g->file = q;
 	if (q) {
 		q->table_bytes = (size_t)g->shape.entries * g->shape.width;
 		q->window_size = source_window(g->src);
 		if (getrandom(&q->odd, sizeof(q->odd), GRND_NONBLOCK) != sizeof(q->odd))
 			q->odd = (uintptr_t)q * 0x9e3779b97f4a7c15u;
 		q->odd |= 1;
-		q->remember = g->shape.remember ? g->shape.remember : REMEMBER;
+		q->remember = g->shape.memory ? g->shape.memory : REMEMBER;
 		q->all_from = UINT64_MAX;
 		q->buf = malloc(q->table_bytes);
 		q->now_room = g->shape.entries;
@@ -1051,7 +1051,7 @@ int gstream_init(struct gtree *g, struct err *e)
 		if (!r)
 			return 1;
 	}
-	gstream_free(q);
-	g->queue = NULL;
+	file_order_free(q);
+	g->file = NULL;
 	return r;
 }

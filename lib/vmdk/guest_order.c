@@ -27,7 +27,7 @@ struct kept {
 	uint64_t off, len, pos; /* pos UINT64_MAX: zeros */
 };
 
-struct gtree_walk {
+struct guest_order {
 	uint8_t *dir;          /* DIR_CHUNK entries from dir_first on */
 	uint8_t *mirror_dir;   /* the same of the redundant directory; NULL where there is none */
 	uint64_t dir_first, dir_count;
@@ -47,11 +47,11 @@ struct gtree_walk {
 	bool first;
 	uint64_t *claimed;     /* NULL: nothing is claimed in this walk */
 	uint64_t claim_from;   /* unit of the first bit */
-	uint64_t count_from;   /* unit, see gtree_sums.claimed: areas that count share none */
+	uint64_t count_from;   /* unit, see tree_sums.claimed: areas that count share none */
 	uint64_t claim_next;   /* first unit behind the bitmap that wants to be claimed */
 	unsigned stretches;    /* begun so far */
 	bool warned_beyond;
-	struct gtree_sums sums;
+	struct tree_sums sums;
 	/* later walks */
 	struct kept *kept;
 	size_t kept_n, kept_room, kept_at;
@@ -60,10 +60,10 @@ struct gtree_walk {
 
 /* Marks the sectors of file bytes [at, end). -EBADMSG when one of them is marked already, unless
  * `what` is NULL. */
-static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, uint64_t n,
+static int claim(struct tree *g, uint64_t at, uint64_t end, const char *what, uint64_t n,
 		 struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 	const uint64_t unit = g->shape.unit * SECTOR, from = w->count_from;
 	uint64_t a = at / unit, b = div_up(end, unit);
 
@@ -108,12 +108,12 @@ static int claim(struct gtree *g, uint64_t at, uint64_t end, const char *what, u
 }
 
 /* Whether what the walk comes to is to be counted: of walks that claim only the first. */
-static bool counting(const struct gtree_walk *w)
+static bool counting(const struct guest_order *w)
 {
 	return w->first && w->stretches == 1;
 }
 
-static void restart(struct gtree_walk *w)
+static void restart(struct guest_order *w)
 {
 	w->next_table = 0;
 	w->dir_first = w->dir_count = 0;
@@ -122,9 +122,9 @@ static void restart(struct gtree_walk *w)
 }
 
 /* Begins the walk that claims the stretch of the file at `from`. */
-static int claim_stretch(struct gtree *g, uint64_t from, struct err *e)
+static int claim_stretch(struct tree *g, uint64_t from, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 	int r = 0;
 
 	if (w->stretches++ == STRETCHES_MAX)
@@ -147,11 +147,11 @@ static int claim_stretch(struct gtree *g, uint64_t from, struct err *e)
 	return r;
 }
 
-static int load_entries(struct gtree *g, uint64_t dir, uint8_t *buf, const char *what,
+static int load_entries(struct tree *g, uint64_t dir, uint8_t *buf, const char *what,
 			struct err *e)
 {
-	uint64_t at = dir + g->walk->dir_first * g->shape.width;
-	uint64_t n = g->walk->dir_count * g->shape.width;
+	uint64_t at = dir + g->guest->dir_first * g->shape.width;
+	uint64_t n = g->guest->dir_count * g->shape.width;
 
 	if (source_is_hole(g->src, at, n)) {
 		memset(buf, 0, n);
@@ -162,9 +162,9 @@ static int load_entries(struct gtree *g, uint64_t dir, uint8_t *buf, const char 
 
 /* Makes directory entries from next_table on stand in w->dir. 1, 0 when none of them is used, -errno.
  * Of a large disk most are not. */
-static int load_dir(struct gtree *g, struct err *e)
+static int load_dir(struct tree *g, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 	int r;
 
 	w->dir_first = w->next_table;
@@ -179,9 +179,9 @@ static int load_dir(struct gtree *g, struct err *e)
 }
 
 /* Checks where a table lies and claims its place. */
-static int place_table(struct gtree *g, uint64_t pos, const char *what, struct err *e)
+static int place_table(struct tree *g, uint64_t pos, const char *what, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 
 	if (pos > g->src->size || w->table_bytes > g->src->size - pos)
 		return fail(e, EBADMSG,
@@ -194,10 +194,10 @@ static int place_table(struct gtree *g, uint64_t pos, const char *what, struct e
 }
 
 /* On the first walk: the redundant entry for the table that next_table names. */
-static int place_mirror(struct gtree *g, uint64_t pos, bool used, uint64_t *mirror, struct err *e)
+static int place_mirror(struct tree *g, uint64_t pos, bool used, uint64_t *mirror, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
-	uint64_t raw = gtree_entry(g, w->mirror_dir + (w->next_table - w->dir_first) * g->shape.width);
+	struct guest_order *w = g->guest;
+	uint64_t raw = tree_entry(g, w->mirror_dir + (w->next_table - w->dir_first) * g->shape.width);
 	int r = 0;
 
 	if (raw)
@@ -216,15 +216,15 @@ static int place_mirror(struct gtree *g, uint64_t pos, bool used, uint64_t *mirr
 }
 
 /* The entries of table i of the window, which was among the last that were read. */
-static uint8_t *table_at(const struct gtree_walk *w, unsigned i)
+static uint8_t *table_at(const struct guest_order *w, unsigned i)
 {
 	return w->buf + i % w->room * w->table_bytes;
 }
 
 /* On the first walk: table i of the window against its redundant copy. */
-static int compare_mirror(struct gtree *g, unsigned i, struct err *e)
+static int compare_mirror(struct tree *g, unsigned i, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 	bool hole = source_is_hole(g->src, w->table[i].mirror, w->table_bytes);
 	const uint8_t *table = table_at(w, i);
 	int r = 0;
@@ -248,9 +248,9 @@ static int compare_mirror(struct gtree *g, unsigned i, struct err *e)
 }
 
 /* Reads the tables of the window that come next, as many as there is room for. */
-static int read_tables(struct gtree *g, struct err *e)
+static int read_tables(struct tree *g, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 	const unsigned end = (unsigned)min_u64(w->tables, w->read + w->room);
 	char what[64];
 	int r;
@@ -278,9 +278,9 @@ static int read_tables(struct gtree *g, struct err *e)
 }
 
 /* Fills the window with the next tables. 1, 0 when there are none, -errno. */
-static int load_window(struct gtree *g, struct err *e)
+static int load_window(struct tree *g, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 	int r;
 
 	w->tables = w->t = w->read = 0;
@@ -299,7 +299,7 @@ static int load_window(struct gtree *g, struct err *e)
 				continue;
 			}
 		}
-		raw = gtree_entry(g, w->dir + (w->next_table - w->dir_first) * g->shape.width);
+		raw = tree_entry(g, w->dir + (w->next_table - w->dir_first) * g->shape.width);
 		pos = mirror = 0;
 		used = raw ? g->shape.table(g, w->next_table, raw, &pos, e) : 0;
 		if (used < 0)
@@ -330,9 +330,9 @@ static int load_window(struct gtree *g, struct err *e)
 }
 
 /* The entries of table t that lie beyond the disk: 0 in a sane file. */
-static int check_beyond(struct gtree *g, uint32_t used, struct err *e)
+static int check_beyond(struct tree *g, uint32_t used, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 	const uint8_t *p = table_at(w, w->t);
 
 	if (!w->first || w->warned_beyond ||
@@ -346,15 +346,15 @@ static int check_beyond(struct gtree *g, uint32_t used, struct err *e)
 }
 
 /* An entry of the table in work. */
-static int decode(struct gtree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
+static int decode(struct tree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
-	return gtree_decode(g, n, raw, g->walk->first, g->src->size, pos, e);
+	return tree_decode(g, n, raw, g->guest->first, g->src->size, pos, e);
 }
 
-static void set_data(struct gtree *g, struct run *run, uint64_t pos)
+static void set_data(struct tree *g, struct run *run, uint64_t pos)
 {
 	run->pos = pos;
-	if (g->shape.packed) {
+	if (g->shape.compressed) {
 		run->kind = RUN_PACKED;
 		run->skip = run->off;
 		run->leaf = &g->reader;
@@ -365,7 +365,7 @@ static void set_data(struct gtree *g, struct run *run, uint64_t pos)
 }
 
 /* The first entry from k on that is in use, or `used`. */
-static uint32_t skip_unused(const struct gtree *g, const uint8_t *p, uint32_t k, uint32_t used)
+static uint32_t skip_unused(const struct tree *g, const uint8_t *p, uint32_t k, uint32_t used)
 {
 	const uint32_t width = g->shape.width, stride = 32 / width;
 
@@ -375,30 +375,30 @@ static uint32_t skip_unused(const struct gtree *g, const uint8_t *p, uint32_t k,
 		if (le64(q) | le64(q + 8) | le64(q + 16) | le64(q + 24))
 			break;
 	}
-	while (k < used && !gtree_entry(g, p + k * width))
+	while (k < used && !tree_entry(g, p + k * width))
 		k++;
 	return k;
 }
 
-static void count(struct gtree *g, const struct run *run, int kind, uint64_t grains, uint64_t pos)
+static void count(struct tree *g, const struct run *run, int kind, uint64_t grains, uint64_t pos)
 {
-	struct gtree_sums *s = &g->walk->sums;
+	struct tree_sums *s = &g->guest->sums;
 
 	if (kind == GRAIN_ZERO) {
 		s->zero += grains;
 		return;
 	}
 	s->data += grains;
-	if (g->shape.packed)
+	if (g->shape.compressed)
 		s->hash += account_hash(run->off, pos);
 	else
 		s->beyond += (grains * g->shape.grain - run->len) / SECTOR;
 }
 
 /* The next stretch of grains that lie one behind the other. 1, 0 at the end of the walk, -errno. */
-static int walk_next(struct gtree *g, struct run *run, struct err *e)
+static int walk_next(struct tree *g, struct run *run, struct err *e)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 	const uint64_t grains = div_up(g->shape.size, g->shape.grain);
 
 	for (;; w->t++, w->k = 0) {
@@ -431,20 +431,20 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 		begin = 0;
 		pos = 0;
 		while (kind == GRAIN_NONE && (w->k = skip_unused(g, p, w->k, used)) < used) {
-			uint64_t raw = gtree_entry(g, p + w->k * g->shape.width);
+			uint64_t raw = tree_entry(g, p + w->k * g->shape.width);
 
 			begin = w->k++;
 			kind = decode(g, base + begin, raw, &pos, e);
 			if (kind < 0)
 				return kind;
 			if (kind == GRAIN_DATA)
-				w->k = gtree_skip_plain(g, p, w->k, used, raw, g->src->size);
+				w->k = tree_skip_plain(g, p, w->k, used, raw, g->src->size);
 		}
 		if (kind == GRAIN_NONE)
 			continue;
 		n = base + begin;
-		for (; w->k < used && !(g->shape.packed && kind == GRAIN_DATA); w->k++) {
-			uint64_t raw = gtree_entry(g, p + w->k * g->shape.width);
+		for (; w->k < used && !(g->shape.compressed && kind == GRAIN_DATA); w->k++) {
+			uint64_t raw = tree_entry(g, p + w->k * g->shape.width);
 
 			if (!raw)
 				break;
@@ -464,14 +464,14 @@ static int walk_next(struct gtree *g, struct run *run, struct err *e)
 			return 1;
 		}
 		set_data(g, run, pos);
-		r = claim(g, pos, pos + (g->shape.packed ? SECTOR : run->len), "grain", n, e);
+		r = claim(g, pos, pos + (g->shape.compressed ? SECTOR : run->len), "grain", n, e);
 		return r < 0 ? r : 1;
 	}
 }
 
-static void keep(struct gtree *g, const struct run *run)
+static void keep(struct tree *g, const struct run *run)
 {
-	struct gtree_walk *w = g->walk;
+	struct guest_order *w = g->guest;
 
 	if (!w->kept_whole)
 		return;
@@ -497,10 +497,10 @@ static void keep(struct gtree *g, const struct run *run)
 	};
 }
 
-static int gtree_next(struct reader *reader, struct run *run, struct err *e)
+static int guest_order_next(struct reader *reader, struct run *run, struct err *e)
 {
-	struct gtree *g = container_of(reader, struct gtree, reader);
-	struct gtree_walk *w = g->walk;
+	struct tree *g = container_of(reader, struct tree, reader);
+	struct guest_order *w = g->guest;
 	int r;
 
 	if (w->replay) {
@@ -550,17 +550,17 @@ static int gtree_next(struct reader *reader, struct run *run, struct err *e)
 	return 0;
 }
 
-static int gtree_rewind(struct reader *reader, struct err *e)
+static int guest_order_rewind(struct reader *reader, struct err *e)
 {
-	struct gtree *g = container_of(reader, struct gtree, reader);
-	struct gtree_walk *w = g->walk;
+	struct tree *g = container_of(reader, struct tree, reader);
+	struct guest_order *w = g->guest;
 
 	(void)e;
 	restart(w);
 	w->kept_at = 0;
 	if (w->first) { /* it did not reach its end: it does not count */
 		w->stretches = 0;
-		w->sums = (struct gtree_sums){.missing = UINT64_MAX};
+		w->sums = (struct tree_sums){.missing = UINT64_MAX};
 		free(w->claimed);
 		w->claimed = NULL;
 		w->kept_n = 0;
@@ -568,14 +568,14 @@ static int gtree_rewind(struct reader *reader, struct err *e)
 	return 0;
 }
 
-static int gtree_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
+static int guest_order_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
 {
-	struct gtree *g = container_of(reader, struct gtree, reader);
+	struct tree *g = container_of(reader, struct tree, reader);
 
 	return g->shape.unpack(g, run, buf, e);
 }
 
-static void walk_free(struct gtree_walk *w)
+static void walk_free(struct guest_order *w)
 {
 	if (!w)
 		return;
@@ -588,44 +588,44 @@ static void walk_free(struct gtree_walk *w)
 	free(w);
 }
 
-static void gtree_free(struct reader *reader)
+static void tree_free(struct reader *reader)
 {
-	struct gtree *g = container_of(reader, struct gtree, reader);
+	struct tree *g = container_of(reader, struct tree, reader);
 
 	if (g->shape.free)
 		g->shape.free(g);
 	source_free(g->src);
-	walk_free(g->walk);
-	gstream_free(g->queue);
+	walk_free(g->guest);
+	file_order_free(g->file);
 	free(g);
 }
 
-static const struct reader_ops gtree_ops = {
-	.next = gtree_next,
-	.rewind = gtree_rewind,
-	.free = gtree_free,
+static const struct reader_ops guest_order_ops = {
+	.next = guest_order_next,
+	.rewind = guest_order_rewind,
+	.free = tree_free,
 };
 
 static const struct reader_ops packed_ops = {
-	.next = gtree_next,
-	.rewind = gtree_rewind,
-	.fetch = gtree_fetch,
-	.free = gtree_free,
+	.next = guest_order_next,
+	.rewind = guest_order_rewind,
+	.fetch = guest_order_fetch,
+	.free = tree_free,
 };
 
 static const struct reader_ops passing_ops = {
-	.next = gstream_next,
-	.fetch = gstream_fetch,
-	.free = gtree_free,
+	.next = file_order_next,
+	.fetch = file_order_fetch,
+	.free = tree_free,
 };
 
-int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *shape,
+int tree_init(struct tree *g, struct source *src, const struct tree_shape *shape,
 	       struct err *e)
 {
-	struct gtree_walk *w;
+	struct guest_order *w;
 
 	for (size_t i = 0; i < shape->areas; i++) {
-		const struct gtree_area *a = &shape->area[i];
+		const struct tree_area *a = &shape->area[i];
 
 		if (a->at > a->end || a->end > src->size)
 			return fail(e, EBADMSG,
@@ -658,8 +658,8 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 				    src->name, bytes, window);
 		reader_init(&g->reader, &passing_ops, src->name, shape->size);
 		g->reader.passing = &g->reader;
-		g->reader.threads = shape->packed;
-		r = gstream_init(g, e);
+		g->reader.threads = shape->compressed;
+		r = file_order_init(g, e);
 		if (r)
 			return r < 0 ? r : 0;
 	}
@@ -680,7 +680,7 @@ int gtree_init(struct gtree *g, struct source *src, const struct gtree_shape *sh
 	}
 	w->first = w->kept_whole = true;
 	w->sums.missing = UINT64_MAX;
-	g->walk = w;
-	reader_init(&g->reader, shape->packed ? &packed_ops : &gtree_ops, src->name, shape->size);
+	g->guest = w;
+	reader_init(&g->reader, shape->compressed ? &packed_ops : &guest_order_ops, src->name, shape->size);
 	return 0;
 }

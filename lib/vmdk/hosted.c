@@ -1,6 +1,6 @@
 /*
  * Room 2: hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, plain
- * and compressed (streamOptimized). Knows their header, footer and entries; the walk is gtree's,
+ * and compressed (streamOptimized). Knows their header, footer and entries; the walk is tree's,
  * compressed grains and markers are stream's. Facts: "Virtual Disk Format 5.0"
  * (hosted sparse extents); which flags are incompatible from open-vmdk's vmdk/sparse.c; entry 1 from
  * QEMU's block/vmdk.c.
@@ -53,7 +53,7 @@ enum { /* byte offsets in the header */
 #define FLAGS_UNKNOWN 0xfffc0000u /* the reserved incompatible half, less the two above */
 
 struct hosted {
-	struct gtree tree;
+	struct tree tree;
 	uint64_t overhead; /* sectors before the first grain */
 	bool zeroed, warned_overhead;
 	struct unpacker *unpacker; /* NULL: grains are plain */
@@ -63,7 +63,7 @@ struct hosted {
 	struct stream_sums marks;
 };
 
-static int hosted_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+static int hosted_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	if (raw < 2)
 		return fail(e, EBADMSG, "%s: directory entry %" PRIu64 " is %" PRIu64,
@@ -72,7 +72,7 @@ static int hosted_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos
 	return 1;
 }
 
-static int hosted_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 			struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
@@ -94,7 +94,7 @@ static int hosted_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, u
 			    g->reader.name, n, raw, h->overhead) < 0)
 			return -EBADMSG;
 	}
-	if (first && h->unpacker && !g->queue) { /* in file order it comes later */
+	if (first && h->unpacker && !g->file) { /* in file order it comes later */
 		uint64_t bytes;
 		int r = grain_marker(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
 
@@ -147,7 +147,7 @@ static int find_zeros(struct source *src, uint64_t from, uint64_t *sector, struc
  * its place behind, for good when it is written again: with redundant tables, which have been
  * compared, that is believed.
  */
-static int check_tables(struct gtree *g, const struct gtree_sums *s, struct err *e)
+static int check_tables(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
@@ -159,14 +159,14 @@ static int check_tables(struct gtree *g, const struct gtree_sums *s, struct err 
 			  s->missing, g->shape.tables - s->tables, g->shape.tables);
 }
 
-static int account_plain(struct hosted *h, const struct gtree_sums *s, struct err *e)
+static int account_plain(struct hosted *h, const struct tree_sums *s, struct err *e)
 {
-	struct gtree *g = &h->tree;
+	struct tree *g = &h->tree;
 	const uint64_t from = h->overhead, grain = g->shape.grain / SECTOR;
 	uint64_t end = 0, used = s->claimed + s->beyond, spare;
 	int r = 0;
 
-	if (g->queue) { /* its tables were checked when they had come */
+	if (g->file) { /* its tables were checked when they had come */
 		end = div_up(max_u64(s->data_end, s->end), SECTOR);
 	} else {
 		r = check_tables(g, s, e);
@@ -187,7 +187,7 @@ static int account_plain(struct hosted *h, const struct gtree_sums *s, struct er
 }
 
 /* To read by markers is no way out where the grains that they lead to are not all whole. */
-static int check_offer(struct hosted *h, const struct gtree_sums *s, struct err *e)
+static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *e)
 {
 	const struct source *src = h->tree.src;
 	struct err why = {0};
@@ -205,10 +205,10 @@ static int check_offer(struct hosted *h, const struct gtree_sums *s, struct err 
 }
 
 /* Every marker of a grain has its entry, and the other way round. */
-static int account_packed(struct hosted *h, const struct gtree_sums *s, struct err *e)
+static int account_packed(struct hosted *h, const struct tree_sums *s, struct err *e)
 {
 	const struct stream_sums *m = &h->marks;
-	struct gtree *g = &h->tree;
+	struct tree *g = &h->tree;
 	uint64_t behind;
 	int r = 0;
 
@@ -283,31 +283,31 @@ static int pass_markers(struct hosted *h, uint64_t from, uint64_t to, struct err
 	return r;
 }
 
-static int hosted_passes(struct gtree *g, uint64_t from, uint64_t to, struct err *e)
+static int hosted_received(struct tree *g, uint64_t from, uint64_t to, struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
 	return h->unpacker ? pass_markers(h, from, to, e) : 0;
 }
 
-static int hosted_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+static int hosted_account(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
 	return h->unpacker ? account_packed(h, s, e) : account_plain(h, s, e);
 }
 
-static int hosted_unpack(struct gtree *g, const struct run *run, void *buf, struct err *e)
+static int hosted_unpack(struct tree *g, const struct run *run, void *buf, struct err *e)
 {
 	return grain_inflate(container_of(g, struct hosted, tree)->unpacker, run, buf, e);
 }
 
-static int hosted_arrived(struct gtree *g, uint64_t pos, uint64_t off, struct err *e)
+static int hosted_whole(struct tree *g, uint64_t pos, uint64_t off, struct err *e)
 {
 	return grain_arrived(g->src, pos, off, g->shape.grain, e);
 }
 
-static void hosted_free(struct gtree *g)
+static void hosted_free(struct tree *g)
 {
 	unpacker_free(container_of(g, struct hosted, tree)->unpacker);
 }
@@ -485,7 +485,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	uint8_t footer[HEADER] = {0};
 	uint64_t footer_at = 0;
 	struct stream_shape stream;
-	struct gtree_shape shape;
+	struct tree_shape shape;
 	struct hosted *hosted;
 	bool scan = false, footless = false, packed, open_log, log = false;
 	uint32_t flags;
@@ -654,7 +654,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			*out = zerolog_over(*out, src, stream.grain);
 		return r;
 	}
-	shape = (struct gtree_shape){
+	shape = (struct tree_shape){
 		.size = capacity * SECTOR,
 		.grain = grain * SECTOR,
 		.dir = (o->copies == COPY_REDUNDANT ? rgd : gd) * SECTOR,
@@ -667,27 +667,27 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.grain_at = hosted_grain,
 		.account = hosted_account,
 		.count_from = overhead * SECTOR,
-		.packed = packed,
+		.compressed = packed,
 		.unpack = packed ? hosted_unpack : NULL,
-		.arrived = packed ? hosted_arrived : NULL,
+		.whole = packed ? hosted_whole : NULL,
 		.free = hosted_free,
 		.floor = overhead * SECTOR,
 		.least = overhead * SECTOR,
-		.passes = hosted_passes,
+		.received = hosted_received,
 		.judge = packed ? NULL : check_tables,
-		.remember = o->remember,
+		.memory = o->remember,
 	};
 	shape.area[shape.areas++] =
-		(struct gtree_area){shape.dir, shape.dir + dir_bytes, "grain directory"};
+		(struct tree_area){shape.dir, shape.dir + dir_bytes, "grain directory"};
 	if (desc)
-		shape.area[shape.areas++] = (struct gtree_area){
+		shape.area[shape.areas++] = (struct tree_area){
 			desc * SECTOR, (desc + desc_size) * SECTOR, "descriptor"};
 	if (footer_at) /* and its marker */
-		shape.area[shape.areas++] = (struct gtree_area){
+		shape.area[shape.areas++] = (struct tree_area){
 			footer_at - SECTOR, footer_at + HEADER, "footer"};
 	if ((flags & FLAG_REDUNDANT) && o->copies == COPIES_EQUAL) {
 		shape.mirror = rgd * SECTOR;
-		shape.area[shape.areas++] = (struct gtree_area){
+		shape.area[shape.areas++] = (struct tree_area){
 			shape.mirror, shape.mirror + dir_bytes, "redundant grain directory"};
 	}
 	hosted = calloc(1, sizeof(*hosted));
@@ -700,7 +700,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (packed)
 		r = unpacker_new(&hosted->unpacker, src, shape.size, shape.grain, e);
 	if (!r)
-		r = gtree_init(&hosted->tree, src, &shape, e);
+		r = tree_init(&hosted->tree, src, &shape, e);
 	if (r < 0) {
 		unpacker_free(hosted->unpacker);
 		free(hosted);

@@ -1,6 +1,6 @@
 /*
  * Room 2: SEsparse, the delta of ESXi since 6.5 ("-sesparse.vmdk"). Knows its two headers and its
- * entries; the walk is gtree's. VMware has published nothing: the facts are those of QEMU's
+ * entries; the walk is tree's. VMware has published nothing: the facts are those of QEMU's
  * block/vmdk.c and of the message of the commit that added it; what is not listed there is refused,
  * but for reserved1 = 0x200, which files from the field have (OpenNebula one-swap, sesparse.c).
  */
@@ -52,7 +52,7 @@ struct area {
 };
 
 struct sesparse {
-	struct gtree tree;
+	struct tree tree;
 	uint64_t gt, gt_count; /* first sector of the tables, and how many have room */
 	uint64_t free_gt;
 	uint64_t grains;       /* first sector of the grains */
@@ -63,7 +63,7 @@ struct sesparse {
 	bool warned_free, warned_maps;
 };
 
-static int sesparse_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+static int sesparse_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	struct sesparse *s = container_of(g, struct sesparse, tree);
 	uint64_t index = raw & 0xffffffff;
@@ -91,7 +91,7 @@ static int sesparse_table(struct gtree *g, uint64_t i, uint64_t raw, uint64_t *p
 	return 1;
 }
 
-static int sesparse_grain(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+static int sesparse_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 			  struct err *e)
 {
 	struct sesparse *s = container_of(g, struct sesparse, tree);
@@ -377,7 +377,7 @@ static int pass_map(struct source *src, const struct area *a, uint64_t from, uin
 	return r;
 }
 
-static int sesparse_passes(struct gtree *g, uint64_t from, uint64_t to, struct err *e)
+static int sesparse_received(struct tree *g, uint64_t from, uint64_t to, struct err *e)
 {
 	struct sesparse *x = container_of(g, struct sesparse, tree);
 	int r = pass_map(g->src, &x->bitmap, from, to, count_bits, &x->bits, &x->bits_end, e);
@@ -388,7 +388,7 @@ static int sesparse_passes(struct gtree *g, uint64_t from, uint64_t to, struct e
 
 /* Whether both maps say the same as the tables. A grain of zeros, and one that was unmapped, may have
  * kept its place or have given it back. */
-static int check_maps(struct gtree *g, const struct gtree_sums *s, uint64_t bits, uint64_t entries,
+static int check_maps(struct tree *g, const struct tree_sums *s, uint64_t bits, uint64_t entries,
 		      struct err *e)
 {
 	struct sesparse *x = container_of(g, struct sesparse, tree);
@@ -409,7 +409,7 @@ static int check_maps(struct gtree *g, const struct gtree_sums *s, uint64_t bits
 }
 
 /* Of what passes: all maps come before the grains. */
-static int sesparse_judge(struct gtree *g, const struct gtree_sums *s, struct err *e)
+static int sesparse_judge(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct sesparse *x = container_of(g, struct sesparse, tree);
 	/* those of unmapped grains, and one, may stand behind */
@@ -427,7 +427,7 @@ static int sesparse_judge(struct gtree *g, const struct gtree_sums *s, struct er
  * One file of ESXi is known: as many bits, and as many entries of the backmap, as there are grains, and
  * one grain more at the end of the file.
  */
-static int sesparse_account(struct gtree *g, const struct gtree_sums *s, struct err *e)
+static int sesparse_account(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct sesparse *x = container_of(g, struct sesparse, tree);
 	const uint64_t sectors = div_up(g->src->size, SECTOR);
@@ -439,7 +439,7 @@ static int sesparse_account(struct gtree *g, const struct gtree_sums *s, struct 
 	int r = 0;
 
 	account_missing(&x->opts, whole > most + 1 ? (whole - most - 1) * GRAIN * SECTOR : 0);
-	if (!g->queue) {
+	if (!g->file) {
 		r = count_map(g->src, &x->bitmap, div_up(grains, 8), count_bits, &bits, e);
 		if (!r)
 			r = count_map(g->src, &x->backmap, grains * 8, count_entries, &entries, e);
@@ -539,7 +539,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	s->opts = *o;
 	r = check_volatile(src, vol.at, s, e);
 	if (!r) {
-		const struct gtree_shape shape = {
+		const struct tree_shape shape = {
 			.size = capacity * SECTOR,
 			.grain = (uint64_t)GRAIN * SECTOR,
 			.dir = gd.at * SECTOR,
@@ -554,17 +554,17 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 				 {gd.at * SECTOR, (gd.at + gd.size) * SECTOR, "grain directory"}},
 			.areas = 3,
 			.floor = grains.at * SECTOR,
-			.remember = o->remember,
+			.memory = o->remember,
 			.table = sesparse_table,
 			.grain_at = sesparse_grain,
 			.account = sesparse_account,
 			.least = max_u64(gd.at + gd.size, gt.at + gt.size) * SECTOR,
 			.head = grains.at * SECTOR,
-			.passes = sesparse_passes,
+			.received = sesparse_received,
 			.judge = sesparse_judge,
 		};
 
-		r = gtree_init(&s->tree, src, &shape, e);
+		r = tree_init(&s->tree, src, &shape, e);
 	}
 	if (r < 0) {
 		free(s);

@@ -4,15 +4,15 @@
 
 #include <inttypes.h>
 
-uint64_t gtree_grain_len(const struct gtree *g, uint64_t n)
+uint64_t tree_grain_len(const struct tree *g, uint64_t n)
 {
 	return min_u64(g->shape.grain, g->shape.size - n * g->shape.grain);
 }
 
-int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t limit,
+int tree_decode(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t limit,
 		 uint64_t *pos, struct err *e)
 {
-	uint64_t len = g->shape.packed ? 1 : gtree_grain_len(g, n);
+	uint64_t len = g->shape.compressed ? 1 : tree_grain_len(g, n);
 	int kind = g->shape.grain_at(g, n, raw, first, pos, e);
 
 	if (kind == GRAIN_DATA && (*pos > limit || len > limit - *pos))
@@ -24,7 +24,7 @@ int gtree_decode(struct gtree *g, uint64_t n, uint64_t raw, bool first, uint64_t
 	return kind;
 }
 
-uint32_t gtree_skip_plain(const struct gtree *g, const uint8_t *p, uint32_t k, uint32_t used,
+uint32_t tree_skip_plain(const struct tree *g, const uint8_t *p, uint32_t k, uint32_t used,
 			  uint64_t raw, uint64_t limit)
 {
 	const uint64_t step = g->shape.grain / SECTOR;
