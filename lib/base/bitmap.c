@@ -30,19 +30,6 @@ bool bitmap_set(uint64_t *map, uint64_t from, uint64_t to)
 	return !before;
 }
 
-bool bitmap_clear(uint64_t *map, uint64_t from, uint64_t to)
-{
-	uint64_t before = 0;
-
-	for (uint64_t next; from < to; from = next) {
-		uint64_t *word = &map[from / 64], bits = mask(from, to, &next);
-
-		before |= ~*word & bits;
-		*word &= ~bits;
-	}
-	return !before;
-}
-
 uint64_t bitmap_find(const uint64_t *map, uint64_t from, uint64_t to, bool set)
 {
 	for (uint64_t next; from < to; from = next) {

@@ -11,9 +11,8 @@
 /* So many bits, all clear, for free(); NULL when memory is short. A large map is fresh mappings: only
  * what is touched costs memory. */
 uint64_t *bitmap_new(uint64_t bits);
-/* Sets, or clears, bits [from, to). Whether none of them was so before. */
+/* Sets bits [from, to). Whether none of them was set before. */
 bool bitmap_set(uint64_t *map, uint64_t from, uint64_t to);
-bool bitmap_clear(uint64_t *map, uint64_t from, uint64_t to);
 /* The first bit of [from, to) that is set, or that is not; or `to`. */
 uint64_t bitmap_find(const uint64_t *map, uint64_t from, uint64_t to, bool set);
 

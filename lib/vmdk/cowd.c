@@ -4,8 +4,9 @@
  * grain table (always 4096 entries) and entry 1 as zeros also from QEMU's block/vmdk.c and Xen
  * Orchestra's VhdEsxiCowd.mjs.
  */
+#include "vmdk/file_order.h"
 #include "vmdk/format.h"
-#include "vmdk/tree.h"
+#include "vmdk/guest_order.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -228,7 +229,8 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 	c->data_from = gd_end;
 	c->free_sector = le32(h + AT_FREE);
 	c->opts = *o;
-	r = tree_init(&c->tree, src, &shape, e);
+	r = src->passing ? file_order_open(&c->tree, src, &shape, e)
+			 : guest_order_open(&c->tree, src, &shape, e);
 	if (r < 0) {
 		free(c);
 		return r;

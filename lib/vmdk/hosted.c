@@ -5,9 +5,10 @@
  * (hosted sparse extents); which flags are incompatible from open-vmdk's vmdk/sparse.c; entry 1 from
  * QEMU's block/vmdk.c.
  */
+#include "vmdk/file_order.h"
 #include "vmdk/format.h"
 #include "vmdk/grain.h"
-#include "vmdk/tree.h"
+#include "vmdk/guest_order.h"
 #include "vmdk/stream.h"
 #include "vmdk/undonote.h"
 #include "vmdk/zerolog.h"
@@ -700,7 +701,8 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (packed)
 		r = unpacker_new(&hosted->unpacker, src, shape.size, shape.grain, e);
 	if (!r)
-		r = tree_init(&hosted->tree, src, &shape, e);
+		r = src->passing ? file_order_open(&hosted->tree, src, &shape, e)
+				 : guest_order_open(&hosted->tree, src, &shape, e);
 	if (r < 0) {
 		unpacker_free(hosted->unpacker);
 		free(hosted);

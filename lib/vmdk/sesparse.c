@@ -4,8 +4,9 @@
  * block/vmdk.c and of the message of the commit that added it; what is not listed there is refused,
  * but for reserved1 = 0x200, which files from the field have (OpenNebula one-swap, sesparse.c).
  */
+#include "vmdk/file_order.h"
 #include "vmdk/format.h"
-#include "vmdk/tree.h"
+#include "vmdk/guest_order.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -564,7 +565,8 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 			.judge = sesparse_judge,
 		};
 
-		r = tree_init(&s->tree, src, &shape, e);
+		r = src->passing ? file_order_open(&s->tree, src, &shape, e)
+				 : guest_order_open(&s->tree, src, &shape, e);
 	}
 	if (r < 0) {
 		free(s);

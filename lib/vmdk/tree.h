@@ -1,13 +1,13 @@
 /*
- * Room 2: the walk that COWD, hosted sparse and SEsparse share: directory, table, grain. Knows
- * positions in one file; must not know what an entry looks like (the leaf decodes it).
+ * A grain tree, as COWD, hosted sparse and SEsparse have one: a directory names tables, a table names
+ * grains. This file knows its shape, decodes entries, and adds up what they name. It must not know what an
+ * entry looks like (the leaf decodes it), nor in which order the tree is walked: that is the business of
  *
- * Guest order, of files: bounded memory whatever the size of the disk, rewindable. The first walk also claims
- * every sector of the file that a table or a grain stands on, and refuses what is claimed twice.
+ *   guest_order   of files: bounded memory whatever the size of the disk, rewindable;
+ *   file_order    of streams: the directory first, then tables and grains as they are received.
  *
- * File order, of what is passing (file_order.c): the directory is read first, and what it names is
- * awaited; a table that comes adds its grains, grains that come are given. What a later table might
- * still name goes to the spool.
+ * A leaf calls one of these two; only they call what stands behind "for the orders". All numbers are bytes
+ * unless they say something else.
  */
 #ifndef TREE_H
 #define TREE_H
@@ -30,18 +30,18 @@ struct tree_sums {
 	uint64_t tables;     /* entries of the directory that are not 0 */
 	uint64_t missing;    /* the first of those that are, if any */
 	uint64_t data, zero; /* grains */
-	uint64_t hash;       /* of account_hash() over the data grains, where they are packed */
+	uint64_t hash;       /* of account_hash() over the data grains, where they are compressed */
 	uint64_t claimed;    /* sectors from shape.count_from on that areas, tables and data grains take;
-			      * of packed grains one each */
+			      * of compressed grains one each */
 	uint64_t beyond;     /* sectors that the last grain would take behind the end of the disk */
-	uint64_t end;        /* where the last of all that ends, bytes */
+	uint64_t end;        /* where the last of all that ends */
 	uint64_t data_end;   /* of a stream with shape.received: behind its last byte that is not 0 */
 };
 
 struct tree_shape {
-	uint64_t size;    /* of the disk, bytes, not 0 */
-	uint64_t grain;   /* bytes */
-	uint64_t dir;     /* position of the directory, bytes */
+	uint64_t size;    /* of the disk, not 0 */
+	uint64_t grain;
+	uint64_t dir;     /* position of the directory */
 	uint64_t mirror;  /* position of a redundant directory with tables of its own that has to say
 			   * the same; 0: none */
 	uint64_t tables;  /* entries of the directory in use: those that cover the disk */
@@ -51,41 +51,42 @@ struct tree_shape {
 			   * in one unit with an area is part of that; 0: 1 */
 	struct tree_area area[TREE_AREAS];
 	size_t areas;
-	/* of what is passing */
-	uint64_t floor;    /* no sane file has a grain before this position */
-	uint64_t least;    /* no whole file is shorter */
-	uint64_t head;     /* what judge() needs to know ends here, but for tables */
-	/* File bytes [from, to), a window or the part of it that came, are there until this returns.
-	 * NULL: nobody looks at them, and what comes behind the last grain is dropped. */
-	int (*received)(struct tree *g, uint64_t from, uint64_t to, struct err *e);
-	/* All tables have come, and all bytes before `head`: the last moment to refuse what they say
-	 * before anything is written, unless grains come before tables. NULL: nobody does. */
-	int (*judge)(struct tree *g, const struct tree_sums *s, struct err *e);
-	uint64_t promised; /* bytes that are in use, as the header says; 0: it does not */
-	uint64_t memory; /* bytes of memory for what is awaited; 0: the usual number */
+	uint64_t count_from; /* position, see tree_sums.claimed */
 	/* Where entries are sector numbers: of one from plain_from on and before plain_to, grain_at
 	 * says that a data grain begins there, and nothing more. 0, 0: there are none. */
 	uint64_t plain_from, plain_to;
-	/* Grains are packed: each is a run of its own, of kind PACKED, whose pos is that of its
+	/* Grains are compressed: each is a run of its own, of kind PACKED, whose pos is that of its
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool compressed;
-	uint64_t count_from; /* position, see tree_sums.claimed */
-	/* Judges the sums at the end of the first walk of a file, or when all of a stream has come. 0 or
-	 * -errno; NULL: nobody does. */
-	int (*account)(struct tree *g, const struct tree_sums *s, struct err *e);
+	/* Of streams: */
+	uint64_t floor;    /* no sane file has a grain before this position */
+	uint64_t least;    /* no whole file is shorter */
+	uint64_t head;     /* what judge() needs to know ends here, but for tables */
+	uint64_t promised; /* bytes in use, as the header says; 0: it does not */
+	uint64_t memory;   /* for what is pending; 0: the usual number */
+	/* File bytes [from, to), a window or the received part of it, are there until this returns.
+	 * NULL: nobody looks at them, and bytes behind the last grain are dropped. */
+	int (*received)(struct tree *t, uint64_t from, uint64_t to, struct err *e);
+	/* All tables are received, and all bytes before `head`: the last moment to refuse what they
+	 * say before anything is written, unless grains came before tables. May be NULL. */
+	int (*judge)(struct tree *t, const struct tree_sums *s, struct err *e);
+	/* where compressed: the record at pos, of the grain at guest byte off. 1 it is received whole,
+	 * 0 it never will be, -errno. */
+	int (*whole)(struct tree *t, uint64_t pos, uint64_t off, struct err *e);
+	/* Of both: */
+	/* Judges the sums at the end of the first walk of a file, or at the end of a stream. 0 or -errno.
+	 * May be NULL. */
+	int (*account)(struct tree *t, const struct tree_sums *s, struct err *e);
 	/* raw: the entry as it stands in the file, not 0 (that is "none" in every format). Table i:
-	 * 1 and where it is (bytes), or 0, or -errno. */
-	int (*table)(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e);
-	/* Grain n: one of enum tree_grain and where it is (bytes), or -errno. first: this is the
-	 * first walk, the one that warns. */
-	int (*grain_at)(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+	 * 1 and its position, or 0, or -errno. */
+	int (*table)(struct tree *t, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e);
+	/* Grain n: GRAIN_ZERO, GRAIN_DATA and its position, or -errno. first: this is the first walk,
+	 * the one that warns. */
+	int (*grain_at)(struct tree *t, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 			struct err *e);
-	/* where packed: the bytes of a run, as in reader_ops.fetch */
-	int (*unpack)(struct tree *g, const struct run *run, void *buf, struct err *e);
-	/* where packed, and passing: the record at pos, that of the grain at guest byte off. 1 it has
-	 * come whole, 0 it never will, -errno. */
-	int (*whole)(struct tree *g, uint64_t pos, uint64_t off, struct err *e);
-	void (*free)(struct tree *g); /* frees what the leaf added, not g; may be NULL */
+	/* where compressed: the bytes of a run, as in reader_ops.fetch */
+	int (*unpack)(struct tree *t, const struct run *run, void *buf, struct err *e);
+	void (*free)(struct tree *t); /* frees what the leaf added, not t; may be NULL */
 };
 
 /* A leaf has this in front of what it adds. */
@@ -93,37 +94,71 @@ struct tree {
 	struct reader reader;
 	struct source *src; /* owned */
 	struct tree_shape shape;
-	struct guest_order *guest;   /* private to guest_order.c */
-	struct file_order *file; /* private to file_order.c; NULL in guest order */
+	struct tree_sums sums;
+	bool warned_beyond;
+	struct guest_order *guest; /* private to guest_order.c */
+	struct file_order *file;   /* private to file_order.c; NULL in guest order */
 };
 
-/* Takes src over when it succeeds. g is the leaf's, zeroed; tree_free() gives it to free(). Checks
- * that areas lie inside the file and apart. -errno. */
-int tree_init(struct tree *g, struct source *src, const struct tree_shape *shape,
-	       struct err *e);
+/* --- for the orders --- */
 
-/* Between guest_order.c and file_order.c. */
+/* Sets all of *t but the orders; checks that areas lie inside the file and apart. src stays the caller's
+ * when this fails. -errno. */
+int tree_init(struct tree *t, struct source *src, const struct tree_shape *shape,
+	      const struct reader_ops *ops, struct err *e);
+/* Frees the source, what the leaf added, and t. */
+void tree_free(struct tree *t);
+/* Nothing is counted but the areas. */
+void tree_reset_sums(struct tree *t);
 
-/* Reads the directory of what is passing. 1 when the walk will be in file order; 0 when it cannot be,
- * and everything was spooled: g->src is a file now. */
-int file_order_init(struct tree *g, struct err *e);
-int file_order_next(struct reader *reader, struct run *run, struct err *e);
-int file_order_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e);
-void file_order_free(struct file_order *q); /* NULL-safe */
-static inline uint64_t tree_entry(const struct tree *g, const uint8_t *p)
+static inline uint64_t tree_entry(const struct tree *t, const uint8_t *p)
 {
-	return g->shape.width == 4 ? le32(p) : le64(p);
+	return t->shape.width == 4 ? le32(p) : le64(p);
 }
 
-/* Bytes of grain n that belong to the disk. */
-uint64_t tree_grain_len(const struct tree *g, uint64_t n);
-/* Decodes the entry of grain n, and checks that it leads to bytes before `limit`. */
-int tree_decode(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t limit,
-		 uint64_t *pos, struct err *e);
-/* Of a table p: the first entry from k on that is not the plain grain that follows the one before, of
- * which `raw` leads to entry k - 1; or `used`. With grains of one sector there are two million
- * entries in a GiB. */
-uint32_t tree_skip_plain(const struct tree *g, const uint8_t *p, uint32_t k, uint32_t used,
-			  uint64_t raw, uint64_t limit);
+static inline size_t tree_table_bytes(const struct tree *t)
+{
+	return (size_t)t->shape.entries * t->shape.width;
+}
+
+/* "grain table", or what its copy is called. */
+const char *tree_table_text(bool copy);
+/*
+ * Entry i of the directory and, where mirror is not NULL, that of the redundant one: 1 and the positions
+ * of the tables, which end before `limit`; 0 when there is none; -errno. count: adds them to the sums.
+ */
+int tree_tables(struct tree *t, uint64_t i, uint64_t raw, uint64_t raw_mirror, uint64_t limit, bool count,
+		uint64_t *pos, uint64_t *mirror, struct err *e);
+
+/* Neighbouring grains: guest bytes [off, off + len) lie at pos. */
+struct tree_span {
+	uint64_t off, len, pos;
+};
+#define TREE_ZEROS UINT64_MAX /* as pos: they are zeros */
+
+/* A walk over one table. */
+struct tree_scan {
+	const uint8_t *p;  /* its entries */
+	uint64_t base;     /* the grain of the first of them */
+	uint64_t limit;    /* where the file ends */
+	uint32_t used, k;  /* entries that belong to the disk, and the one in work */
+	uint32_t grains;   /* in the last span */
+	bool first;        /* see shape.grain_at */
+	int kind;          /* of entry k where that is decoded, or GRAIN_NONE; */
+	uint64_t pos;      /* and its position */
+};
+
+/* Of table `index`, whose entries p stay there; warns of entries beyond the disk. -errno. */
+int tree_scan_begin(struct tree *t, struct tree_scan *s, uint64_t index, const uint8_t *p, bool first,
+		    uint64_t limit, struct err *e);
+/* The next grains that lie one behind the other. 1, 0 when there are no more, -errno. */
+int tree_scan_next(struct tree *t, struct tree_scan *s, struct tree_span *span, struct err *e);
+/* Adds that span to the sums. */
+void tree_count(struct tree *t, const struct tree_scan *s, const struct tree_span *span);
+/* The run of it: zeros, or data that has to be read from the source or unpacked by the leaf. */
+void tree_run(struct tree *t, const struct tree_span *span, struct run *run);
+/* -EBADMSG: object n at file bytes [at, end) shares sectors with another. */
+int tree_overlap(const struct tree *t, const char *what, uint64_t n, uint64_t at, uint64_t end,
+		 struct err *e);
 
 #endif

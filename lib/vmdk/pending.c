@@ -1,0 +1,185 @@
+/* See pending.h. */
+#include "vmdk/pending.h"
+#include "base/bitmap.h"
+
+#include <stdlib.h>
+#include <sys/random.h>
+
+#define HASHES 64u /* to begin with */
+
+static struct pending_window **slot(const struct pending *p, uint64_t number)
+{
+	struct pending_window **w = &p->hash[number * p->salt >> (64 - __builtin_ctzll(p->hashes))];
+
+	while (*w && (*w)->number != number)
+		w = &(*w)->next;
+	return w;
+}
+
+static bool grow_hash(struct pending *p)
+{
+	struct pending_window **old = p->hash;
+	const size_t n = p->hashes, more = n ? n * 2 : HASHES;
+
+	p->hash = calloc(more, sizeof(*p->hash));
+	if (!p->hash) {
+		p->hash = old;
+		return false;
+	}
+	p->hashes = more;
+	p->memory += (more - n) * sizeof(*p->hash);
+	for (size_t i = 0; i < n; i++) {
+		struct pending_window *w, *next;
+
+		for (w = old[i]; w; w = next) {
+			next = w->next;
+			w->next = NULL;
+			*slot(p, w->number) = w;
+		}
+	}
+	free(old);
+	return true;
+}
+
+bool pending_init(struct pending *p, uint64_t window_size)
+{
+	p->window_size = window_size;
+	/* by chance, so that no file can be made of which all windows come to one list */
+	if (getrandom(&p->salt, sizeof(p->salt), GRND_NONBLOCK) != sizeof(p->salt))
+		p->salt = (uintptr_t)p * UINT64_C(0x9e3779b97f4a7c15);
+	p->salt |= 1;
+	return grow_hash(p);
+}
+
+void pending_free(struct pending *p)
+{
+	for (size_t i = 0; i < p->hashes; i++) {
+		struct pending_window *w, *next;
+
+		for (w = p->hash[i]; w; w = next) {
+			next = w->next;
+			free(w->grain);
+			free(w->named);
+			free(w);
+		}
+	}
+	free(p->hash);
+}
+
+struct pending_window *pending_window(const struct pending *p, uint64_t number)
+{
+	return *slot(p, number);
+}
+
+/* That window, made where it is not there yet. */
+static struct pending_window *make_window(struct pending *p, uint64_t number)
+{
+	struct pending_window **w;
+
+	if (p->windows >= p->hashes * 2 && !grow_hash(p))
+		return NULL;
+	w = slot(p, number);
+	if (!*w) {
+		*w = calloc(1, sizeof(**w));
+		if (!*w)
+			return NULL;
+		(*w)->number = number;
+		p->windows++;
+		p->memory += sizeof(**w);
+	}
+	return *w;
+}
+
+bool pending_add(struct pending *p, uint64_t off, uint64_t pos, uint64_t len)
+{
+	struct pending_window *w = make_window(p, pos / p->window_size);
+
+	if (w && w->grains == w->room) {
+		const uint32_t room = w->room ? w->room * 2 : 4;
+		struct pending_grain *more = realloc(w->grain, room * sizeof(*more));
+
+		if (!more)
+			return false;
+		p->memory += (room - w->room) * sizeof(*more);
+		w->grain = more;
+		w->room = room;
+	}
+	if (!w)
+		return false;
+	w->grain[w->grains++] =
+		(struct pending_grain){off, (uint32_t)(pos % p->window_size), (uint32_t)len};
+	p->grains++;
+	return true;
+}
+
+bool pending_spooled(struct pending *p, uint64_t number, uint64_t *named)
+{
+	struct pending_window *w = make_window(p, number);
+
+	if (!w)
+		return false;
+	w->named = named;
+	p->memory += p->window_size / SECTOR / 8;
+	return true;
+}
+
+bool pending_name(struct pending *p, uint64_t pos, uint64_t len)
+{
+	struct pending_window *w = pending_window(p, pos / p->window_size);
+	const uint64_t at = pos % p->window_size;
+
+	return w && w->named && bitmap_set(w->named, at / SECTOR, div_up(at + len, SECTOR));
+}
+
+static int by_off(const void *a, const void *b)
+{
+	const struct pending_grain *x = a, *y = b;
+
+	return (x->off > y->off) - (x->off < y->off);
+}
+
+void pending_sort(struct pending_window *w)
+{
+	for (uint32_t i = 1; i < w->grains; i++)
+		if (w->grain[i - 1].off >= w->grain[i].off) {
+			qsort(w->grain, w->grains, sizeof(*w->grain), by_off);
+			return;
+		}
+}
+
+uint32_t pending_find(const struct pending_window *w, uint64_t off)
+{
+	uint32_t a = 0, b = w->grains;
+
+	while (b - a > 1) {
+		uint32_t mid = a + (b - a) / 2;
+
+		if (w->grain[mid].off <= off)
+			a = mid;
+		else
+			b = mid;
+	}
+	return a;
+}
+
+void pending_received(struct pending *p, struct pending_window *w)
+{
+	p->grains -= w->grains;
+	p->memory -= w->room * sizeof(*w->grain);
+	free(w->grain);
+	w->grain = NULL;
+	w->grains = w->room = 0;
+}
+
+void pending_drop(struct pending *p, uint64_t number)
+{
+	struct pending_window **at = slot(p, number), *w = *at;
+
+	if (!w || w->named)
+		return;
+	*at = w->next;
+	pending_received(p, w);
+	p->memory -= sizeof(*w);
+	p->windows--;
+	free(w);
+}
