@@ -1,6 +1,6 @@
 /*
- * Room 2: COWD, the vmfsSparse delta of ESX(i) ("-delta.vmdk"). Knows its header and its entries;
- * the walk is tree's. Facts: "Virtual Disk Format 5.0" (ESX Server sparse extents); the size of a
+ * COWD, the vmfsSparse delta of ESX(i) ("-delta.vmdk"). Knows its header and its entries; must not know in
+ * which order its tree is walked. Called by image.c, see format.h. Facts: "Virtual Disk Format 5.0" (ESX Server sparse extents); the size of a
  * grain table (always 4096 entries) and entry 1 as zeros also from QEMU's block/vmdk.c and Xen
  * Orchestra's VhdEsxiCowd.mjs.
  */
@@ -111,124 +111,139 @@ static int cowd_account(struct tree *g, const struct tree_sums *s, struct err *e
 		       g->reader.name, c->free_sector - used, c->free_sector);
 }
 
+/* The fields that do not say where anything is. */
+static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
+{
+	const uint32_t version = le32(h + AT_VERSION), grain = le32(h + AT_GRAIN);
+
+	if (version == 2 || version == 3)
+		return fail(e, ENOTSUP,
+			    "%s: COWD version %" PRIu32
+			    " is a disk of VMware Workstation 2 or 3, not an ESX delta; convert it "
+			    "with vmware-vdiskmanager first",
+			    src->name, version);
+	if (version != 1)
+		return fail(e, ENOTSUP, "%s: COWD version %" PRIu32 " is unknown (1 is read)",
+			    src->name, version);
+	if (le32(h + AT_FLAGS) != 3)
+		return fail(e, ENOTSUP,
+			    "%s: COWD flags 0x%" PRIx32 " are not those of an ESX delta (0x3)",
+			    src->name, le32(h + AT_FLAGS));
+	if (!le32(h + AT_CAPACITY))
+		return fail(e, EBADMSG, "%s: COWD header: capacity is 0 sectors", src->name);
+	if (!is_pow2(grain) || grain > GRAIN_MAX)
+		return fail(e, EBADMSG,
+			    "%s: COWD header: grain size %" PRIu32
+			    " is no power of two from 1 to %u sectors",
+			    src->name, grain, GRAIN_MAX);
+	return 0;
+}
+
+/* The directory has an entry for each of so many tables, or one more. */
+static int check_directory(const struct source *src, const uint8_t *h, uint64_t tables, struct err *e)
+{
+	const uint64_t capacity = le32(h + AT_CAPACITY), entries = le32(h + AT_GD_ENTRIES);
+
+	if (entries == tables || entries == tables + 1)
+		return le32(h + AT_GD) >= HEADER / SECTOR
+			       ? 0
+			       : fail(e, EBADMSG,
+				      "%s: COWD header: the grain directory at file sector %" PRIu32
+				      " lies inside the header",
+				      src->name, le32(h + AT_GD));
+	if (entries == div_up(capacity, UINT64_C(512) * le32(h + AT_GRAIN)))
+		return fail(e, ENOTSUP,
+			    "%s: a hosted COW disk of VMware 2 (%" PRIu64
+			    " directory entries), not an ESX delta; convert it with "
+			    "vmware-vdiskmanager first",
+			    src->name, entries);
+	return fail(e, EBADMSG,
+		    "%s: COWD header: %" PRIu64 " directory entries, but %" PRIu64
+		    " sector%s need%s %" PRIu64,
+		    src->name, entries, capacity, plural(capacity), capacity == 1 ? "s" : "", tables);
+}
+
+/* Values that are possible, but not those of ESX; and an entry of the directory too many. */
+static int check_usual(struct source *src, const uint8_t *h, uint64_t tables, struct err *e)
+{
+	const uint64_t gd = le32(h + AT_GD), entries = le32(h + AT_GD_ENTRIES);
+	uint8_t extra[4];
+	int r = 0;
+
+	if (le32(h + AT_GRAIN) != 1)
+		r = warning(e, "%s: COWD grain size is %" PRIu32 " sectors (ESX uses 1)", src->name,
+			    le32(h + AT_GRAIN));
+	if (!r && gd != HEADER / SECTOR)
+		r = warning(e,
+			    "%s: COWD header: the grain directory lies at file sector %" PRIu64
+			    " (%u is usual)",
+			    src->name, gd, HEADER / SECTOR);
+	if (!r && le32(h + AT_UNCLEAN))
+		r = warning(e,
+			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
+			    "copied, or its host crashed",
+			    src->name);
+	/* one that does not lie inside the file is refused later */
+	if (r < 0 || entries == tables || gd + div_up(entries * 4, SECTOR) > src->size / SECTOR)
+		return r;
+	r = source_read(src, gd * SECTOR + tables * 4, extra, sizeof(extra), "grain directory", e);
+	if (!r && le32(extra))
+		r = warning(e,
+			    "%s: the grain directory has an entry for a table beyond the end of the "
+			    "disk; it is ignored",
+			    src->name);
+	return r;
+}
+
 int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
 	      struct format_facts *facts, struct err *e)
 {
 	uint8_t h[HEADER];
-	uint64_t capacity, grain, gd, gd_entries, tables, gd_end;
+	uint64_t capacity, grain, gd, gd_end, tables;
 	struct tree_shape shape;
 	struct cowd *c;
 	int r;
 
 	r = source_read(src, 0, h, sizeof(h), "COWD header", e);
+	if (!r)
+		r = check_kind(src, h, e);
 	if (r < 0)
 		return r;
 	capacity = le32(h + AT_CAPACITY);
 	grain = le32(h + AT_GRAIN);
-	gd = le32(h + AT_GD);
-	gd_entries = le32(h + AT_GD_ENTRIES);
-	if (le32(h + AT_VERSION) == 2 || le32(h + AT_VERSION) == 3)
-		return fail(e, ENOTSUP,
-			    "%s: COWD version %" PRIu32
-			    " is a disk of VMware Workstation 2 or 3, not an ESX delta; convert it "
-			    "with vmware-vdiskmanager first",
-			    src->name, le32(h + AT_VERSION));
-	if (le32(h + AT_VERSION) != 1)
-		return fail(e, ENOTSUP, "%s: COWD version %" PRIu32 " is unknown (1 is read)",
-			    src->name, le32(h + AT_VERSION));
-	if (le32(h + AT_FLAGS) != 3)
-		return fail(e, ENOTSUP,
-			    "%s: COWD flags 0x%" PRIx32 " are not those of an ESX delta (0x3)",
-			    src->name, le32(h + AT_FLAGS));
-	if (!capacity)
-		return fail(e, EBADMSG, "%s: COWD header: capacity is 0 sectors", src->name);
-	if (!is_pow2(grain) || grain > GRAIN_MAX)
-		return fail(e, EBADMSG,
-			    "%s: COWD header: grain size %" PRIu64
-			    " is no power of two from 1 to %u sectors",
-			    src->name, grain, GRAIN_MAX);
 	tables = div_up(capacity, ENTRIES * grain);
-	if (gd_entries != tables && gd_entries != tables + 1) {
-		if (gd_entries == div_up(capacity, 512 * grain))
-			return fail(e, ENOTSUP,
-				    "%s: a hosted COW disk of VMware 2 (%" PRIu64
-				    " directory entries), not an ESX delta; convert it with "
-				    "vmware-vdiskmanager first",
-				    src->name, gd_entries);
-		return fail(e, EBADMSG,
-			    "%s: COWD header: %" PRIu64 " directory entries, but %" PRIu64
-			    " sector%s need%s %" PRIu64,
-			    src->name, gd_entries, capacity, plural(capacity),
-			    capacity == 1 ? "s" : "", tables);
-	}
-	if (gd < HEADER / SECTOR)
-		return fail(e, EBADMSG,
-			    "%s: COWD header: the grain directory at file sector %" PRIu64
-			    " lies inside the header",
-			    src->name, gd);
-	gd_end = gd + div_up(gd_entries * 4, SECTOR);
+	r = check_directory(src, h, tables, e);
+	if (!r)
+		r = check_usual(src, h, tables, e);
+	if (r < 0)
+		return r;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return fail(e, ENOMEM, "out of memory");
+	gd = (uint64_t)le32(h + AT_GD) * SECTOR;
+	gd_end = gd + (uint64_t)le32(h + AT_GD_ENTRIES) * 4;
+	c->data_from = div_up(gd_end, SECTOR);
+	c->free_sector = le32(h + AT_FREE);
+	c->opts = *o;
 	shape = (struct tree_shape){
 		.size = capacity * SECTOR,
 		.grain = grain * SECTOR,
-		.dir = gd * SECTOR,
+		.dir = gd,
 		.tables = tables,
 		.entries = ENTRIES,
 		.width = 4,
-		.area = {{0, HEADER, "header"},
-			 {gd * SECTOR, gd * SECTOR + gd_entries * 4, "grain directory"}},
+		.area = {{0, HEADER, "header"}, {gd, gd_end, "grain directory"}},
 		.areas = 2,
-		.floor = gd_end * SECTOR,
-		.least = gd * SECTOR + gd_entries * 4,
-		.promised = (uint64_t)le32(h + AT_FREE) * SECTOR,
+		.floor = c->data_from * SECTOR,
+		.least = gd_end,
+		.promised = c->free_sector * SECTOR,
 		.memory = o->remember,
 		.table = cowd_table,
 		.grain_at = cowd_grain,
 		.account = cowd_account,
-		.plain_from = gd_end,
-		.plain_to = le32(h + AT_FREE),
+		.plain_from = c->data_from,
+		.plain_to = c->free_sector,
 	};
-	if (grain != 1) {
-		r = warning(e, "%s: COWD grain size is %" PRIu64 " sectors (ESX uses 1)", src->name,
-			    grain);
-		if (r < 0)
-			return r;
-	}
-	if (gd != HEADER / SECTOR) {
-		r = warning(e,
-			    "%s: COWD header: the grain directory lies at file sector %" PRIu64
-			    " (%u is usual)",
-			    src->name, gd, HEADER / SECTOR);
-		if (r < 0)
-			return r;
-	}
-	if (le32(h + AT_UNCLEAN)) {
-		r = warning(e,
-			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
-			    "copied, or its host crashed",
-			    src->name);
-		if (r < 0)
-			return r;
-	}
-	/* one that does not lie inside the file is refused below */
-	if (gd_entries > tables && gd_end <= src->size / SECTOR) {
-		uint8_t extra[4];
-
-		r = source_read(src, gd * SECTOR + tables * 4, extra, sizeof(extra),
-				"grain directory", e);
-		if (!r && le32(extra))
-			r = warning(e,
-				    "%s: the grain directory has an entry for a table beyond the end "
-				    "of the disk; it is ignored",
-				    src->name);
-		if (r < 0)
-			return r;
-	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		return fail(e, ENOMEM, "out of memory");
-	c->data_from = gd_end;
-	c->free_sector = le32(h + AT_FREE);
-	c->opts = *o;
 	r = src->passing ? file_order_open(&c->tree, src, &shape, e)
 			 : guest_order_open(&c->tree, src, &shape, e);
 	if (r < 0) {

@@ -140,7 +140,7 @@ static int spool_rest(struct tree *t, struct err *e)
 	if (!q->rest)
 		return fail(e, ENOMEM, "out of memory");
 	r = claim_named(t, q->rest, q->all_from, q->rest_to, 0, q->tables, e);
-	for (size_t i = 0; !r && i < q->pending.hashes; i++)
+	for (size_t i = 0; !r && i < PENDING_LISTS; i++)
 		for (const struct pending_window *w = q->pending.hash[i]; !r && w; w = w->next)
 			r = claim_grains(t, q->rest, q->all_from, q->rest_to, w, e);
 	return r;
@@ -405,7 +405,7 @@ static int open_window(struct tree *t, struct err *e)
 	if (!r && t->shape.received && have > low)
 		r = t->shape.received(t, low, have, e);
 	if (!r && q->verdict != VERDICT_GIVEN && q->at == q->tables &&
-	    have >= max_u64(t->shape.head, t->shape.least))
+	    have >= max_u64(t->shape.floor, t->shape.least))
 		r = judge(t, e);
 	if (r < 0 || !q->open)
 		return r;

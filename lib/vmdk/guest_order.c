@@ -113,35 +113,25 @@ static int claim_part(struct tree *t, uint64_t from, struct err *e)
 
 /* --- directory and tables --- */
 
-static int load_entries(struct tree *t, uint64_t dir, uint8_t *buf, const char *what,
-			struct err *e)
-{
-	uint64_t at = dir + t->guest->dir_first * t->shape.width;
-	uint64_t n = t->guest->dir_count * t->shape.width;
-
-	if (source_is_hole(t->src, at, n)) {
-		memset(buf, 0, n);
-		return 0;
-	}
-	return source_read(t->src, at, buf, n, what, e);
-}
-
 /* Makes directory entries from next_table on stand in w->dir. 1, 0 when none of them is used, -errno.
  * Of a large disk most are not. */
 static int load_dir(struct tree *t, struct err *e)
 {
 	struct guest_order *w = t->guest;
-	int r;
+	const uint64_t at = w->next_table * t->shape.width;
+	size_t n;
+	int r = 0;
 
 	w->dir_first = w->next_table;
 	w->dir_count = min_u64(DIR_CHUNK, t->shape.tables - w->next_table);
-	if (!w->mirror_dir && source_is_hole(t->src, t->shape.dir + w->dir_first * t->shape.width,
-					     w->dir_count * t->shape.width))
+	n = w->dir_count * t->shape.width;
+	if (!w->mirror_dir && source_is_hole(t->src, t->shape.dir + at, n))
 		return 0;
-	r = load_entries(t, t->shape.dir, w->dir, "grain directory", e);
+	r = source_read(t->src, t->shape.dir + at, w->dir, n, "grain directory", e);
 	if (!r && w->mirror_dir && w->first)
-		r = load_entries(t, t->shape.mirror, w->mirror_dir, "redundant grain directory", e);
-	return r < 0 ? r : w->mirror_dir || !all_zero(w->dir, w->dir_count * t->shape.width);
+		r = source_read(t->src, t->shape.mirror + at, w->mirror_dir, n,
+				"redundant grain directory", e);
+	return r < 0 ? r : w->mirror_dir || !all_zero(w->dir, n);
 }
 
 /* The entries of table i of the window, which was among the last that were read. */
@@ -154,21 +144,16 @@ static uint8_t *table_at(const struct guest_order *w, unsigned i)
 static int compare_mirror(struct tree *t, unsigned i, struct err *e)
 {
 	struct guest_order *w = t->guest;
-	bool hole = source_is_hole(t->src, w->table[i].mirror, w->table_bytes);
-	const uint8_t *table = table_at(w, i);
-	int r = 0;
+	const bool empty = w->table[i].empty;
+	int r;
 
-	if (hole && w->table[i].empty)
+	if (empty && source_is_hole(t->src, w->table[i].mirror, w->table_bytes))
 		return 0;
-	if (!hole)
-		r = source_read(t->src, w->table[i].mirror, w->mirror_buf, w->table_bytes,
-				"redundant grain table", e);
-	if (r < 0)
+	r = source_read(t->src, w->table[i].mirror, w->mirror_buf, w->table_bytes,
+			"redundant grain table", e);
+	if (r < 0 || (empty ? all_zero(w->mirror_buf, w->table_bytes)
+			    : !memcmp(table_at(w, i), w->mirror_buf, w->table_bytes)))
 		return r;
-	if (hole ? all_zero(table, w->table_bytes)
-	    : w->table[i].empty ? all_zero(w->mirror_buf, w->table_bytes)
-				: !memcmp(table, w->mirror_buf, w->table_bytes))
-		return 0;
 	return fail(e, EBADMSG,
 		    "%s: grain table %" PRIu64
 		    " and its redundant copy differ: it is damaged; copy it again, or try --dry-run "

@@ -5,40 +5,13 @@
 #include <stdlib.h>
 #include <sys/random.h>
 
-#define HASHES 64u /* to begin with */
-
 static struct pending_window **slot(const struct pending *p, uint64_t number)
 {
-	struct pending_window **w = &p->hash[number * p->salt >> (64 - __builtin_ctzll(p->hashes))];
+	struct pending_window **w = &p->hash[number * p->salt >> (64 - PENDING_BITS)];
 
 	while (*w && (*w)->number != number)
 		w = &(*w)->next;
 	return w;
-}
-
-static bool grow_hash(struct pending *p)
-{
-	struct pending_window **old = p->hash;
-	const size_t n = p->hashes, more = n ? n * 2 : HASHES;
-
-	p->hash = calloc(more, sizeof(*p->hash));
-	if (!p->hash) {
-		p->hash = old;
-		return false;
-	}
-	p->hashes = more;
-	p->memory += (more - n) * sizeof(*p->hash);
-	for (size_t i = 0; i < n; i++) {
-		struct pending_window *w, *next;
-
-		for (w = old[i]; w; w = next) {
-			next = w->next;
-			w->next = NULL;
-			*slot(p, w->number) = w;
-		}
-	}
-	free(old);
-	return true;
 }
 
 bool pending_init(struct pending *p, uint64_t window_size)
@@ -48,12 +21,13 @@ bool pending_init(struct pending *p, uint64_t window_size)
 	if (getrandom(&p->salt, sizeof(p->salt), GRND_NONBLOCK) != sizeof(p->salt))
 		p->salt = (uintptr_t)p * UINT64_C(0x9e3779b97f4a7c15);
 	p->salt |= 1;
-	return grow_hash(p);
+	p->hash = calloc(PENDING_LISTS, sizeof(*p->hash));
+	return p->hash;
 }
 
 void pending_free(struct pending *p)
 {
-	for (size_t i = 0; i < p->hashes; i++) {
+	for (size_t i = 0; p->hash && i < PENDING_LISTS; i++) {
 		struct pending_window *w, *next;
 
 		for (w = p->hash[i]; w; w = next) {
@@ -74,17 +48,13 @@ struct pending_window *pending_window(const struct pending *p, uint64_t number)
 /* That window, made where it is not there yet. */
 static struct pending_window *make_window(struct pending *p, uint64_t number)
 {
-	struct pending_window **w;
+	struct pending_window **w = slot(p, number);
 
-	if (p->windows >= p->hashes * 2 && !grow_hash(p))
-		return NULL;
-	w = slot(p, number);
 	if (!*w) {
 		*w = calloc(1, sizeof(**w));
 		if (!*w)
 			return NULL;
 		(*w)->number = number;
-		p->windows++;
 		p->memory += sizeof(**w);
 	}
 	return *w;
@@ -180,6 +150,5 @@ void pending_drop(struct pending *p, uint64_t number)
 	*at = w->next;
 	pending_received(p, w);
 	p->memory -= sizeof(*w);
-	p->windows--;
 	free(w);
 }

@@ -23,13 +23,17 @@ struct pending_window {
 			  * NULL: the window is not gone, or nothing of it was spooled */
 };
 
+/* As many windows as the usual memory has room for make lists of 40: of hundreds of GiB of grains that are
+ * all scattered. */
+#define PENDING_BITS 14
+#define PENDING_LISTS (1u << PENDING_BITS)
+
 struct pending { /* zeroed before pending_init() */
 	uint64_t window_size;
-	struct pending_window **hash; /* so many lists, by number and by chance; NULL or not */
-	size_t hashes, windows;
+	struct pending_window **hash; /* PENDING_LISTS of them, by number and by chance */
 	uint64_t salt;
 	uint64_t grains; /* in all windows */
-	uint64_t memory; /* that all this takes */
+	uint64_t memory; /* that all windows take */
 };
 
 /* false: memory is short, here and below. */

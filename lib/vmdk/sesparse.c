@@ -1,6 +1,6 @@
 /*
- * Room 2: SEsparse, the delta of ESXi since 6.5 ("-sesparse.vmdk"). Knows its two headers and its
- * entries; the walk is tree's. VMware has published nothing: the facts are those of QEMU's
+ * SEsparse, the delta of ESXi since 6.5 ("-sesparse.vmdk"). Knows its two headers and its entries; must not
+ * know in which order its tree is walked. Called by image.c, see format.h. VMware has published nothing: the facts are those of QEMU's
  * block/vmdk.c and of the message of the commit that added it; what is not listed there is refused,
  * but for reserved1 = 0x200, which files from the field have (OpenNebula one-swap, sesparse.c).
  */
@@ -52,50 +52,54 @@ struct area {
 	uint64_t at, size; /* sectors */
 };
 
+struct map { /* of grains */
+	struct area area;
+	uint64_t (*count)(const uint8_t *p, size_t n);
+	uint64_t used, end; /* of what was read of it: how much is in use, and nothing behind this byte */
+};
+
 struct sesparse {
 	struct tree tree;
 	uint64_t gt, gt_count; /* first sector of the tables, and how many have room */
 	uint64_t free_gt;
 	uint64_t grains;       /* first sector of the grains */
-	struct area bitmap, backmap;
-	/* of what passed of these: how much is in use, and behind which bytes of them nothing is */
-	uint64_t bits, entries, bits_end, entries_end;
+	struct map bitmap, backmap;
 	struct format_opts opts;
 	bool warned_free, warned_maps;
 };
 
-static int sesparse_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
+static int sesparse_table(struct tree *t, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
 {
-	struct sesparse *s = container_of(g, struct sesparse, tree);
+	struct sesparse *s = container_of(t, struct sesparse, tree);
 	uint64_t index = raw & 0xffffffff;
 
 	if (raw >> 32 != 0x10000000)
 		return fail(e, EBADMSG,
 			    "%s: directory entry %" PRIu64 " is 0x%016" PRIx64
 			    ", which is no table of any known kind",
-			    g->reader.name, i, raw);
+			    t->reader.name, i, raw);
 	if (index >= s->gt_count)
 		return fail(e, EBADMSG,
 			    "%s: directory entry %" PRIu64 " names table %" PRIu64
 			    ", but there is room for %" PRIu64,
-			    g->reader.name, i, index, s->gt_count);
+			    t->reader.name, i, index, s->gt_count);
 	if (index >= s->free_gt && !s->warned_free) {
 		s->warned_free = true;
 		if (warning(e,
 			    "%s: directory entry %" PRIu64 " names table %" PRIu64
 			    ", which the header calls unused (from %" PRIu64
 			    " on): copied from a running VM?",
-			    g->reader.name, i, index, s->free_gt) < 0)
+			    t->reader.name, i, index, s->free_gt) < 0)
 			return -EBADMSG;
 	}
 	*pos = (s->gt + index * TABLE) * SECTOR;
 	return 1;
 }
 
-static int sesparse_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
+static int sesparse_grain(struct tree *t, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 			  struct err *e)
 {
-	struct sesparse *s = container_of(g, struct sesparse, tree);
+	struct sesparse *s = container_of(t, struct sesparse, tree);
 	uint64_t index;
 
 	(void)first;
@@ -110,14 +114,14 @@ static int sesparse_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, 
 			return fail(e, EBADMSG,
 				    "%s: grain %" PRIu64 " has index %" PRIu64
 				    ", far outside the file of %" PRIu64 " bytes",
-				    g->reader.name, n, index, g->src->size);
+				    t->reader.name, n, index, t->src->size);
 		*pos = (s->grains + index * GRAIN) * SECTOR;
 		return GRAIN_DATA;
 	default: /* 0 too: an unallocated entry is 0 as a whole */
 		return fail(e, EBADMSG,
 			    "%s: table entry of grain %" PRIu64 " is 0x%016" PRIx64
 			    ", which is no entry of any known kind",
-			    g->reader.name, n, raw);
+			    t->reader.name, n, raw);
 	}
 }
 
@@ -301,8 +305,7 @@ static int check_beyond(struct source *src, const struct area *gd, uint64_t tabl
 
 /* --- accounts --- */
 
-#define MAP_AT_ONCE 65536u /* bytes, and what is counted of is a multiple of a part of that: */
-#define MAP_PART 4096u
+#define MAP_AT_ONCE 65536u /* bytes */
 
 static uint64_t count_bits(const uint8_t *p, size_t n)
 {
@@ -322,130 +325,98 @@ static uint64_t count_entries(const uint8_t *p, size_t n)
 	return used;
 }
 
-/* How much is in use by the first `bytes` of a map of grains. How bits stand in a byte nobody needs to
- * know: the end is rounded up, and behind it nothing is in use. */
-static int count_map(struct source *src, const struct area *a, uint64_t bytes,
-		     uint64_t (*count)(const uint8_t *p, size_t n), uint64_t *used, struct err *e)
+/* Adds what lies in file bytes [from, to). */
+static int count_map(struct source *src, struct map *m, uint64_t from, uint64_t to, struct err *e)
 {
-	const uint64_t size = min_u64(a->size, src->size / SECTOR - min_u64(a->at, src->size / SECTOR));
-	const uint64_t end = min_u64(div_up(bytes, MAP_PART) * MAP_PART, size * SECTOR);
-	uint8_t *buf = malloc(MAP_AT_ONCE);
-	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
-
-	*used = 0;
-	for (uint64_t at = 0; !r && at < end;) {
-		bool hole;
-		uint64_t left = min_u64(end - at, source_stretch(src, a->at * SECTOR + at, &hole) -
-						       a->at * SECTOR - at);
-		/* whole entries, wherever the file has its holes */
-		size_t n = (size_t)min_u64(div_up(left, 8) * 8, MAP_AT_ONCE);
-
-		if (hole && left >= 8) {
-			at += left / 8 * 8;
-			continue;
-		}
-		r = source_read(src, a->at * SECTOR + at, buf, n, a->what, e);
-		if (!r)
-			*used += count(buf, n);
-		at += n;
-	}
-	free(buf);
-	return r;
-}
-
-/* What passes of a map. */
-static int pass_map(struct source *src, const struct area *a, uint64_t from, uint64_t to,
-		    uint64_t (*count)(const uint8_t *p, size_t n), uint64_t *used, uint64_t *end,
-		    struct err *e)
-{
-	uint8_t buf[MAP_PART];
+	const uint64_t at = m->area.at * SECTOR;
+	uint8_t buf[MAP_AT_ONCE];
 	int r = 0;
 
-	from = max_u64(from, a->at * SECTOR);
-	to = min_u64(to, (a->at + a->size) * SECTOR);
+	from = max_u64(from, at);
+	to = min_u64(to, min_u64(at + m->area.size * SECTOR, src->size));
 	while (!r && from < to && to - from >= 8) {
 		size_t n = (size_t)min_u64(sizeof(buf), (to - from) / 8 * 8);
+		bool hole = source_is_hole(src, from, n);
 
-		r = source_read(src, from, buf, n, a->what, e);
+		if (!hole)
+			r = source_read(src, from, buf, n, m->area.what, e);
 		from += n;
-		if (r < 0 || all_zero(buf, n))
+		if (r < 0 || hole || all_zero(buf, n))
 			continue;
-		*used += count(buf, n);
-		*end = from - a->at * SECTOR;
+		m->used += m->count(buf, n);
+		m->end = from - at;
 		for (; all_zero(buf + n - 8, 8); n -= 8)
-			*end -= 8;
+			m->end -= 8;
 	}
 	return r;
 }
 
-static int sesparse_received(struct tree *g, uint64_t from, uint64_t to, struct err *e)
+static int sesparse_received(struct tree *t, uint64_t from, uint64_t to, struct err *e)
 {
-	struct sesparse *x = container_of(g, struct sesparse, tree);
-	int r = pass_map(g->src, &x->bitmap, from, to, count_bits, &x->bits, &x->bits_end, e);
+	struct sesparse *x = container_of(t, struct sesparse, tree);
+	int r = count_map(t->src, &x->bitmap, from, to, e);
 
-	return r < 0 ? r : pass_map(g->src, &x->backmap, from, to, count_entries, &x->entries,
-				    &x->entries_end, e);
+	return r < 0 ? r : count_map(t->src, &x->backmap, from, to, e);
 }
 
 /* Whether both maps say the same as the tables. A grain of zeros, and one that was unmapped, may have
  * kept its place or have given it back. */
-static int check_maps(struct tree *g, const struct tree_sums *s, uint64_t bits, uint64_t entries,
-		      struct err *e)
+static int check_maps(struct tree *t, const struct tree_sums *s, struct err *e)
 {
-	struct sesparse *x = container_of(g, struct sesparse, tree);
+	struct sesparse *x = container_of(t, struct sesparse, tree);
 	const uint64_t most = s->data + s->zero;
+	const struct map *m = &x->bitmap;
 
-	x->warned_maps = bits < s->data || bits > most || entries < s->data || entries > most;
-	if (bits < s->data || bits > most)
-		return warning(e,
-			       "%s: its grain tables name %" PRIu64 " grain%s, its free bitmap %" PRIu64
-			       ": is it damaged? compare its checksum with the original's",
-			       g->reader.name, s->data, plural(s->data), bits);
-	if (entries < s->data || entries > most)
-		return warning(e,
-			       "%s: its grain tables name %" PRIu64 " grain%s, its backmap %" PRIu64
-			       ": is it damaged? compare its checksum with the original's",
-			       g->reader.name, s->data, plural(s->data), entries);
-	return 0;
+	if (m->used >= s->data && m->used <= most)
+		m = &x->backmap;
+	if (m->used >= s->data && m->used <= most)
+		return 0;
+	x->warned_maps = true;
+	return warning(e,
+		       "%s: its grain tables name %" PRIu64 " grain%s, its %s %" PRIu64
+		       ": is it damaged? compare its checksum with the original's",
+		       t->reader.name, s->data, plural(s->data), m->area.what, m->used);
 }
 
-/* Of what passes: all maps come before the grains. */
-static int sesparse_judge(struct tree *g, const struct tree_sums *s, struct err *e)
+/* Of a stream: all maps come before the grains. */
+static int sesparse_judge(struct tree *t, const struct tree_sums *s, struct err *e)
 {
-	struct sesparse *x = container_of(g, struct sesparse, tree);
+	struct sesparse *x = container_of(t, struct sesparse, tree);
 	/* those of unmapped grains, and one, may stand behind */
 	const uint64_t most = s->zero + 1 + (s->data ? (s->end / SECTOR - x->grains + GRAIN - 1) / GRAIN : 0);
 
-	if (x->bits_end > div_up(most, 64) * 8 || x->entries_end > most * 8)
+	if (x->bitmap.end > div_up(most, 64) * 8 || x->backmap.end > most * 8)
 		return warning(e,
 			       "%s: its free bitmap or its backmap name grains behind all that its grain "
 			       "tables name: is it damaged? compare its checksum with the original's",
-			       g->reader.name);
-	return check_maps(g, s, x->bits, x->entries, e);
+			       t->reader.name);
+	return check_maps(t, s, e);
 }
 
 /*
  * One file of ESXi is known: as many bits, and as many entries of the backmap, as there are grains, and
  * one grain more at the end of the file.
  */
-static int sesparse_account(struct tree *g, const struct tree_sums *s, struct err *e)
+static int sesparse_account(struct tree *t, const struct tree_sums *s, struct err *e)
 {
-	struct sesparse *x = container_of(g, struct sesparse, tree);
-	const uint64_t sectors = div_up(g->src->size, SECTOR);
+	struct sesparse *x = container_of(t, struct sesparse, tree);
+	const uint64_t sectors = div_up(t->src->size, SECTOR);
 	const uint64_t room = sectors > x->grains ? sectors - x->grains : 0;
 	/* the last one may be cut short, but a part of one may also be padding */
 	const uint64_t grains = div_up(room, GRAIN), whole = room / GRAIN;
 	const uint64_t most = s->data + s->zero;
-	uint64_t bits, entries;
 	int r = 0;
 
 	account_missing(&x->opts, whole > most + 1 ? (whole - most - 1) * GRAIN * SECTOR : 0);
-	if (!g->file) {
-		r = count_map(g->src, &x->bitmap, div_up(grains, 8), count_bits, &bits, e);
+	if (!t->file) { /* of a stream both are counted and judged */
+		/* how bits stand in a byte nobody needs to know: the end is rounded up */
+		r = count_map(t->src, &x->bitmap, 0,
+			      x->bitmap.area.at * SECTOR + div_up(grains, 64 * SECTOR) * 8 * SECTOR, e);
 		if (!r)
-			r = count_map(g->src, &x->backmap, grains * 8, count_entries, &entries, e);
+			r = count_map(t->src, &x->backmap, 0,
+				      x->backmap.area.at * SECTOR + div_up(grains, SECTOR) * 8 * SECTOR, e);
 		if (!r)
-			r = check_maps(g, s, bits, entries, e);
+			r = check_maps(t, s, e);
 	}
 	if (r < 0)
 		return r;
@@ -457,36 +428,23 @@ static int sesparse_account(struct tree *g, const struct tree_sums *s, struct er
 			       "%s: its grain tables name %" PRIu64
 			       " grain%s, but there is room for %" PRIu64
 			       " in the file: is it damaged? compare its checksum with the original's",
-			       g->reader.name, s->data, plural(s->data), grains);
+			       t->reader.name, s->data, plural(s->data), grains);
 	return 0;
 }
 
-int sesparse_open(struct reader **out, struct source *src, const struct format_opts *o,
-		  struct format_facts *facts, struct err *e)
+/* Where the header has its areas. */
+static int check_layout(struct source *src, const uint8_t *h, uint64_t tables, struct err *e)
 {
-	uint8_t h[HEADER];
-	uint64_t capacity, tables;
-	struct area vol, gd, gt, grains;
-	struct sesparse *s;
-	int r;
+	const struct area vol = area_at(h, AT_VOLATILE, "the volatile header");
+	const struct area gd = area_at(h, AT_GD, "the grain directory");
+	const struct area gt = area_at(h, AT_GT, "the area of the grain tables");
+	const struct area grains = area_at(h, AT_GRAINS, "the area of the grains");
+	const struct area in_order[] = {
+		gd, gt, area_at(h, AT_FREE_BITMAP, "the free bitmap"),
+		area_at(h, AT_BACKMAP, "the backmap"), grains,
+	};
+	int r = check_area(src, &vol, e);
 
-	r = source_read(src, 0, h, sizeof(h), "SEsparse header", e);
-	if (!r)
-		r = check_kind(src, h, e);
-	if (r < 0)
-		return r;
-	capacity = le64(h + AT_CAPACITY);
-	vol = area_at(h, AT_VOLATILE, "the volatile header");
-	gd = area_at(h, AT_GD, "the grain directory");
-	gt = area_at(h, AT_GT, "the area of the grain tables");
-	grains = area_at(h, AT_GRAINS, "the area of the grains");
-	if (!capacity || capacity > CAPACITY_MAX)
-		return fail(e, EBADMSG,
-			    "%s: SEsparse header: capacity of %" PRIu64
-			    " sectors is not from 1 to %" PRIu64,
-			    src->name, capacity, CAPACITY_MAX);
-	tables = div_up(capacity, (uint64_t)ENTRIES * GRAIN);
-	r = check_area(src, &vol, e);
 	if (!r)
 		r = check_area(src, &gd, e);
 	if (!r)
@@ -517,57 +475,75 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 			    " overlaps %s",
 			    src->name, gt.at, overlap(&gt, &gd) ? gd.what : vol.what);
 	r = check_usual(src, h, e);
-	if (!r) {
-		const struct area in_order[] = {
-			gd, gt, area_at(h, AT_FREE_BITMAP, "the free bitmap"),
-			area_at(h, AT_BACKMAP, "the backmap"), grains,
-		};
-
-		r = check_gaps(src, in_order, sizeof(in_order) / sizeof(*in_order), e);
-	}
 	if (!r)
-		r = check_beyond(src, &gd, tables, e);
+		r = check_gaps(src, in_order, sizeof(in_order) / sizeof(*in_order), e);
+	return r < 0 ? r : check_beyond(src, &gd, tables, e);
+}
+
+int sesparse_open(struct reader **out, struct source *src, const struct format_opts *o,
+		  struct format_facts *facts, struct err *e)
+{
+	uint8_t h[HEADER];
+	uint64_t capacity, tables;
+	struct area vol, gd, gt, grains;
+	struct tree_shape shape;
+	struct sesparse *s;
+	int r;
+
+	r = source_read(src, 0, h, sizeof(h), "SEsparse header", e);
+	if (!r)
+		r = check_kind(src, h, e);
+	if (r < 0)
+		return r;
+	capacity = le64(h + AT_CAPACITY);
+	if (!capacity || capacity > CAPACITY_MAX)
+		return fail(e, EBADMSG,
+			    "%s: SEsparse header: capacity of %" PRIu64
+			    " sectors is not from 1 to %" PRIu64,
+			    src->name, capacity, CAPACITY_MAX);
+	tables = div_up(capacity, (uint64_t)ENTRIES * GRAIN);
+	r = check_layout(src, h, tables, e);
 	if (r < 0)
 		return r;
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return fail(e, ENOMEM, "out of memory");
+	vol = area_at(h, AT_VOLATILE, "volatile header");
+	gd = area_at(h, AT_GD, "grain directory");
+	gt = area_at(h, AT_GT, "grain tables");
+	grains = area_at(h, AT_GRAINS, "grains");
 	s->gt = gt.at;
 	s->gt_count = gt.size / TABLE;
 	s->grains = grains.at;
-	s->bitmap = area_at(h, AT_FREE_BITMAP, "free bitmap");
-	s->backmap = area_at(h, AT_BACKMAP, "backmap");
+	s->bitmap = (struct map){area_at(h, AT_FREE_BITMAP, "free bitmap"), count_bits, 0, 0};
+	s->backmap = (struct map){area_at(h, AT_BACKMAP, "backmap"), count_entries, 0, 0};
 	s->opts = *o;
+	shape = (struct tree_shape){
+		.size = capacity * SECTOR,
+		.grain = (uint64_t)GRAIN * SECTOR,
+		.dir = gd.at * SECTOR,
+		.tables = tables,
+		.entries = ENTRIES,
+		.width = 8,
+		/* one bit for a grain, where the areas let it */
+		.unit = (gd.at | gd.size | gt.at | grains.at) % GRAIN ? 1 : GRAIN,
+		.area = {{0, HEADER, "header"},
+			 {vol.at * SECTOR, (vol.at + vol.size) * SECTOR, vol.what},
+			 {gd.at * SECTOR, (gd.at + gd.size) * SECTOR, gd.what}},
+		.areas = 3,
+		.floor = grains.at * SECTOR,
+		.least = max_u64(gd.at + gd.size, gt.at + gt.size) * SECTOR,
+		.memory = o->remember,
+		.table = sesparse_table,
+		.grain_at = sesparse_grain,
+		.received = sesparse_received,
+		.judge = sesparse_judge,
+		.account = sesparse_account,
+	};
 	r = check_volatile(src, vol.at, s, e);
-	if (!r) {
-		const struct tree_shape shape = {
-			.size = capacity * SECTOR,
-			.grain = (uint64_t)GRAIN * SECTOR,
-			.dir = gd.at * SECTOR,
-			.tables = tables,
-			.entries = ENTRIES,
-			.width = 8,
-			/* one bit for a grain, where the areas let it */
-			.unit = (gd.at | gd.size | gt.at | grains.at) % GRAIN ? 1 : GRAIN,
-			.area = {{0, HEADER, "header"},
-				 {vol.at * SECTOR, (vol.at + vol.size) * SECTOR,
-				  "volatile header"},
-				 {gd.at * SECTOR, (gd.at + gd.size) * SECTOR, "grain directory"}},
-			.areas = 3,
-			.floor = grains.at * SECTOR,
-			.memory = o->remember,
-			.table = sesparse_table,
-			.grain_at = sesparse_grain,
-			.account = sesparse_account,
-			.least = max_u64(gd.at + gd.size, gt.at + gt.size) * SECTOR,
-			.head = grains.at * SECTOR,
-			.received = sesparse_received,
-			.judge = sesparse_judge,
-		};
-
+	if (!r)
 		r = src->passing ? file_order_open(&s->tree, src, &shape, e)
 				 : guest_order_open(&s->tree, src, &shape, e);
-	}
 	if (r < 0) {
 		free(s);
 		return r;

@@ -59,15 +59,15 @@ struct tree_shape {
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool compressed;
 	/* Of streams: */
-	uint64_t floor;    /* no sane file has a grain before this position */
+	uint64_t floor;    /* no sane file has a grain before this position; what judge() needs to know,
+			    * but for tables, ends here */
 	uint64_t least;    /* no whole file is shorter */
-	uint64_t head;     /* what judge() needs to know ends here, but for tables */
 	uint64_t promised; /* bytes in use, as the header says; 0: it does not */
 	uint64_t memory;   /* for what is pending; 0: the usual number */
 	/* File bytes [from, to), a window or the received part of it, are there until this returns.
 	 * NULL: nobody looks at them, and bytes behind the last grain are dropped. */
 	int (*received)(struct tree *t, uint64_t from, uint64_t to, struct err *e);
-	/* All tables are received, and all bytes before `head`: the last moment to refuse what they
+	/* All tables are received, and all bytes before `floor`: the last moment to refuse what they
 	 * say before anything is written, unless grains came before tables. May be NULL. */
 	int (*judge)(struct tree *t, const struct tree_sums *s, struct err *e);
 	/* where compressed: the record at pos, of the grain at guest byte off. 1 it is received whole,
