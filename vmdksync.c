@@ -221,11 +221,12 @@ static void say_piped(const struct work *w)
 		if (s)
 			fprintf(stderr,
 				"vmdksync: %s: %s came (%" PRIu64 " bytes%s), %s spooled (%" PRIu64
-				" bytes)\n",
+				" bytes)%s%s\n",
 				w->chain->link[i]->name, size_text(came, source_came(s)),
 				source_came(s),
 				source_is_gzip(s) ? ", unpacked" : "",
-				size_text(spooled, s->spooled), s->spooled);
+				size_text(spooled, s->spooled), s->spooled, s->spooled ? ": " : "",
+				s->spooled ? spool_reason_text(s) : "");
 	}
 }
 

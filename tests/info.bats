@@ -206,13 +206,14 @@ documented() {
 	jq -n '
 		reduce (
 			[["string"], "name format job target base file disk time applied"],
-			[["string", "null"], "lacks create_type cid parent_cid parent_hint layer"],
+			[["string", "null"], "reason lacks create_type cid parent_cid parent_hint layer"],
 			[["boolean"], "complete present data zero compressed whole equal more_ranges base_checked finished"],
 			[["number"], "size data zero unallocated unaccounted runs version grain allocated machines provisioned"],
 			[["number"], "thin shared own linked saved start length depth offset milliseconds written"],
 			[["number", "null"], "already_present"],
-			[["number"], "zeroed writes came spooled different ranges"],
+			[["number"], "zeroed writes came bytes different ranges"],
 			[["object", "null"], "undo"],
+			[["object"], "spooled"],
 			[["array"], "images chain warnings families files differences"]
 		) as $x ({}; reduce ($x[1] / " ")[] as $key (.; .[$key] += $x[0]))' >types
 	while read -r mode files; do

@@ -900,7 +900,7 @@ static void test_inflow_stop(void)
 			CHECK(source_ahead(s, 7 * SIZE, &have, &e) == 0 && have == 6 * SIZE);
 		}
 		__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
-		CHECK((what == 0   ? source_spool_rest(s, &e)
+		CHECK((what == 0   ? source_spool_rest(s, SPOOL_ASKED, &e)
 		       : what == 1 ? source_skip(s, UINT64_MAX, &have, &e)
 				   : source_ahead(s, 1, &have, &e)) == -EINTR);
 		source_free(s);

@@ -414,6 +414,7 @@ static void json_differences(struct text *t, const struct result *r)
 
 static void json_piped(struct text *t, const struct chain *c)
 {
+	const char *reason = NULL;
 	uint64_t came = 0, spooled = 0;
 	bool piped = false;
 
@@ -425,11 +426,15 @@ static void json_piped(struct text *t, const struct chain *c)
 		piped = true;
 		came += s->size;
 		spooled += s->spooled;
+		reason = reason ? reason : spool_reason_text(s);
 	}
 	if (!piped)
 		return;
 	json_number(t, "came", came);
-	json_number(t, "spooled", spooled);
+	json_open(t, "spooled", '{');
+	json_number(t, "bytes", spooled);
+	json_string(t, "reason", reason);
+	json_close(t, '}');
 }
 
 char *report_result(const struct result *r, struct err *e)

@@ -413,11 +413,7 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 		return 0;
 	}
 	if (s->passing && off + n > inflow_low(s->flow) + inflow_room(s->flow)) {
-		uint64_t all;
-
-		r = source_spool_rest(s, e);
-		if (!r)
-			r = source_finish(s, &all, e);
+		r = source_spool_all(s, SPOOL_AHEAD, e);
 		if (r < 0)
 			return r;
 		if (off > s->size || n > s->size - off)
@@ -575,13 +571,8 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 		goto out;
 	}
 	r = inflow_open(&s->flow, fd, s->name, &flow, e);
-	if (!r && o->spool_first) {
-		uint64_t size;
-
-		r = source_spool_rest(s, e);
-		if (!r)
-			r = source_finish(s, &size, e);
-	}
+	if (!r && o->spool_first)
+		r = source_spool_all(s, SPOOL_ASKED, e);
 out:
 	if (r < 0) {
 		source_free(s);
@@ -688,10 +679,11 @@ static int open_spool(struct source *s, struct err *e)
 	return r < 0 ? r : 0;
 }
 
-int source_spool(struct source *s, uint64_t off, size_t n, struct err *e)
+int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why, struct err *e)
 {
 	int r = open_spool(s, e);
 
+	s->spool_reason = why;
 	/* so that a hole at the end is there, too */
 	if (!r && off + n > s->spool_end) {
 		s->spool_end = off + n;
@@ -733,7 +725,7 @@ int source_spool(struct source *s, uint64_t off, size_t n, struct err *e)
 	return r;
 }
 
-int source_spool_rest(struct source *s, struct err *e)
+int source_spool_rest(struct source *s, enum spool_reason why, struct err *e)
 {
 	const uint64_t window = inflow_window(s->flow);
 	uint64_t have = 0;
@@ -745,7 +737,7 @@ int source_spool_rest(struct source *s, struct err *e)
 		r = source_ahead(s, to, &have, e);
 		if (r < 0)
 			return r;
-		r = source_spool(s, low, (size_t)(min_u64(have, to) - low), e);
+		r = source_spool(s, low, (size_t)(min_u64(have, to) - low), why, e);
 		if (have < to)
 			break;
 		source_release(s, to);
@@ -758,6 +750,28 @@ int source_spool_rest(struct source *s, struct err *e)
 	s->passing = false;
 	s->fd = s->spool;
 	return 0;
+}
+
+int source_spool_all(struct source *s, enum spool_reason why, struct err *e)
+{
+	uint64_t size;
+	int r = source_spool_rest(s, why, e);
+
+	return r < 0 ? r : source_finish(s, &size, e);
+}
+
+const char *spool_reason_text(const struct source *s)
+{
+	static const char *const text[] = {
+		[SPOOL_ASKED] = "--spool-first",
+		[SPOOL_TABLES] = "tables behind their grains",
+		[SPOOL_MEMORY] = "more pending grains than --memory allows",
+		[SPOOL_AHEAD] = "metadata far behind the header",
+		[SPOOL_LOG] = "an unfinished undo log",
+		[SPOOL_RECORDS] = "compressed grains larger than a window",
+	};
+
+	return s->spooled ? text[s->spool_reason] : NULL;
 }
 
 int source_finish(struct source *s, uint64_t *size, struct err *e)

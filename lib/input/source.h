@@ -23,6 +23,9 @@ struct source_stamp {
 	bool made_up; /* the times are those of the clock when they are asked for */
 };
 
+/* Why bytes of a stream were spooled; see spool_reason_text(). */
+enum spool_reason { SPOOL_NONE, SPOOL_ASKED, SPOOL_TABLES, SPOOL_MEMORY, SPOOL_AHEAD, SPOOL_LOG, SPOOL_RECORDS };
+
 struct source {
 	char *name;    /* printable; for messages */
 	uint64_t size; /* bytes */
@@ -30,7 +33,8 @@ struct source {
 	struct stat st;
 	bool passing;  /* see above; size is more than any file has until the end has come */
 	bool piped;    /* is passing, or was */
-	uint64_t spooled; /* data bytes that went to the spool */
+	uint64_t spooled; /* data bytes that went to the spool, */
+	enum spool_reason spool_reason; /* and why, the last time */
 	/* private to source.c */
 	struct source_stamp stamp; /* when it was opened; */
 	int stamp_fd;              /* of what; -1: of nothing */
@@ -112,11 +116,15 @@ int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e);
 /* An unlinked file in dir (NULL: as for source_opts.spool). Its descriptor, or -errno. */
 int spool_open(const char *dir, const char *name, struct err *e);
 /* Copies held bytes into the spool, where source_read() finds them after they were released. */
-int source_spool(struct source *s, uint64_t off, size_t n, struct err *e);
+int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why, struct err *e);
 /* Everything that is held, and still to come, goes into the spool; the source is passing no more.
  * -errno only when the spool or the memory fails: an early end shows in size, and in
  * source_finish(). */
-int source_spool_rest(struct source *s, struct err *e);
+int source_spool_rest(struct source *s, enum spool_reason why, struct err *e);
+/* The same, and checks the end, as source_finish(). */
+int source_spool_all(struct source *s, enum spool_reason why, struct err *e);
+/* For people: "tables behind their grains". NULL where nothing was spooled. */
+const char *spool_reason_text(const struct source *s);
 /* Reads to the end, however much it is. -errno when the stream broke off, or is shorter than it was
  * expected to be. *size: what came in all. Does nothing for files. */
 int source_finish(struct source *s, uint64_t *size, struct err *e);

@@ -129,7 +129,7 @@ static int claim_window(struct tree *t, struct err *e)
 static int spool_rest(struct tree *t, struct err *e)
 {
 	struct file_order *q = t->file;
-	int r = source_spool_rest(t->src, e);
+	int r = source_spool_rest(t->src, SPOOL_MEMORY, e);
 
 	if (r < 0)
 		return r;
@@ -167,7 +167,8 @@ static int spool_unnamed(struct tree *t, struct err *e)
 	while (!r && from < sectors) {
 		const uint64_t to = bitmap_find(named, from, sectors, true);
 
-		r = source_spool(t->src, low + from * SECTOR, (to - from) * SECTOR, e);
+		r = source_spool(t->src, low + from * SECTOR, (to - from) * SECTOR,
+				 SPOOL_TABLES, e);
 		from = bitmap_find(named, to, sectors, false);
 	}
 	return r;
@@ -637,7 +638,7 @@ static int read_dir(struct tree *t, uint8_t *buf, struct err *e)
 	uint8_t *copy = buf + (size_t)DIR_CHUNK * s->width;
 
 	for (uint64_t i = 0; i < s->tables; i += DIR_CHUNK) {
-		uint64_t n = min_u64(DIR_CHUNK, s->tables - i), size;
+		uint64_t n = min_u64(DIR_CHUNK, s->tables - i);
 		int r = source_read(t->src, s->dir + i * s->width, buf, n * s->width,
 				    "grain directory", e);
 
@@ -659,11 +660,8 @@ static int read_dir(struct tree *t, uint8_t *buf, struct err *e)
 			return r;
 		if (!t->src->passing)
 			return 0;
-		if (q->memory + q->pending.memory > q->memory_max) {
-			/* a file from here on, whose end nobody else would ask about */
-			r = source_spool_rest(t->src, e);
-			return r < 0 ? r : source_finish(t->src, &size, e);
-		}
+		if (q->memory > q->memory_max)
+			return source_spool_all(t->src, SPOOL_MEMORY, e);
 	}
 	return 1;
 }

@@ -534,11 +534,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (src->passing && (open_log || (packed && source_window(src) +
 							    grain_record_max(grain * SECTOR) >
 						    source_room(src)))) {
-		uint64_t size;
-
-		r = source_spool_rest(src, e);
-		if (!r)
-			r = source_finish(src, &size, e);
+		r = source_spool_all(src, open_log ? SPOOL_LOG : SPOOL_RECORDS, e);
 		if (r < 0)
 			return r;
 	}
