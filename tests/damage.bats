@@ -179,7 +179,7 @@ rows() {
 	hosted-entry|hosted4096r|rgte=100001:77|grain table 24 and its redundant copy differ
 	hosted-entry|hosted4096r|rgte=300001:77|grain table 73 and its redundant copy differ
 	hosted-entry|hosted|gte=1:grain:0 rgte=1:grain:0|grain 1 at file sector 128 lies on sectors of another
-	hosted-entry|hosted|gte=1:rgt:0 rgte=1:rgt:0|grain 1 at file sector 22 lies on sectors of another
+	hosted-entry|hosted|gte=1:rgt:0 rgte=1:rgt:0|grain 1 at file sector 22 lies inside the grain directory
 	hosted-entry|hosted|gte=1:rgd rgte=1:rgd|grain 1 at file sector 21 lies inside the
 	hosted-entry|hosted0|gte=0:1|table entry of grain 0 is 1, but the header does not allow zeroed grains
 	hosted-entry|hosted0|gte=0:2|grain 0 at file sector 2 lies inside the

@@ -509,8 +509,9 @@ static int step(struct tree *t, struct err *e)
 static void give(struct tree *t, struct run *run)
 {
 	struct file_order *q = t->file;
-	const struct pending_grain *p = &q->open->grain[q->open_at++];
 	const uint64_t low = q->window * q->window_size;
+	const uint32_t first = q->open_at++;
+	const struct pending_grain *p = &q->open->grain[first];
 
 	tree_run(t, &(struct tree_span){p->off, p->len, low + p->at}, run);
 	if (low >= q->all_from || t->shape.compressed)
@@ -519,8 +520,11 @@ static void give(struct tree *t, struct run *run)
 	run->src = NULL;
 	run->leaf = &t->reader;
 	run->skip = p->off;
-	while (q->open_at < q->open->grains && q->open->grain[q->open_at].off == run->off + run->len)
-		run->len += q->open->grain[q->open_at++].len;
+	run->pos = first;
+	while (q->open_at < q->open->grains && (++p)->off == run->off + run->len) {
+		run->len += p->len;
+		q->open_at++;
+	}
 }
 
 static int file_order_next(struct reader *reader, struct run *run, struct err *e)
@@ -559,13 +563,16 @@ static int file_order_fetch(struct reader *reader, const struct run *run, void *
 
 	if (t->shape.compressed)
 		return t->shape.unpack(t, run, buf, e);
-	for (uint64_t off = run->skip, i = w ? pending_find(w, off) : 0; off < end; i++) {
+	/* run->pos is the first grain of the run, of which the front may be gone */
+	for (uint64_t off = run->skip, i = run->pos; off < end; i++) {
 		const struct pending_grain *p = w && i < w->grains ? &w->grain[i] : NULL;
 		size_t n, here;
 
-		if (!p || p->off > off || off - p->off >= p->len)
+		if (!p || p->off > off)
 			return fail(e, EBADMSG, "%s: the bytes of the run at %" PRIu64 " have passed",
 				    reader->name, run->off);
+		if (off - p->off >= p->len)
+			continue;
 		n = (size_t)min_u64(end - off, p->len - (off - p->off));
 		memcpy(to, source_at(t->src, low + p->at + (off - p->off), &here), n);
 		to += n;
@@ -687,36 +694,11 @@ static int sort_tables(struct tree *t, struct err *e)
 	return 0;
 }
 
-static int order_new(struct tree *t, struct err *e)
+int file_order_open(struct tree *t, struct source *src, const struct tree_shape *s, struct err *e)
 {
-	const struct tree_shape *s = &t->shape;
-	struct file_order *q = calloc(1, sizeof(*q));
-
-	t->file = q;
-	if (!q)
-		return fail(e, ENOMEM, "out of memory");
-	q->table_bytes = tree_table_bytes(t);
-	q->window_size = source_window(t->src);
-	q->memory_max = s->memory ? s->memory : MEMORY_USUAL;
-	q->all_from = UINT64_MAX;
-	q->verdict = s->judge || s->mirror ? VERDICT_FIRST : VERDICT_LATER;
-	q->ready_room = s->entries;
-	for (size_t i = 0; i < s->areas; i++)
-		q->end = max_u64(q->end, s->area[i].end);
-	q->buf = malloc(q->table_bytes);
-	q->ready = malloc(q->ready_room * sizeof(*q->ready));
-	q->claimed = bitmap_new(q->window_size / SECTOR);
-	if (!pending_init(&q->pending, q->window_size) || !q->buf || !q->ready || !q->claimed) {
-		order_free(t);
-		return fail(e, ENOMEM, "out of memory");
-	}
-	return 0;
-}
-
-int file_order_open(struct tree *t, struct source *src, const struct tree_shape *shape, struct err *e)
-{
+	struct file_order *q;
 	uint8_t *dir;
-	int r = tree_init(t, src, shape, &file_order_ops, e);
+	int r = tree_init(t, src, s, &file_order_ops, e);
 
 	/* no table lies in more than two windows */
 	if (!r && source_window(src) < tree_table_bytes(t))
@@ -724,14 +706,29 @@ int file_order_open(struct tree *t, struct source *src, const struct tree_shape 
 			 "%s: a grain table of %zu bytes is larger than a window of %zu bytes; read it "
 			 "from a file",
 			 src->name, tree_table_bytes(t), source_window(src));
-	if (!r)
-		r = order_new(t, e);
 	if (r < 0)
 		return r;
+	t->file = q = calloc(1, sizeof(*q));
+	if (!q)
+		return fail(e, ENOMEM, "out of memory");
+	q->table_bytes = tree_table_bytes(t);
+	q->window_size = source_window(src);
+	q->memory_max = s->memory ? s->memory : MEMORY_USUAL;
+	q->all_from = UINT64_MAX;
+	q->verdict = s->judge || s->mirror ? VERDICT_FIRST : VERDICT_LATER;
+	for (size_t i = 0; i < s->areas; i++)
+		q->end = max_u64(q->end, s->area[i].end);
+	q->ready_room = s->entries;
+	q->ready = malloc(q->ready_room * sizeof(*q->ready));
+	q->buf = malloc(q->table_bytes);
+	q->claimed = bitmap_new(q->window_size / SECTOR);
+	dir = malloc((size_t)DIR_CHUNK * s->width * 2);
 	t->reader.passing = &t->reader;
-	t->reader.threads = shape->compressed;
-	dir = malloc((size_t)DIR_CHUNK * shape->width * 2);
-	r = dir ? read_dir(t, dir, e) : fail(e, ENOMEM, "out of memory");
+	t->reader.threads = s->compressed;
+	if (pending_init(&q->pending, q->window_size) && q->buf && q->ready && q->claimed && dir)
+		r = read_dir(t, dir, e);
+	else
+		r = fail(e, ENOMEM, "out of memory");
 	free(dir);
 	if (r > 0) {
 		r = sort_tables(t, e);
@@ -739,5 +736,5 @@ int file_order_open(struct tree *t, struct source *src, const struct tree_shape 
 			return 0;
 	}
 	order_free(t);
-	return r < 0 ? r : guest_order_open(t, src, shape, e);
+	return r < 0 ? r : guest_order_open(t, src, s, e);
 }

@@ -28,7 +28,7 @@ struct guest_order {
 	uint8_t *mirror_dir;   /* the same of the redundant directory; NULL where there is none */
 	uint64_t dir_first, dir_count;
 	uint64_t next_table;   /* directory entry to look at next */
-	struct {
+	struct guest_table {
 		uint64_t index, pos, mirror;
 		bool empty;    /* a hole of the file */
 	} table[WINDOW];
@@ -191,21 +191,22 @@ static int read_tables(struct tree *t, struct err *e)
 	return 0;
 }
 
-/* Directory entry next_table: 1 and the place of the tables it names, 0 when it names none, -errno. */
-static int next_entry(struct tree *t, uint64_t *pos, uint64_t *mirror, struct err *e)
+/* Directory entry next_table: 1 and where the tables are that it names, 0 when it names none, -errno. */
+static int next_entry(struct tree *t, struct guest_table *table, struct err *e)
 {
 	struct guest_order *w = t->guest;
-	const uint64_t i = w->next_table, at = (i - w->dir_first) * t->shape.width;
+	const uint64_t i = w->next_table++, at = (i - w->dir_first) * t->shape.width;
 	const bool compare = w->mirror_dir && w->first;
 	int used, r = 0;
 
+	table->index = i;
 	used = tree_tables(t, i, tree_entry(t, w->dir + at),
 			   compare ? tree_entry(t, w->mirror_dir + at) : 0, t->src->size,
-			   counting(w), pos, compare ? mirror : NULL, e);
+			   counting(w), &table->pos, compare ? &table->mirror : NULL, e);
 	if (used > 0)
-		r = claim(t, *pos, *pos + w->table_bytes, tree_table_text(false), i, e);
+		r = claim(t, table->pos, table->pos + w->table_bytes, tree_table_text(false), i, e);
 	if (used > 0 && !r && compare)
-		r = claim(t, *mirror, *mirror + w->table_bytes, tree_table_text(true), i, e);
+		r = claim(t, table->mirror, table->mirror + w->table_bytes, tree_table_text(true), i, e);
 	return r < 0 ? r : used;
 }
 
@@ -217,8 +218,6 @@ static int load_window(struct tree *t, struct err *e)
 
 	w->tables = w->t = w->read = 0;
 	while (w->tables < reader_part(&t->reader, WINDOW, 2) && w->next_table < t->shape.tables) {
-		uint64_t pos = 0, mirror = 0;
-
 		if (w->next_table >= w->dir_first + w->dir_count) {
 			r = load_dir(t, e);
 			if (r < 0)
@@ -229,15 +228,10 @@ static int load_window(struct tree *t, struct err *e)
 				continue;
 			}
 		}
-		r = next_entry(t, &pos, &mirror, e);
+		r = next_entry(t, &w->table[w->tables], e);
 		if (r < 0)
 			return r;
-		if (r) {
-			w->table[w->tables].index = w->next_table;
-			w->table[w->tables].pos = pos;
-			w->table[w->tables++].mirror = mirror;
-		}
-		w->next_table++;
+		w->tables += r > 0;
 	}
 	for (unsigned i = 0; i < w->tables; i++) {
 		w->table[i].empty = source_is_hole(t->src, w->table[i].pos, w->table_bytes);

@@ -117,21 +117,6 @@ void pending_sort(struct pending_window *w)
 		}
 }
 
-uint32_t pending_find(const struct pending_window *w, uint64_t off)
-{
-	uint32_t a = 0, b = w->grains;
-
-	while (b - a > 1) {
-		uint32_t mid = a + (b - a) / 2;
-
-		if (w->grain[mid].off <= off)
-			a = mid;
-		else
-			b = mid;
-	}
-	return a;
-}
-
 void pending_received(struct pending *p, struct pending_window *w)
 {
 	p->grains -= w->grains;

@@ -47,10 +47,8 @@ bool pending_add(struct pending *p, uint64_t off, uint64_t pos, uint64_t len);
 bool pending_spooled(struct pending *p, uint64_t number, uint64_t *named);
 /* Names sectors of a window that is gone. false: they are not spooled, or somebody has named them. */
 bool pending_name(struct pending *p, uint64_t pos, uint64_t len);
-/* In guest order from here on, as pending_find() needs it. */
+/* From here on in guest order. */
 void pending_sort(struct pending_window *w);
-/* The last grain that begins at or before guest byte `off`; or the first. */
-uint32_t pending_find(const struct pending_window *w, uint64_t off);
 /* The grains of the window are not pending any more. */
 void pending_received(struct pending *p, struct pending_window *w);
 /* Forgets the window, unless something of it is spooled. */

@@ -284,13 +284,8 @@ static int check_beyond(struct source *src, const struct area *gd, uint64_t tabl
 
 	while (at < end) {
 		size_t n = (size_t)min_u64(sizeof(buf), end - at);
-		int r;
+		int r = source_read(src, at, buf, n, "grain directory", e);
 
-		if (source_is_hole(src, at, n)) {
-			at += n;
-			continue;
-		}
-		r = source_read(src, at, buf, n, "grain directory", e);
 		if (r < 0)
 			return r;
 		if (!all_zero(buf, n))
