@@ -1,8 +1,8 @@
 /*
  * COWD, the vmfsSparse delta of ESX(i) ("-delta.vmdk"). Knows its header and its entries; must not know in
- * which order its tree is walked. Called by image.c, see format.h. Facts: "Virtual Disk Format 5.0" (ESX Server sparse extents); the size of a
- * grain table (always 4096 entries) and entry 1 as zeros also from QEMU's block/vmdk.c and Xen
- * Orchestra's VhdEsxiCowd.mjs.
+ * which order its tree is walked. Called by image.c, see format.h. Facts: "Virtual Disk Format 5.0" (ESX
+ * Server sparse extents); the size of a grain table (always 4096 entries) and entry 1 as zeros also from
+ * QEMU's block/vmdk.c and Xen Orchestra's VhdEsxiCowd.mjs.
  */
 #include "vmdk/file_order.h"
 #include "vmdk/format.h"

@@ -19,6 +19,10 @@ struct table {
 	uint64_t index : 63, copy : 1; /* copy: of the redundant directory, to be compared only */
 };
 
+struct claims { /* which sectors of file bytes [from, to) are named */
+	uint64_t from, to, *map;
+};
+
 struct file_order {
 	struct pending pending;
 	uint64_t memory;     /* in use beside that, */
@@ -26,9 +30,7 @@ struct file_order {
 	struct table *table; /* ascending in the file */
 	size_t tables, table_room, at;
 	uint64_t end; /* of the furthest table or grain named */
-	/* everything from all_from on was spooled; bitmap of the sectors from there to rest_to that are
-	 * named */
-	uint64_t all_from, rest_to, *rest;
+	struct claims rest; /* once everything from there on is spooled */
 	/* the window in work */
 	uint64_t window, window_size;
 	uint64_t have; /* bytes received, in all */
@@ -46,7 +48,7 @@ struct file_order {
 	} verdict;
 	bool cut;  /* something named in the window ends behind the end of the file */
 	bool lost; /* the same of something spooled */
-	uint64_t *claimed; /* bitmap of its sectors */
+	struct claims claims;
 	struct pending_window *open;
 	uint32_t open_at;
 	/* the last table */
@@ -65,43 +67,41 @@ static uint64_t claim_len(const struct tree *t, uint64_t len)
 	return t->shape.compressed ? SECTOR : len;
 }
 
-/* Marks what lies in [low, high) of file bytes [from, to), in a bitmap of the sectors from low on. false:
- * some of that is marked already. */
-static bool claim_part(uint64_t *map, uint64_t low, uint64_t high, uint64_t from, uint64_t to)
+/* Marks what of file bytes [from, to) the map covers. false: some of that is marked already. */
+static bool claim_bytes(struct claims *c, uint64_t from, uint64_t to)
 {
-	from = max_u64(from, low);
-	to = min_u64(to, high);
-	return from >= to || bitmap_set(map, (from - low) / SECTOR, div_up(to - low, SECTOR));
+	from = max_u64(from, c->from);
+	to = min_u64(to, c->to);
+	return from >= to ||
+	       bitmap_set(c->map, (from - c->from) / SECTOR, div_up(to - c->from, SECTOR));
 }
 
-/* Everything that is named in [low, high) up to now, by areas, tables [first, last) and the window w. */
-static int claim_named(struct tree *t, uint64_t *map, uint64_t low, uint64_t high, size_t first, size_t last,
-		       struct err *e)
+/* Areas, and tables [first, last). */
+static int claim_tables(struct tree *t, struct claims *c, size_t first, size_t last, struct err *e)
 {
 	const struct file_order *q = t->file;
 
 	for (size_t i = 0; i < t->shape.areas; i++)
-		claim_part(map, low, high, t->shape.area[i].at, t->shape.area[i].end);
+		claim_bytes(c, t->shape.area[i].at, t->shape.area[i].end);
 	for (size_t i = first; i < last; i++) {
 		const struct table *table = &q->table[i];
 		const uint64_t to = table->pos + q->table_bytes;
 
-		if (!claim_part(map, low, high, table->pos, to))
+		if (!claim_bytes(c, table->pos, to))
 			return tree_overlap(t, tree_table_text(table->copy), table->index, table->pos,
 					    to, e);
 	}
 	return 0;
 }
 
-static int claim_grains(struct tree *t, uint64_t *map, uint64_t low, uint64_t high,
-			const struct pending_window *w, struct err *e)
+static int claim_grains(struct tree *t, struct claims *c, const struct pending_window *w, struct err *e)
 {
 	for (uint32_t i = 0; w && i < w->grains; i++) {
 		const struct pending_grain *p = &w->grain[i];
 		const uint64_t pos = w->number * t->file->window_size + p->at;
 		const uint64_t to = pos + claim_len(t, p->len);
 
-		if (!claim_part(map, low, high, pos, to))
+		if (!claim_bytes(c, pos, to))
 			return tree_overlap(t, "grain", p->off / t->shape.grain, pos, to, e);
 	}
 	return 0;
@@ -111,15 +111,16 @@ static int claim_grains(struct tree *t, uint64_t *map, uint64_t low, uint64_t hi
 static int claim_window(struct tree *t, struct err *e)
 {
 	struct file_order *q = t->file;
-	const uint64_t low = q->window * q->window_size, high = low + q->window_size;
 	size_t first = q->at;
 	int r;
 
-	memset(q->claimed, 0, div_up(q->window_size / SECTOR, 64) * sizeof(*q->claimed));
-	while (first > 0 && q->table[first - 1].pos + q->table_bytes > low)
+	q->claims.from = q->window * q->window_size;
+	q->claims.to = q->claims.from + q->window_size;
+	memset(q->claims.map, 0, div_up(q->window_size / SECTOR, 64) * sizeof(*q->claims.map));
+	while (first > 0 && q->table[first - 1].pos + q->table_bytes > q->claims.from)
 		first--;
-	r = claim_named(t, q->claimed, low, high, first, q->at, e);
-	return r < 0 ? r : claim_grains(t, q->claimed, low, high, q->open, e);
+	r = claim_tables(t, &q->claims, first, q->at, e);
+	return r < 0 ? r : claim_grains(t, &q->claims, q->open, e);
 }
 
 /* --- the spool ------------------------------------------------------------------------------------- */
@@ -134,15 +135,15 @@ static int spool_rest(struct tree *t, struct err *e)
 	if (r < 0)
 		return r;
 	q->have = t->src->size;
-	q->all_from = q->window * q->window_size;
-	q->rest_to = min_u64(max_u64(q->have, q->all_from), q->all_from + REST_MAX);
-	q->rest = bitmap_new((q->rest_to - q->all_from) / SECTOR + 1);
-	if (!q->rest)
+	q->rest.from = q->window * q->window_size;
+	q->rest.to = min_u64(max_u64(q->have, q->rest.from), q->rest.from + REST_MAX);
+	q->rest.map = bitmap_new((q->rest.to - q->rest.from) / SECTOR + 1);
+	if (!q->rest.map)
 		return fail(e, ENOMEM, "out of memory");
-	r = claim_named(t, q->rest, q->all_from, q->rest_to, 0, q->tables, e);
+	r = claim_tables(t, &q->rest, 0, q->tables, e);
 	for (size_t i = 0; !r && i < PENDING_LISTS; i++)
 		for (const struct pending_window *w = q->pending.hash[i]; !r && w; w = w->next)
-			r = claim_grains(t, q->rest, q->all_from, q->rest_to, w, e);
+			r = claim_grains(t, &q->rest, w, e);
 	return r;
 }
 
@@ -152,15 +153,15 @@ static int spool_unnamed(struct tree *t, struct err *e)
 	struct file_order *q = t->file;
 	const uint64_t low = q->window * q->window_size, sectors = q->window_size / SECTOR;
 	const uint64_t floor = (max_u64(t->shape.floor, low) - low) / SECTOR;
-	uint64_t *named = q->claimed, from;
+	uint64_t *named = q->claims.map, from;
 	int r = 0;
 
 	bitmap_set(named, 0, min_u64(floor, sectors));
 	from = bitmap_find(named, 0, sectors, false);
 	if (from == sectors)
 		return 0;
-	q->claimed = bitmap_new(sectors);
-	if (!q->claimed || !pending_spooled(&q->pending, q->window, named)) {
+	q->claims.map = bitmap_new(sectors);
+	if (!q->claims.map || !pending_spooled(&q->pending, q->window, named)) {
 		free(named);
 		return fail(e, ENOMEM, "out of memory");
 	}
@@ -251,7 +252,7 @@ static int place_spooled(struct tree *t, uint64_t off, uint64_t len, uint64_t po
 
 	if (t->shape.compressed)
 		r = t->shape.whole(t, pos, off, e);
-	else if (pos >= q->all_from)
+	else if (pos >= q->rest.from)
 		here = pos < q->have ? min_u64(len, (q->have - pos) / SECTOR * SECTOR) : 0;
 	if (r < 0)
 		return r;
@@ -275,12 +276,12 @@ static int place(struct tree *t, const struct tree_span *span, struct err *e)
 
 		n = t->shape.compressed ? len : min_u64(len, (window + 1) * q->window_size - pos);
 		to = pos + claim_len(t, n);
-		if (pos < q->all_from && window >= q->window) {
+		if (pos < q->rest.from && window >= q->window) {
 			if (!pending_add(&q->pending, off, pos, n))
 				r = fail(e, ENOMEM, "out of memory");
 			continue;
 		}
-		if (pos >= q->all_from ? !claim_part(q->rest, q->all_from, q->rest_to, pos, to)
+		if (pos >= q->rest.from ? !claim_bytes(&q->rest, pos, to)
 				       : !pending_name(&q->pending, pos, to - pos))
 			return tree_overlap(t, "grain", off / t->shape.grain, pos, to, e);
 		r = place_spooled(t, off, n, pos, e);
@@ -514,7 +515,7 @@ static void give(struct tree *t, struct run *run)
 	const struct pending_grain *p = &q->open->grain[first];
 
 	tree_run(t, &(struct tree_span){p->off, p->len, low + p->at}, run);
-	if (low >= q->all_from || t->shape.compressed)
+	if (low >= q->rest.from || t->shape.compressed)
 		return;
 	run->kind = RUN_PACKED;
 	run->src = NULL;
@@ -587,8 +588,8 @@ static void order_free(struct tree *t)
 
 	pending_free(&q->pending);
 	free(q->table);
-	free(q->claimed);
-	free(q->rest);
+	free(q->claims.map);
+	free(q->rest.map);
 	free(q->buf);
 	free(q->ready);
 	free(q);
@@ -714,18 +715,18 @@ int file_order_open(struct tree *t, struct source *src, const struct tree_shape 
 	q->table_bytes = tree_table_bytes(t);
 	q->window_size = source_window(src);
 	q->memory_max = s->memory ? s->memory : MEMORY_USUAL;
-	q->all_from = UINT64_MAX;
+	q->rest.from = UINT64_MAX;
 	q->verdict = s->judge || s->mirror ? VERDICT_FIRST : VERDICT_LATER;
 	for (size_t i = 0; i < s->areas; i++)
 		q->end = max_u64(q->end, s->area[i].end);
 	q->ready_room = s->entries;
 	q->ready = malloc(q->ready_room * sizeof(*q->ready));
 	q->buf = malloc(q->table_bytes);
-	q->claimed = bitmap_new(q->window_size / SECTOR);
+	q->claims.map = bitmap_new(q->window_size / SECTOR);
 	dir = malloc((size_t)DIR_CHUNK * s->width * 2);
 	t->reader.passing = &t->reader;
 	t->reader.threads = s->compressed;
-	if (pending_init(&q->pending, q->window_size) && q->buf && q->ready && q->claimed && dir)
+	if (pending_init(&q->pending, q->window_size) && q->buf && q->ready && q->claims.map && dir)
 		r = read_dir(t, dir, e);
 	else
 		r = fail(e, ENOMEM, "out of memory");

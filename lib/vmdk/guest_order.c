@@ -88,7 +88,7 @@ static void restart(struct guest_order *w)
 }
 
 /* Begins the walk that claims the part of the file at `from`. */
-static int claim_part(struct tree *t, uint64_t from, struct err *e)
+static int begin_part(struct tree *t, uint64_t from, struct err *e)
 {
 	struct guest_order *w = t->guest;
 	int r = 0;
@@ -314,7 +314,7 @@ static int end_first(struct tree *t, struct err *e)
 	int r;
 
 	while (w->claim_next != UINT64_MAX) {
-		r = claim_part(t, w->claim_next, e);
+		r = begin_part(t, w->claim_next, e);
 		if (r < 0)
 			return r;
 		do
@@ -348,7 +348,7 @@ static int guest_order_next(struct reader *reader, struct run *run, struct err *
 		return 1;
 	}
 	if (w->first && !w->claimed)
-		r = claim_part(t, 0, e);
+		r = begin_part(t, 0, e);
 	if (!r)
 		r = walk_next(t, &span, e);
 	if (r > 0)

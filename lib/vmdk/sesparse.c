@@ -1,8 +1,9 @@
 /*
- * SEsparse, the delta of ESXi since 6.5 ("-sesparse.vmdk"). Knows its two headers and its entries; must not
- * know in which order its tree is walked. Called by image.c, see format.h. VMware has published nothing: the facts are those of QEMU's
- * block/vmdk.c and of the message of the commit that added it; what is not listed there is refused,
- * but for reserved1 = 0x200, which files from the field have (OpenNebula one-swap, sesparse.c).
+ * SEsparse, the delta of ESXi since 6.5 ("-sesparse.vmdk"). Knows its two headers and its entries; must
+ * not know in which order its tree is walked. Called by image.c, see format.h. VMware has published
+ * nothing: the facts are those of QEMU's block/vmdk.c and of the message of the commit that added it; what
+ * is not listed there is refused, but for reserved1 = 0x200, which files from the field have (OpenNebula
+ * one-swap, sesparse.c).
  */
 #include "vmdk/file_order.h"
 #include "vmdk/format.h"
@@ -207,7 +208,7 @@ static int check_gaps(const struct source *src, const struct area *a, size_t n, 
 	return 0;
 }
 
-static bool overlap(const struct area *a, const struct area *b)
+static bool areas_overlap(const struct area *a, const struct area *b)
 {
 	return a->at < b->at + b->size && b->at < a->at + a->size;
 }
@@ -464,11 +465,11 @@ static int check_layout(struct source *src, const uint8_t *h, uint64_t tables, s
 			    "%s: SEsparse header: the grains begin at file sector %" PRIu64
 			    ", inside other metadata",
 			    src->name, grains.at);
-	if (overlap(&gt, &gd) || overlap(&gt, &vol))
+	if (areas_overlap(&gt, &gd) || areas_overlap(&gt, &vol))
 		return fail(e, EBADMSG,
 			    "%s: SEsparse header: the area of the grain tables at file sector %" PRIu64
 			    " overlaps %s",
-			    src->name, gt.at, overlap(&gt, &gd) ? gd.what : vol.what);
+			    src->name, gt.at, areas_overlap(&gt, &gd) ? gd.what : vol.what);
 	r = check_usual(src, h, e);
 	if (!r)
 		r = check_gaps(src, in_order, sizeof(in_order) / sizeof(*in_order), e);
