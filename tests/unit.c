@@ -11,7 +11,7 @@
 #include "output/pump.h"
 #include "vmdk/file_order.h"
 #include "vmdk/guest_order.h"
-#include "vmdk/stream.h"
+#include "vmdk/streamopt.h"
 #include "vmdk/undo.h"
 
 #include <fcntl.h>

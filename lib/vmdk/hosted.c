@@ -7,9 +7,9 @@
  */
 #include "vmdk/file_order.h"
 #include "vmdk/format.h"
-#include "vmdk/grain.h"
+#include "vmdk/deflate.h"
 #include "vmdk/guest_order.h"
-#include "vmdk/stream.h"
+#include "vmdk/streamopt.h"
 #include "vmdk/undonote.h"
 #include "vmdk/zerolog.h"
 

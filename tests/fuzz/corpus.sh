@@ -56,7 +56,7 @@ squeeze() {
 
 mkdir -p "$dir"
 cd "$dir"
-mkdir -p cowd hosted sesparse stream descriptor chain pipe
+mkdir -p cowd hosted sesparse streamopt descriptor chain pipe
 
 extents cowd <<'END'
 cowd capacity=100 alloc=0,5-9 zero=20-30
@@ -83,7 +83,7 @@ sesparse capacity=70000 alloc=0,last layout=random
 sesparse capacity=800 alloc=all layout=reverse
 sesparse capacity=800 alloc=1 gte=1:0x4000000000000001
 END
-extents stream <<'END'
+extents streamopt <<'END'
 stream variant=A capacity=1000 grain=8 alloc=0,5-9
 stream variant=B capacity=1000 grain=8 alloc=random:20 layout=random progress=1
 stream variant=C capacity=1000 grain=8 alloc=last lastgrain=short rgd=1
@@ -101,7 +101,7 @@ for how in 0 700 4000; do
 	head -c $((size - 4096 - how)) x >y
 	printf 'vmdksync undo log, not finished\n' | dd of=y bs=1 seek=128 conv=notrunc 2>/dev/null
 	mv y x
-	seed stream "\\000"
+	seed streamopt "\\000"
 done
 
 for text in \

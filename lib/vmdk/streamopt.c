@@ -1,10 +1,10 @@
 /*
- * See stream.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); marker
+ * See streamopt.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); marker
  * type 4 from what real files hold.
  */
-#include "vmdk/stream.h"
+#include "vmdk/streamopt.h"
 #include "base/bitmap.h"
-#include "vmdk/grain.h"
+#include "vmdk/deflate.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

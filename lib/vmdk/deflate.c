@@ -1,8 +1,8 @@
 /*
- * See grain.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); that the
+ * See deflate.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); that the
  * data is RFC 1950 from what real files hold.
  */
-#include "vmdk/grain.h"
+#include "vmdk/deflate.h"
 
 #include <inttypes.h>
 #include <pthread.h>

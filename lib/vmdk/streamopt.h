@@ -2,8 +2,8 @@
  * Room 2: the chain of markers (streamOptimized), in which the records of grains are found without
  * tables. Must not know headers, directories or tables, which are hosted.c's, nor what a record holds.
  */
-#ifndef STREAM_H
-#define STREAM_H
+#ifndef STREAMOPT_H
+#define STREAMOPT_H
 
 #include "vmdk/format.h"
 

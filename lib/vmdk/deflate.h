@@ -1,9 +1,9 @@
 /*
  * Room 2: one compressed grain (streamOptimized): the record it stands in, and what that unpacks to.
- * Must not know how records are found: that is the business of stream.c and of tables.
+ * Must not know how records are found: that is the business of streamopt.c and of tables.
  */
-#ifndef GRAIN_H
-#define GRAIN_H
+#ifndef DEFLATE_H
+#define DEFLATE_H
 
 #include "run/run.h"
 
