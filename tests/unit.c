@@ -2026,7 +2026,7 @@ static void test_pump_write_error(void)
 /* A sector for each grain of order[], and the end marker; the data are never looked at. */
 static struct reader *marked(const unsigned *order, size_t n, size_t limit, uint8_t *file)
 {
-	const struct stream_shape shape = {
+	const struct streamopt_shape shape = {
 		.size = MARKED * SECTOR, .grain = SECTOR, .start = 0, .table_sectors = 1,
 		.dir_sectors = 1, .marks = limit,
 	};
@@ -2040,7 +2040,7 @@ static struct reader *marked(const unsigned *order, size_t n, size_t limit, uint
 		file[i * SECTOR + 8] = 100;
 	}
 	if (source_memory(&s, "marked", file, (n + 1) * SECTOR, &e) < 0 ||
-	    stream_open(&r, s, &shape, &e) < 0)
+	    streamopt_open(&r, s, &shape, &e) < 0)
 		die(e.msg);
 	return r;
 }

@@ -23,12 +23,12 @@ static uint64_t record_max(uint64_t grain)
 	return grain + grain / 1024 + 512;
 }
 
-uint64_t grain_record_max(uint64_t grain)
+uint64_t deflate_record_max(uint64_t grain)
 {
 	return RECORD_HEAD + record_max(grain);
 }
 
-int grain_record(const struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t bytes,
+int deflate_record_end(const struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t bytes,
 		 uint64_t *end, struct err *e)
 {
 	if (!bytes || bytes > record_max(grain))
@@ -46,7 +46,7 @@ int grain_record(const struct source *src, uint64_t pos, uint64_t off, uint64_t 
 	return 0;
 }
 
-int grain_marker(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t *bytes,
+int deflate_check_head(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t *bytes,
 		 struct err *e)
 {
 	uint8_t m[RECORD_HEAD];
@@ -62,10 +62,10 @@ int grain_marker(struct source *src, uint64_t pos, uint64_t off, uint64_t grain,
 			    " is that of disk sector %" PRIu64 ", not %" PRIu64,
 			    src->name, off / grain, pos / SECTOR, lba, off / SECTOR);
 	*bytes = le32(m + AT_SIZE);
-	return grain_record(src, pos, off, grain, *bytes, &end, e);
+	return deflate_record_end(src, pos, off, grain, *bytes, &end, e);
 }
 
-int grain_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, struct err *e)
+int deflate_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, struct err *e)
 {
 	uint64_t have = src->size, bytes, end = pos + RECORD_HEAD;
 	uint8_t m[RECORD_HEAD];
@@ -78,7 +78,7 @@ int grain_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t grain
 		return r;
 	bytes = le32(m + AT_SIZE);
 	if (le64(m + AT_LBA) != off / SECTOR || !bytes || bytes > record_max(grain))
-		return grain_marker(src, pos, off, grain, &bytes, e); /* which says why not */
+		return deflate_check_head(src, pos, off, grain, &bytes, e); /* which says why not */
 	end += bytes;
 	r = src->passing ? source_ahead(src, end, &have, e) : 0;
 	return r < 0 ? r : have >= end;
@@ -97,7 +97,7 @@ struct lane {
 	uint64_t held; /* position of the marker of what is in grain_buf; UINT64_MAX: nothing */
 };
 
-struct unpacker {
+struct inflater {
 	struct source *src;
 	uint64_t size, grain;
 	unsigned most;        /* lanes; of large grains few: all that one processor has unpacked,
@@ -119,7 +119,7 @@ static void lane_free(struct lane *l)
 	free(l);
 }
 
-static struct lane *lane_new(const struct unpacker *u)
+static struct lane *lane_new(const struct inflater *u)
 {
 	struct lane *l = calloc(1, sizeof(*l));
 
@@ -140,7 +140,7 @@ static struct lane *lane_new(const struct unpacker *u)
 }
 
 /* last: for the last bytes of the grain at pos. */
-static int lane_take(struct unpacker *u, uint64_t pos, bool last, struct lane **out, struct err *e)
+static int lane_take(struct inflater *u, uint64_t pos, bool last, struct lane **out, struct err *e)
 {
 	struct lane *l;
 
@@ -180,7 +180,7 @@ static void lanes_free(struct lane *l)
  * Where no lane is at work, and no more of a grain is to be expected, none is kept: a disk may have
  * thousands of extents, each with grains of 16 MiB, and each of them is idle but once.
  */
-static void lane_give(struct unpacker *u, struct lane *l)
+static void lane_give(struct inflater *u, struct lane *l)
 {
 	struct lane *idle;
 
@@ -200,10 +200,10 @@ static void lane_give(struct unpacker *u, struct lane *l)
 	pthread_mutex_unlock(&u->lock);
 }
 
-int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint64_t grain,
+int inflater_new(struct inflater **out, struct source *src, uint64_t size, uint64_t grain,
 		 struct err *e)
 {
-	struct unpacker *u = calloc(1, sizeof(*u));
+	struct inflater *u = calloc(1, sizeof(*u));
 
 	if (!u)
 		return fail(e, ENOMEM, "out of memory");
@@ -217,7 +217,7 @@ int unpacker_new(struct unpacker **out, struct source *src, uint64_t size, uint6
 	return 0;
 }
 
-void unpacker_free(struct unpacker *u)
+void inflater_free(struct inflater *u)
 {
 	if (!u)
 		return;
@@ -228,7 +228,7 @@ void unpacker_free(struct unpacker *u)
 }
 
 /* The record at pos into buf of a whole grain, of which `need` bytes have to come. */
-static int inflate_grain(struct unpacker *u, struct lane *l, uint64_t pos, uint64_t off,
+static int inflate_grain(struct inflater *u, struct lane *l, uint64_t pos, uint64_t off,
 			 uint64_t need, void *buf, struct err *e)
 {
 	const char *name = u->src->name;
@@ -239,7 +239,7 @@ static int inflate_grain(struct unpacker *u, struct lane *l, uint64_t pos, uint6
 	bool warned;
 	int r, end;
 
-	r = grain_marker(u->src, pos, off, u->grain, &bytes, e);
+	r = deflate_check_head(u->src, pos, off, u->grain, &bytes, e);
 	if (!r)
 		r = source_read(u->src, pos + RECORD_HEAD, l->packed, bytes, "compressed grain", e);
 	if (r < 0)
@@ -290,7 +290,7 @@ static int inflate_grain(struct unpacker *u, struct lane *l, uint64_t pos, uint6
 		       name, n, sector, z->avail_in, plural(z->avail_in));
 }
 
-int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct err *e)
+int inflater_run(struct inflater *u, const struct run *run, void *buf, struct err *e)
 {
 	/* not run->off: whoever put the leaf into a larger disk has moved that */
 	const uint64_t off = run->skip / u->grain * u->grain;
@@ -321,7 +321,7 @@ int grain_inflate(struct unpacker *u, const struct run *run, void *buf, struct e
 	return r;
 }
 
-int grain_check(struct unpacker *u, uint64_t pos, uint64_t off, struct err *e)
+int inflater_check(struct inflater *u, uint64_t pos, uint64_t off, struct err *e)
 {
 	struct lane *l;
 	int r = lane_take(u, pos, false, &l, e);

@@ -57,11 +57,11 @@ struct hosted {
 	struct tree tree;
 	uint64_t overhead; /* sectors before the first grain */
 	bool zeroed, warned_overhead;
-	struct unpacker *unpacker; /* NULL: grains are plain */
+	struct inflater *inflater; /* NULL: grains are plain */
 	struct format_opts opts;
 	/* of packed grains: the walk over their markers goes on with that over the tables */
-	struct stream_shape stream;
-	struct stream_sums marks;
+	struct streamopt_shape stream;
+	struct streamopt_sums marks;
 };
 
 static int hosted_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
@@ -95,12 +95,12 @@ static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, ui
 			    g->reader.name, n, raw, h->overhead) < 0)
 			return -EBADMSG;
 	}
-	if (first && h->unpacker && !g->file) { /* in file order it comes later */
+	if (first && h->inflater && !g->file) { /* in file order it comes later */
 		uint64_t bytes;
-		int r = grain_marker(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
+		int r = deflate_check_head(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
 
 		if (!r)
-			r = stream_count(&h->marks, g->src, &h->stream, e);
+			r = streamopt_count(&h->marks, g->src, &h->stream, e);
 		if (r < 0)
 			return r;
 	}
@@ -196,7 +196,7 @@ static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *
 
 	if (h->opts.unbalanced || src->passing)
 		return 0;
-	r = stream_check(h->tree.src, &h->stream, &why, e);
+	r = streamopt_check(h->tree.src, &h->stream, &why, e);
 	if (r < 0 || !why.set)
 		return r;
 	return fail(e, EBADMSG,
@@ -208,13 +208,13 @@ static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *
 /* Every marker of a grain has its entry, and the other way round. */
 static int account_packed(struct hosted *h, const struct tree_sums *s, struct err *e)
 {
-	const struct stream_sums *m = &h->marks;
+	const struct streamopt_sums *m = &h->marks;
 	struct tree *g = &h->tree;
 	uint64_t behind;
 	int r = 0;
 
 	while (!r && !m->ended)
-		r = stream_count(&h->marks, g->src, &h->stream, e);
+		r = streamopt_count(&h->marks, g->src, &h->stream, e);
 	if (r < 0)
 		return r;
 	/* qemu writes the last grain of a disk that ends in the middle of one plain, then packed: what is
@@ -267,13 +267,13 @@ static int account_packed(struct hosted *h, const struct tree_sums *s, struct er
 static int pass_markers(struct hosted *h, uint64_t from, uint64_t to, struct err *e)
 {
 	struct source *src = h->tree.src;
-	struct stream_sums *m = &h->marks;
+	struct streamopt_sums *m = &h->marks;
 	uint8_t buf[TAIL_STEP];
 	int r = 0;
 
 	/* those of a stream stand at the beginning of sectors, and windows do */
 	while (!r && !m->ended && max_u64(m->pos, h->stream.start) + STREAM_MARKER <= to)
-		r = stream_count(m, src, &h->stream, e);
+		r = streamopt_count(m, src, &h->stream, e);
 	for (uint64_t pos = max_u64(from, m->pos); !r && m->ended && !m->tail && pos < to;) {
 		size_t n = (size_t)min_u64(sizeof(buf), to - pos);
 
@@ -288,29 +288,29 @@ static int hosted_received(struct tree *g, uint64_t from, uint64_t to, struct er
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
-	return h->unpacker ? pass_markers(h, from, to, e) : 0;
+	return h->inflater ? pass_markers(h, from, to, e) : 0;
 }
 
 static int hosted_account(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
-	return h->unpacker ? account_packed(h, s, e) : account_plain(h, s, e);
+	return h->inflater ? account_packed(h, s, e) : account_plain(h, s, e);
 }
 
 static int hosted_unpack(struct tree *g, const struct run *run, void *buf, struct err *e)
 {
-	return grain_inflate(container_of(g, struct hosted, tree)->unpacker, run, buf, e);
+	return inflater_run(container_of(g, struct hosted, tree)->inflater, run, buf, e);
 }
 
 static int hosted_whole(struct tree *g, uint64_t pos, uint64_t off, struct err *e)
 {
-	return grain_arrived(g->src, pos, off, g->shape.grain, e);
+	return deflate_arrived(g->src, pos, off, g->shape.grain, e);
 }
 
 static void hosted_free(struct tree *g)
 {
-	unpacker_free(container_of(g, struct hosted, tree)->unpacker);
+	inflater_free(container_of(g, struct hosted, tree)->inflater);
 }
 
 /* The fields that do not say where anything is. */
@@ -450,22 +450,22 @@ static int is_undo_log(struct source *src, uint64_t desc, uint64_t desc_size, bo
  * A file without footer, or one whose accounts are not to count, is read by its markers if they lead
  * through all of it. 1 when it is to be read so, 0 by its tables, -errno.
  */
-static int check_markers(struct source *src, const struct stream_shape *stream, bool footless,
+static int check_markers(struct source *src, const struct streamopt_shape *stream, bool footless,
 			 bool unbalanced, struct err *e)
 {
-	struct stream_sums sums = {.grains = 0};
+	struct streamopt_sums sums = {.grains = 0};
 	struct err why = {0};
 	int r = 0;
 
 	while (!r && !sums.ended)
-		r = stream_count(&sums, src, stream, e);
+		r = streamopt_count(&sums, src, stream, e);
 	if (r < 0)
 		return r;
 	if (sums.why.set)
 		return footless ? fail(e, EBADMSG, "%s", sums.why.msg) : 0;
 	if (unbalanced)
 		return footless || !sums.tail;
-	r = stream_check(src, stream, &why, e);
+	r = streamopt_check(src, stream, &why, e);
 	if (r < 0)
 		return r;
 	if (why.set)
@@ -485,7 +485,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	uint64_t file_sectors;
 	uint8_t footer[HEADER] = {0};
 	uint64_t footer_at = 0;
-	struct stream_shape stream;
+	struct streamopt_shape stream;
 	struct tree_shape shape;
 	struct hosted *hosted;
 	bool scan = false, footless = false, packed, open_log, log = false;
@@ -532,7 +532,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	open_log = !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
 	/* of such a log only its end tells how far it can be believed; records are unpacked whole */
 	if (src->passing && (open_log || (packed && source_window(src) +
-							    grain_record_max(grain * SECTOR) >
+							    deflate_record_max(grain * SECTOR) >
 						    source_room(src)))) {
 		r = source_spool_all(src, open_log ? SPOOL_LOG : SPOOL_RECORDS, e);
 		if (r < 0)
@@ -553,7 +553,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			return r;
 	}
 	file_sectors = src->size / SECTOR;
-	stream = (struct stream_shape){
+	stream = (struct streamopt_shape){
 		.size = capacity * SECTOR,
 		.grain = grain * SECTOR,
 		.start = overhead * SECTOR,
@@ -640,7 +640,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 					       : "its grains are found by their markers, not by its "
 						 "tables");
 		if (!r)
-			r = stream_open(out, src, &stream, e);
+			r = streamopt_open(out, src, &stream, e);
 		*facts = (struct format_facts){.format = "streamOptimized",
 					       .version = le32(h + AT_VERSION),
 					       .grain = stream.grain,
@@ -695,12 +695,12 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	hosted->opts = *o;
 	hosted->stream = stream;
 	if (packed)
-		r = unpacker_new(&hosted->unpacker, src, shape.size, shape.grain, e);
+		r = inflater_new(&hosted->inflater, src, shape.size, shape.grain, e);
 	if (!r)
 		r = src->passing ? file_order_open(&hosted->tree, src, &shape, e)
 				 : guest_order_open(&hosted->tree, src, &shape, e);
 	if (r < 0) {
-		unpacker_free(hosted->unpacker);
+		inflater_free(hosted->inflater);
 		free(hosted);
 		return r;
 	}

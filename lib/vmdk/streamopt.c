@@ -54,11 +54,11 @@ struct passed {
 	uint64_t sum, weighed; /* of all entries, and of each times its number */
 };
 
-struct stream {
+struct streamopt {
 	struct reader reader;
 	struct source *src; /* owned */
-	struct stream_shape shape;
-	struct unpacker *unpacker;
+	struct streamopt_shape shape;
+	struct inflater *inflater;
 	struct mark *mark;  /* the batch; ascending once it is there */
 	size_t marks, room, at;
 	bool checked, ascending;
@@ -117,7 +117,7 @@ static void sort_marks(struct mark *m, size_t n)
 	}
 }
 
-static int add_mark(struct stream *s, uint64_t off, uint64_t pos, struct err *e)
+static int add_mark(struct streamopt *s, uint64_t off, uint64_t pos, struct err *e)
 {
 	if (s->marks == s->room) {
 		size_t room = s->room ? s->room * 2 : MARKS_LEAST;
@@ -135,7 +135,7 @@ static int add_mark(struct stream *s, uint64_t off, uint64_t pos, struct err *e)
 }
 
 /* What a pass does with a grain that it comes to. */
-static int take_grain(struct stream *s, enum pass pass, uint64_t off, uint64_t pos, struct err *e)
+static int take_grain(struct streamopt *s, enum pass pass, uint64_t off, uint64_t pos, struct err *e)
 {
 	if (pass == CHECK_ALL) {
 		if (s->total && off <= s->last)
@@ -162,7 +162,7 @@ static int take_grain(struct stream *s, enum pass pass, uint64_t off, uint64_t p
 }
 
 /* How many sectors follow a marker without data. */
-static int check_skip(const struct stream *s, uint64_t pos, uint32_t type, uint64_t value,
+static int check_skip(const struct streamopt *s, uint64_t pos, uint32_t type, uint64_t value,
 		      struct err *e)
 {
 	uint64_t want = value;
@@ -220,7 +220,7 @@ static int find_data(struct source *src, uint64_t pos, struct err *e)
 	return r;
 }
 
-static int check_tail(struct stream *s, uint64_t pos, struct err *e)
+static int check_tail(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	int r = find_data(s->src, pos, e);
 
@@ -236,7 +236,7 @@ static int check_tail(struct stream *s, uint64_t pos, struct err *e)
 	return warning(e, "%s: there is data behind the end marker; it is ignored", s->reader.name);
 }
 
-static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, struct err *e)
+static int read_marker(struct streamopt *s, uint64_t pos, struct marker *marker, struct err *e)
 {
 	uint64_t value, bytes;
 	uint8_t m[STREAM_MARKER];
@@ -268,17 +268,17 @@ static int read_marker(struct stream *s, uint64_t pos, struct marker *marker, st
 			    s->reader.name, pos / SECTOR, value);
 	marker->kind = MARKS_GRAIN;
 	marker->off = value * SECTOR;
-	return grain_record(s->src, pos, marker->off, s->shape.grain, bytes, &marker->next, e);
+	return deflate_record_end(s->src, pos, marker->off, s->shape.grain, bytes, &marker->next, e);
 }
 
 /* Whether the file ends here, where it may. */
-static bool at_end(const struct stream *s, uint64_t pos)
+static bool at_end(const struct streamopt *s, uint64_t pos)
 {
 	return s->shape.no_end && pos >= s->src->size;
 }
 
 /* Goes from marker to marker from pos on, to the one that ends them. */
-static int scan(struct stream *s, enum pass pass, uint64_t pos, struct err *e)
+static int scan(struct streamopt *s, enum pass pass, uint64_t pos, struct err *e)
 {
 	struct marker m = {.kind = MARKS_OTHER};
 
@@ -296,10 +296,10 @@ static int scan(struct stream *s, enum pass pass, uint64_t pos, struct err *e)
 	return pass == CHECK_ALL && m.kind == MARKS_END ? check_tail(s, pos, e) : 0;
 }
 
-int stream_count(struct stream_sums *sums, struct source *src, const struct stream_shape *shape,
+int streamopt_count(struct streamopt_sums *sums, struct source *src, const struct streamopt_shape *shape,
 		 struct err *e)
 {
-	struct stream s = {.src = src, .shape = *shape, .reader.name = src->name};
+	struct streamopt s = {.src = src, .shape = *shape, .reader.name = src->name};
 	struct err why = {0};
 	struct marker m;
 	int r;
@@ -339,7 +339,7 @@ int stream_count(struct stream_sums *sums, struct source *src, const struct stre
 	return r < 0 ? r : 0;
 }
 
-static int fail_twice(const struct stream *s, uint64_t n, uint64_t pos, struct err *e)
+static int fail_twice(const struct streamopt *s, uint64_t n, uint64_t pos, struct err *e)
 {
 	return fail(e, EBADMSG,
 		    "%s: grain %" PRIu64 " is there twice, the second time at file sector %" PRIu64,
@@ -347,12 +347,12 @@ static int fail_twice(const struct stream *s, uint64_t n, uint64_t pos, struct e
 }
 
 /* Marks grain n as seen; false: it was. */
-static bool see(struct stream *s, uint64_t n)
+static bool see(struct streamopt *s, uint64_t n)
 {
 	return !s->seen || bitmap_set(s->seen, n, n + 1);
 }
 
-static int begin_seen(struct stream *s, struct err *e)
+static int begin_seen(struct streamopt *s, struct err *e)
 {
 	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
 
@@ -361,29 +361,29 @@ static int begin_seen(struct stream *s, struct err *e)
 	return grains <= SEEN_MAX && !s->seen ? fail(e, ENOMEM, "out of memory") : 0;
 }
 
-int stream_check(struct source *src, const struct stream_shape *shape, struct err *why, struct err *e)
+int streamopt_check(struct source *src, const struct streamopt_shape *shape, struct err *why, struct err *e)
 {
-	struct stream s = {.src = src, .shape = *shape, .reader.name = src->name};
+	struct streamopt s = {.src = src, .shape = *shape, .reader.name = src->name};
 	struct marker m = {.kind = MARKS_OTHER};
 	struct err mine = {0};
 	uint64_t pos = shape->start;
-	int r = unpacker_new(&s.unpacker, src, shape->size, shape->grain, e);
+	int r = inflater_new(&s.inflater, src, shape->size, shape->grain, e);
 
 	if (!r)
 		r = begin_seen(&s, e);
 	if (r < 0) {
-		unpacker_free(s.unpacker);
+		inflater_free(s.inflater);
 		return r;
 	}
 	while (!r && m.kind != MARKS_END && !at_end(&s, pos)) {
 		r = read_marker(&s, pos, &m, &mine);
 		if (!r && m.kind == MARKS_GRAIN)
-			r = grain_check(s.unpacker, pos, m.off, &mine);
+			r = inflater_check(s.inflater, pos, m.off, &mine);
 		if (!r && m.kind == MARKS_GRAIN && !see(&s, m.off / shape->grain))
 			r = fail_twice(&s, m.off / shape->grain, pos, &mine);
 		pos = m.next;
 	}
-	unpacker_free(s.unpacker);
+	inflater_free(s.inflater);
 	free(s.seen);
 	if (r == -EBADMSG || r == -ENOTSUP) {
 		*why = mine;
@@ -403,7 +403,7 @@ static bool is_barrier(const uint8_t *sector, uint64_t pos)
 }
 
 /* 1 when one of the sectors in [pos, end) is a barrier. */
-static int find_barrier(struct stream *s, uint64_t pos, uint64_t end, struct err *e)
+static int find_barrier(struct streamopt *s, uint64_t pos, uint64_t end, struct err *e)
 {
 	uint8_t *buf = malloc(TAIL);
 	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
@@ -423,7 +423,7 @@ static int find_barrier(struct stream *s, uint64_t pos, uint64_t end, struct err
 }
 
 /* Goes on to the first marker that is none, *pos. *durable: where the last barrier stands. */
-static int walk_log(struct stream *s, uint64_t *pos, uint64_t *durable, struct err *e)
+static int walk_log(struct streamopt *s, uint64_t *pos, uint64_t *durable, struct err *e)
 {
 	struct marker m;
 	int r;
@@ -444,7 +444,7 @@ static int walk_log(struct stream *s, uint64_t *pos, uint64_t *durable, struct e
 }
 
 /* On to the first record from *pos on that is not whole, or to `end`. */
-static int check_records(struct stream *s, uint64_t *pos, uint64_t end, struct err *e)
+static int check_records(struct streamopt *s, uint64_t *pos, uint64_t end, struct err *e)
 {
 	struct marker m;
 	int r = 0;
@@ -452,7 +452,7 @@ static int check_records(struct stream *s, uint64_t *pos, uint64_t end, struct e
 	while (!r && *pos < end) {
 		r = read_marker(s, *pos, &m, e);
 		if (!r && m.kind == MARKS_GRAIN)
-			r = grain_check(s->unpacker, *pos, m.off, e);
+			r = inflater_check(s->inflater, *pos, m.off, e);
 		if (!r)
 			*pos = m.next;
 	}
@@ -463,7 +463,7 @@ static int check_records(struct stream *s, uint64_t *pos, uint64_t end, struct e
  * What was written after the last barrier may be torn, in any order, and what it should have saved
  * was not overwritten: from the first record there that is not whole on, nothing counts.
  */
-static int find_end(struct stream *s, struct err *e)
+static int find_end(struct streamopt *s, struct err *e)
 {
 	uint64_t pos = s->shape.start, durable = pos;
 	struct err why = {0}, torn = {0};
@@ -499,7 +499,7 @@ static int find_end(struct stream *s, struct err *e)
 }
 
 /* The next batch. It is empty when there is none. */
-static int next_batch(struct stream *s, struct err *e)
+static int next_batch(struct streamopt *s, struct err *e)
 {
 	uint64_t from = s->shape.start;
 	enum pass pass = CHECK_ALL;
@@ -540,9 +540,9 @@ static int next_batch(struct stream *s, struct err *e)
 	return 0;
 }
 
-static int stream_next(struct reader *reader, struct run *run, struct err *e)
+static int streamopt_next(struct reader *reader, struct run *run, struct err *e)
 {
-	struct stream *s = container_of(reader, struct stream, reader);
+	struct streamopt *s = container_of(reader, struct streamopt, reader);
 	int r;
 
 	if (!s->checked)
@@ -568,9 +568,9 @@ static int stream_next(struct reader *reader, struct run *run, struct err *e)
 	return 1;
 }
 
-static int stream_rewind(struct reader *reader, struct err *e)
+static int streamopt_rewind(struct reader *reader, struct err *e)
 {
-	struct stream *s = container_of(reader, struct stream, reader);
+	struct streamopt *s = container_of(reader, struct streamopt, reader);
 
 	(void)e;
 	s->at = 0;
@@ -581,18 +581,18 @@ static int stream_rewind(struct reader *reader, struct err *e)
 	return 0;
 }
 
-static int stream_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
+static int streamopt_fetch(struct reader *reader, const struct run *run, void *buf, struct err *e)
 {
-	struct stream *s = container_of(reader, struct stream, reader);
+	struct streamopt *s = container_of(reader, struct streamopt, reader);
 
-	return grain_inflate(s->unpacker, run, buf, e);
+	return inflater_run(s->inflater, run, buf, e);
 }
 
-static void stream_free(struct reader *reader)
+static void streamopt_free(struct reader *reader)
 {
-	struct stream *s = container_of(reader, struct stream, reader);
+	struct streamopt *s = container_of(reader, struct streamopt, reader);
 
-	unpacker_free(s->unpacker);
+	inflater_free(s->inflater);
 	source_free(s->src);
 	free(s->mark);
 	free(s->seen);
@@ -600,11 +600,11 @@ static void stream_free(struct reader *reader)
 	free(s);
 }
 
-static const struct reader_ops stream_ops = {
-	.next = stream_next,
-	.rewind = stream_rewind,
-	.fetch = stream_fetch,
-	.free = stream_free,
+static const struct reader_ops streamopt_ops = {
+	.next = streamopt_next,
+	.rewind = streamopt_rewind,
+	.fetch = streamopt_fetch,
+	.free = streamopt_free,
 };
 
 /* --- what passes --------------------------------------------------------------------------------- */
@@ -617,14 +617,14 @@ static const struct reader_ops stream_ops = {
 			(s)->reader.name, ##__VA_ARGS__))
 
 /* Waits for n bytes at pos, before which nothing is needed any more. */
-static int await(struct stream *s, uint64_t pos, size_t n, uint64_t *have, struct err *e)
+static int await(struct streamopt *s, uint64_t pos, size_t n, uint64_t *have, struct err *e)
 {
 	int r = source_skip(s->src, pos, have, e);
 
 	return r < 0 ? r : source_ahead(s->src, pos + n, have, e);
 }
 
-static int take(struct stream *s, uint64_t pos, void *buf, size_t n, const char *what, struct err *e)
+static int take(struct streamopt *s, uint64_t pos, void *buf, size_t n, const char *what, struct err *e)
 {
 	uint64_t have;
 	int r = await(s, pos, n, &have, e);
@@ -642,7 +642,7 @@ static uint64_t mix(uint64_t sector)
 }
 
 /* A grain table at pos. */
-static int pass_table(struct stream *s, uint64_t pos, struct err *e)
+static int pass_table(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	const size_t n = (size_t)(s->shape.table_sectors * SECTOR);
 	struct passed t = {.pos = pos};
@@ -670,7 +670,7 @@ static int pass_table(struct stream *s, uint64_t pos, struct err *e)
 	return r;
 }
 
-static const struct passed *find_table(const struct stream *s, uint64_t pos)
+static const struct passed *find_table(const struct streamopt *s, uint64_t pos)
 {
 	size_t a = 0, b = s->tables; /* they stand in the order of the file */
 
@@ -686,7 +686,7 @@ static const struct passed *find_table(const struct stream *s, uint64_t pos)
 }
 
 /* The directory at pos: takes what its tables say from the sums over the markers. */
-static int pass_dir(struct stream *s, uint64_t pos, struct err *e)
+static int pass_dir(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	const uint64_t entries = s->shape.table_sectors * SECTOR / 4; /* of a table */
 	const uint64_t tables = div_up(s->shape.size, s->shape.grain * entries);
@@ -716,7 +716,7 @@ static int pass_dir(struct stream *s, uint64_t pos, struct err *e)
 	return 0;
 }
 
-static int pass_footer(struct stream *s, uint64_t pos, struct err *e)
+static int pass_footer(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	uint8_t f[SECTOR];
 	uint64_t dir_at;
@@ -733,7 +733,7 @@ static int pass_footer(struct stream *s, uint64_t pos, struct err *e)
 }
 
 /* At the end marker: tables, directory and footer came, and name the grains that came. */
-static int check_end(struct stream *s, struct err *e)
+static int check_end(struct streamopt *s, struct err *e)
 {
 	const uint64_t header = s->shape.dir_at;
 
@@ -756,7 +756,7 @@ static int check_end(struct stream *s, struct err *e)
 }
 
 /* Reads the marker at s->pos. 1, 0 where the stream ends before it does, -errno. */
-static int look(struct stream *s, struct err *e)
+static int look(struct streamopt *s, struct err *e)
 {
 	const uint64_t end = s->pos + STREAM_MARKER;
 	uint64_t have;
@@ -769,7 +769,7 @@ static int look(struct stream *s, struct err *e)
 }
 
 /* There is no marker at s->pos. */
-static int ended(struct stream *s, struct err *e)
+static int ended(struct streamopt *s, struct err *e)
 {
 	uint64_t have;
 	int r = source_finish(s->src, &have, e);
@@ -781,7 +781,7 @@ static int ended(struct stream *s, struct err *e)
 }
 
 /* What stands behind the end marker is read, and dropped. */
-static int drop_tail(struct stream *s, struct err *e)
+static int drop_tail(struct streamopt *s, struct err *e)
 {
 	uint64_t have, size, pos = s->marker.next;
 	bool zero = true;
@@ -807,10 +807,10 @@ static int drop_tail(struct stream *s, struct err *e)
 			  s->marker.next / SECTOR);
 }
 
-static int passing_grain(struct stream *s, struct run *run, struct err *e)
+static int passing_grain(struct streamopt *s, struct run *run, struct err *e)
 {
 	const uint64_t pos = s->pos, off = s->marker.off, n = off / s->shape.grain;
-	int r = grain_arrived(s->src, pos, off, s->shape.grain, e);
+	int r = deflate_arrived(s->src, pos, off, s->shape.grain, e);
 
 	if (r < 0)
 		return r;
@@ -834,7 +834,7 @@ static int passing_grain(struct stream *s, struct run *run, struct err *e)
 
 static int passing_next(struct reader *reader, struct run *run, struct err *e)
 {
-	struct stream *s = container_of(reader, struct stream, reader);
+	struct streamopt *s = container_of(reader, struct streamopt, reader);
 
 	for (;;) {
 		const uint64_t window = s->pos / source_window(s->src);
@@ -874,11 +874,11 @@ static int passing_next(struct reader *reader, struct run *run, struct err *e)
 
 static const struct reader_ops passing_ops = {
 	.next = passing_next,
-	.fetch = stream_fetch,
-	.free = stream_free,
+	.fetch = streamopt_fetch,
+	.free = streamopt_free,
 };
 
-static int passing_init(struct stream *s, struct err *e)
+static int passing_init(struct streamopt *s, struct err *e)
 {
 	s->pos = s->fenced = s->shape.start;
 	reader_init(&s->reader, &passing_ops, s->src->name, s->shape.size);
@@ -887,15 +887,15 @@ static int passing_init(struct stream *s, struct err *e)
 	return begin_seen(s, e);
 }
 
-int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,
+int streamopt_open(struct reader **out, struct source *src, const struct streamopt_shape *shape,
 		struct err *e)
 {
-	struct stream *s = calloc(1, sizeof(*s));
+	struct streamopt *s = calloc(1, sizeof(*s));
 	int r;
 
 	if (!s)
 		return fail(e, ENOMEM, "out of memory");
-	r = unpacker_new(&s->unpacker, src, shape->size, shape->grain, e);
+	r = inflater_new(&s->inflater, src, shape->size, shape->grain, e);
 	if (r < 0) {
 		free(s);
 		return r;
@@ -903,11 +903,11 @@ int stream_open(struct reader **out, struct source *src, const struct stream_sha
 	s->src = src;
 	s->shape = *shape;
 	s->end = UINT64_MAX;
-	reader_init(&s->reader, &stream_ops, src->name, shape->size);
+	reader_init(&s->reader, &streamopt_ops, src->name, shape->size);
 	if (src->passing) {
 		r = passing_init(s, e);
 		if (r < 0) {
-			unpacker_free(s->unpacker);
+			inflater_free(s->inflater);
 			free(s);
 			return r;
 		}

@@ -8,7 +8,7 @@
 #include "vmdk/format.h"
 
 /* What the header says, checked there. Bytes, but for sectors and marks. */
-struct stream_shape {
+struct streamopt_shape {
 	uint64_t size;          /* of the disk */
 	uint64_t grain;
 	uint64_t start;         /* position of the first marker */
@@ -28,7 +28,7 @@ struct stream_shape {
 #define STREAM_MARKER 16u /* bytes that a marker is told by */
 
 /* What a walk over all markers adds up. */
-struct stream_sums {
+struct streamopt_sums {
 	uint64_t grains, hash;  /* of account_hash() */
 	uint64_t others;        /* markers without data, but for the end */
 	uint64_t pos;           /* of the next marker */
@@ -45,12 +45,12 @@ struct stream_sums {
  */
 /* Takes the next marker of a file into the sums, which are zeroed before the first. A marker that is
  * none ends them. 0 or -errno. */
-int stream_count(struct stream_sums *sums, struct source *src, const struct stream_shape *shape,
+int streamopt_count(struct streamopt_sums *sums, struct source *src, const struct streamopt_shape *shape,
 		 struct err *e);
-int stream_open(struct reader **out, struct source *src, const struct stream_shape *shape,
+int streamopt_open(struct reader **out, struct source *src, const struct streamopt_shape *shape,
 		struct err *e);
 /* Whether the markers of a file lead to every grain: inflates all of them. why: what is wrong, not set
  * where nothing is. 0 or -errno. */
-int stream_check(struct source *src, const struct stream_shape *shape, struct err *why, struct err *e);
+int streamopt_check(struct source *src, const struct streamopt_shape *shape, struct err *why, struct err *e);
 
 #endif
