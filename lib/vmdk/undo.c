@@ -3,8 +3,7 @@
  * footer's place and what readers ask of it from QEMU's block/vmdk.c and 7-Zip's VmdkHandler.cpp;
  * stored blocks from RFC 1950 and RFC 1951.
  */
-#include "vmdk/undo.h"
-#include "vmdk/undonote.h"
+#include "vmdk/undolog.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -17,72 +16,9 @@
 #include <unistd.h>
 #include <zlib.h>
 
-/* Small, so that a scattered sector costs one of these and not 64 KiB; doubled until the directory
- * has no more entries than readers take. */
-#define GRAIN_LEAST 4096u
-#define GRAIN_MOST 32768u
-#define TABLES_MAX (UINT64_C(1) << 22)
-#define ENTRIES UNDO_TABLE
-#define TABLE_SECTORS (ENTRIES * 4 / SECTOR)
-#define OVERHEAD 128u /* sectors before the first marker */
-#define DESC_SECTORS 20u
-#define CACHED 4096u /* tables in memory: a table has one place there, by its number */
-#define BUFFER (1u << 20)
-#define RECORD_HEAD 12u /* LBA and size */
-#define STORED_HEAD 7u  /* two bytes of zlib, five of a stored block */
-#define STORED_TAIL 4u  /* Adler-32 */
-/* Grains whose checksums are in the header while the log is open. */
-#define SAMPLES UNDO_SAMPLES
-#define SAMPLES_AT 192u
-#define SAMPLES_TOGETHER 16u
-/* Tables that are read to find a grain that was not saved. */
-#define TABLES_TRIED 64u
-#define SECTORS_MAX UINT32_MAX /* of the log: what an entry of a table can say */
-
-enum { MARK_TABLE = 1, MARK_DIR = 2, MARK_FOOTER = 3, MARK_PROGRESS = 4 };
-
-struct table {
-	uint64_t number; /* UINT64_MAX: none */
-	bool dirty;
-	uint32_t entry[ENTRIES]; /* file sector of each grain's marker, 0: not saved */
-};
-
-struct undo {
-	char *name;
-	int fd;
-	uint64_t size, grain, tables;
-	uint32_t *dir;       /* file sector of each table that has left the cache; 0: none */
-	struct table *cache; /* CACHED of them */
-	uint8_t *buf;        /* BUFFER bytes, of which `used` are to be appended at `end` */
-	size_t used;
-	uint64_t end;
-	uint8_t *zeros;      /* a grain of zeros, compressed */
-	uint32_t zeros_len;
-	uint64_t saved;
-	bool unsynced;       /* something was appended after the last barrier */
-	bool want_mark;      /* the next record comes behind a barrier, and says so */
-	uint32_t sample[SAMPLES]; /* checksums of the disk as it was; 0: not known */
-	char *desc;               /* the descriptor: DESC_SECTORS, and a NUL */
-	bool listed;              /* it has a list of samples */
-	struct undo_opts opts;
-	int failed;
-};
-
-static void put32(uint8_t *p, uint32_t v)
-{
-	for (int i = 0; i < 4; i++)
-		p[i] = (uint8_t)(v >> 8 * i);
-}
-
-static void put64(uint8_t *p, uint64_t v)
-{
-	put32(p, (uint32_t)v);
-	put32(p + 4, (uint32_t)(v >> 32));
-}
-
 /* --- bytes to the file --------------------------------------------------------------------------- */
 
-static int write_at(struct undo *u, const void *buf, size_t n, uint64_t off, struct err *e)
+int undo_write_at(struct undo *u, const void *buf, size_t n, uint64_t off, struct err *e)
 {
 	size_t done = 0;
 
@@ -99,9 +35,9 @@ static int write_at(struct undo *u, const void *buf, size_t n, uint64_t off, str
 	return u->failed;
 }
 
-static int flush(struct undo *u, struct err *e)
+int undo_flush(struct undo *u, struct err *e)
 {
-	int r = u->used ? write_at(u, u->buf, u->used, u->end, e) : u->failed;
+	int r = u->used ? undo_write_at(u, u->buf, u->used, u->end, e) : u->failed;
 
 	if (!r) {
 		u->end += u->used;
@@ -112,18 +48,13 @@ static int flush(struct undo *u, struct err *e)
 
 static int sync_file(struct undo *u, struct err *e)
 {
-	int r = flush(u, e);
+	int r = undo_flush(u, e);
 
 	while (!r && fdatasync(u->fd) < 0)
 		if (errno != EINTR)
 			r = u->failed = fail(e, errno, "%s: fdatasync of the undo log: %s", u->name,
 					     strerror(errno));
 	return r;
-}
-
-static uint64_t sectors_of(uint64_t bytes)
-{
-	return div_up(bytes, SECTOR);
 }
 
 /* Room for whole sectors at the end of the file, all zero; *sector tells where. */
@@ -133,7 +64,7 @@ static int reserve(struct undo *u, uint64_t sectors, uint8_t **p, uint64_t *sect
 	int r = u->failed;
 
 	if (!r && n > BUFFER - u->used)
-		r = flush(u, e);
+		r = undo_flush(u, e);
 	if (r < 0)
 		return r;
 	*sector = (u->end + u->used) / SECTOR;
@@ -180,9 +111,9 @@ static int write_table(struct undo *u, struct table *t, struct err *e)
 	for (unsigned i = 0; i < ENTRIES; i++)
 		put32(p + 4 * i, t->entry[i]);
 	if (p == bytes)
-		r = flush(u, e);
+		r = undo_flush(u, e);
 	if (!r && p == bytes)
-		r = write_at(u, bytes, sizeof(bytes), (uint64_t)u->dir[t->number] * SECTOR, e);
+		r = undo_write_at(u, bytes, sizeof(bytes), (uint64_t)u->dir[t->number] * SECTOR, e);
 	t->dirty = r < 0;
 	return r;
 }
@@ -192,7 +123,7 @@ static int read_table(struct undo *u, struct table *t, struct err *e)
 	const uint64_t at = (uint64_t)u->dir[t->number] * SECTOR;
 	uint8_t bytes[TABLE_SECTORS * SECTOR];
 	ssize_t got;
-	int r = flush(u, e);
+	int r = undo_flush(u, e);
 
 	if (r < 0)
 		return r;
@@ -209,7 +140,7 @@ static int read_table(struct undo *u, struct table *t, struct err *e)
 }
 
 /* The entry of a grain; *entry NULL where its table does not exist and none is to be made. */
-static int find_entry(struct undo *u, uint64_t grain, bool make, uint32_t **entry, struct err *e)
+int undo_find_entry(struct undo *u, uint64_t grain, bool make, uint32_t **entry, struct err *e)
 {
 	const uint64_t number = grain / ENTRIES;
 	struct table *t = &u->cache[number % CACHED];
@@ -235,10 +166,10 @@ static int find_entry(struct undo *u, uint64_t grain, bool make, uint32_t **entr
 	return r;
 }
 
-static int set_entry(struct undo *u, uint64_t grain, uint64_t sector, struct err *e)
+int undo_set_entry(struct undo *u, uint64_t grain, uint64_t sector, struct err *e)
 {
 	uint32_t *entry;
-	int r = find_entry(u, grain, true, &entry, e);
+	int r = undo_find_entry(u, grain, true, &entry, e);
 
 	if (r < 0)
 		return r;
@@ -257,7 +188,7 @@ int undo_missing(struct undo *u, uint64_t off, uint64_t len, uint64_t *from, uin
 
 	for (n = off / u->grain; n < end; n++) {
 		uint32_t *entry;
-		int r = find_entry(u, n, false, &entry, e);
+		int r = undo_find_entry(u, n, false, &entry, e);
 
 		if (r < 0)
 			return r;
@@ -326,7 +257,7 @@ static int save_grain(struct undo *u, uint64_t n, const uint8_t *old, size_t len
 			p[STORED_HEAD + u->grain + i] = (uint8_t)(sum >> (24 - 8 * i));
 	}
 	u->saved += len;
-	return set_entry(u, n, sector, e);
+	return undo_set_entry(u, n, sector, e);
 }
 
 int undo_save(struct undo *u, uint64_t off, uint64_t len, const void *old, struct err *e)
@@ -338,7 +269,7 @@ int undo_save(struct undo *u, uint64_t off, uint64_t len, const void *old, struc
 		const uint64_t n = off / u->grain, bytes = min_u64(u->grain, len);
 		uint32_t *entry;
 
-		r = find_entry(u, n, false, &entry, e);
+		r = undo_find_entry(u, n, false, &entry, e);
 		if (!r && !(entry && *entry))
 			r = save_grain(u, n, p, (size_t)bytes, e);
 		off += bytes;
@@ -362,144 +293,9 @@ int undo_barrier(struct undo *u, struct err *e)
 	return r;
 }
 
-/* --- which disk it is of ------------------------------------------------------------------------- */
-
-/* Where disks differ that are of one size: at both ends (tables of partitions, labels of volumes), at
- * 1 MiB (the first partition), and here and there. */
-static uint64_t sample_grain(const struct undo *u, unsigned i)
-{
-	const uint64_t last = div_up(u->size, u->grain) - 1, k = i % SAMPLES_TOGETHER;
-
-	switch (i / SAMPLES_TOGETHER) {
-	case 0:
-		return min_u64(k, last);
-	case 1:
-		return min_u64((1 << 20) / u->grain + k, last);
-	case 2:
-		return last - min_u64(k, last);
-	default:
-		return last * k / SAMPLES_TOGETHER;
-	}
-}
-
-/* A grain as the log has it. */
-static int load_saved(struct undo *u, uint32_t sector, uint8_t *grain, struct err *e)
-{
-	const uint64_t at = (uint64_t)sector * SECTOR;
-	uint8_t record[RECORD_HEAD + GRAIN_MOST + STORED_HEAD + STORED_TAIL];
-	ssize_t got = pread(u->fd, record, sizeof(record), (off_t)at);
-	uLongf len = (uLongf)u->grain;
-	int r = Z_DATA_ERROR;
-	uint32_t bytes;
-
-	if (got < 0)
-		return fail(e, errno, "%s: reading the undo log at byte %" PRIu64 ": %s", u->name, at,
-			    strerror(errno));
-	bytes = got > (ssize_t)RECORD_HEAD ? le32(record + 8) : UINT32_MAX;
-	if (bytes <= (size_t)got - RECORD_HEAD)
-		r = uncompress(grain, &len, record + RECORD_HEAD, bytes);
-	if (r == Z_MEM_ERROR)
-		return fail(e, ENOMEM, "out of memory");
-	if (r != Z_OK || len != u->grain)
-		return fail(e, EBADMSG, "%s: what it saved is damaged at byte %" PRIu64, u->name, at);
-	return 0;
-}
-
-/* The checksum of a grain as it was before anything was overwritten; 0 where nobody can read it. */
-static int take_sample(struct undo *u, uint64_t n, uint32_t *sum, struct err *e)
-{
-	const struct undo_opts *o = &u->opts;
-	const uint64_t off = n * u->grain;
-	uint8_t grain[GRAIN_MOST] = {0};
-	uint32_t *entry;
-	int r = find_entry(u, n, false, &entry, e);
-
-	*sum = 0;
-	if (!r && entry && *entry)
-		r = load_saved(u, *entry, grain, e);
-	else if (!r && !(o->look &&
-			 o->look(o->arg, off, grain, (size_t)min_u64(u->grain, u->size - off))))
-		return 0;
-	if (r < 0)
-		return r;
-	*sum = undo_sample_sum(grain, u->grain);
-	return 0;
-}
-
-static int take_samples(struct undo *u, struct err *e)
-{
-	int r = 0;
-
-	for (unsigned i = 0; !r && i < SAMPLES; i++)
-		r = take_sample(u, sample_grain(u, i), &u->sample[i], e);
-	return r;
-}
-
-/* The first grain from *n on, and before `end`, that is not saved: 1, 0 where none was found, -errno. */
-static int next_unsaved(struct undo *u, uint64_t *n, uint64_t end, struct err *e)
-{
-	uint64_t last = UINT64_MAX;
-	unsigned tables = 0;
-
-	for (; *n < end; ++*n) {
-		uint32_t *entry;
-		int r;
-
-		if (*n / ENTRIES != last && tables++ == TABLES_TRIED)
-			return 0;
-		last = *n / ENTRIES;
-		r = find_entry(u, *n, false, &entry, e);
-		if (r < 0)
-			return r;
-		if (!entry || !*entry)
-			return 1;
-	}
-	return 0;
-}
-
-/*
- * The samples of a finished log are those by which a rollback knows the disk: of grains that were not
- * saved, so not overwritten either. Where one was, the next grain behind it that was not takes its
- * place.
- */
-static int list_unsaved(struct undo *u, struct err *e)
-{
-	const uint64_t grains = div_up(u->size, u->grain);
-	struct undo_sample sample[SAMPLES];
-	uint64_t behind = 0;
-	int r;
-
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		const uint64_t place = sample_grain(u, i);
-		uint64_t n = place;
-
-		if (i % SAMPLES_TOGETHER == 0)
-			behind = 0;
-		if (i / SAMPLES_TOGETHER != 2) /* those at the end of the disk go backwards */
-			n = max_u64(n, behind);
-		sample[i] = (struct undo_sample){n, 0};
-		r = next_unsaved(u, &n, grains, e);
-		if (r < 0)
-			return r;
-		if (!r)
-			continue;
-		behind = n + 1;
-		sample[i].grain = n;
-		sample[i].sum = n == place ? u->sample[i] : 0;
-		if (!sample[i].sum)
-			r = take_sample(u, n, &sample[i].sum, e);
-		if (r < 0)
-			return r;
-	}
-	if (!undo_note_samples(u->desc, (size_t)DESC_SECTORS * SECTOR, sample))
-		return 0;
-	r = flush(u, e);
-	return r < 0 ? r : write_at(u, u->desc, (size_t)DESC_SECTORS * SECTOR, SECTOR, e);
-}
-
 /* --- head and end -------------------------------------------------------------------------------- */
 
-static void make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool open)
+void undo_make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool open)
 {
 	memset(h, 0, SECTOR);
 	put32(h, 0x564d444b);
@@ -539,7 +335,7 @@ static int put_head(struct undo *u, struct err *e)
 
 	if (r < 0)
 		return r;
-	make_header(u, p, UINT64_MAX, true);
+	undo_make_header(u, p, UINT64_MAX, true);
 	n = undo_note_head(u->desc, room, u->opts.disk ? u->opts.disk : "the disk",
 			   u->opts.applied ? u->opts.applied : "a delta");
 	snprintf(u->desc + n, room - (size_t)n,
@@ -561,7 +357,7 @@ static int put_head(struct undo *u, struct err *e)
 		 "ddb.adapterType = \"lsilogic\"\n",
 		 cid, sectors, sectors / (255 * 63));
 	for (unsigned i = 0; i < SAMPLES; i++)
-		sample[i] = (struct undo_sample){sample_grain(u, i), u->sample[i]};
+		sample[i] = (struct undo_sample){undo_sample_grain(u, i), u->sample[i]};
 	u->listed = undo_note_samples(u->desc, room, sample);
 	memcpy(p + SECTOR, u->desc, room);
 	return sync_file(u, e);
@@ -576,7 +372,7 @@ int undo_finish(struct undo *u, struct err *e)
 
 	/* whole lines of what is there may be exchanged at any time: old and new ones are true */
 	if (!r && u->listed)
-		r = list_unsaved(u, e);
+		r = undo_list_unsaved(u, e);
 	for (unsigned i = 0; !r && i < CACHED; i++)
 		if (u->cache[i].number != UINT64_MAX)
 			r = write_table(u, &u->cache[i], e);
@@ -596,65 +392,18 @@ int undo_finish(struct undo *u, struct err *e)
 	r = put_marker(u, MARK_FOOTER, 1, &p, &at, e);
 	if (r < 0)
 		return r;
-	make_header(u, p, dir, false);
+	undo_make_header(u, p, dir, false);
 	r = reserve(u, 1, &p, &at, e); /* the end marker is all zero */
 	if (!r)
 		r = sync_file(u, e);
 	/* complete now, and from here on a log that was cut short is damaged */
-	make_header(u, head, UINT64_MAX, false);
+	undo_make_header(u, head, UINT64_MAX, false);
 	if (!r)
-		r = write_at(u, head, sizeof(head), 0, e);
+		r = undo_write_at(u, head, sizeof(head), 0, e);
 	if (!r)
 		r = sync_file(u, e);
 	if (!r)
 		u->failed = -EINVAL;
-	return r;
-}
-
-static int check_samples(struct undo *u, struct err *e)
-{
-	for (unsigned i = 0; i < SAMPLES; i++) {
-		const uint64_t n = sample_grain(u, i);
-		uint32_t sum;
-		int r = take_sample(u, n, &sum, e);
-
-		if (r < 0)
-			return r;
-		if (sum && u->sample[i] && sum != u->sample[i])
-			return fail(e, EINVAL,
-				    "%s: is the log of another disk, or %s was written to without it "
-				    "since: bytes %" PRIu64 " to %" PRIu64
-				    " are not as they were, and were not saved",
-				    u->name, u->opts.disk ? u->opts.disk : "this one", n * u->grain,
-				    min_u64((n + 1) * u->grain, u->size) - 1);
-	}
-	return 0;
-}
-
-/* Devices have other names after a restart, so a name proves nothing; but it may make one think. */
-static int check_name(struct undo *u, const struct undo_note *note, struct err *e)
-{
-	if (!note || !u->opts.disk || !strncmp(note->disk, u->opts.disk, strlen(note->disk)))
-		return 0;
-	return warning(e, "%s: was begun for %s, and goes on with %s", u->name, note->disk,
-		       u->opts.disk);
-}
-
-static int read_note(struct undo *u, struct err *e)
-{
-	const size_t room = (size_t)DESC_SECTORS * SECTOR;
-	struct undo_note *note;
-	ssize_t got = pread(u->fd, u->desc, room, SECTOR);
-	int r;
-
-	if (got < 0)
-		return fail(e, errno, "%s: %s", u->name, strerror(errno));
-	r = undo_note_parse(&note, u->desc, (size_t)got, e);
-	if (r < 0)
-		return r;
-	u->listed = note && note->sampled && !note->damaged && got == (ssize_t)room;
-	r = check_name(u, note, e);
-	undo_note_free(note);
 	return r;
 }
 
@@ -677,100 +426,6 @@ static int sync_folder(const struct undo *u, const char *path, struct err *e)
 	if (fd >= 0)
 		close(fd);
 	return r;
-}
-
-static int check_head(struct undo *u, struct err *e)
-{
-	uint8_t want[SECTOR], is[SECTOR];
-	ssize_t got = pread(u->fd, is, sizeof(is), 0);
-
-	if (got < 0)
-		return fail(e, errno, "%s: %s", u->name, strerror(errno));
-	for (unsigned i = 0; i < SAMPLES; i++)
-		u->sample[i] = le32(is + SAMPLES_AT + 4 * i);
-	make_header(u, want, UINT64_MAX, true);
-	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
-		return 0;
-	make_header(u, want, UINT64_MAX, false);
-	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
-		return fail(e, EALREADY,
-			    "%s: is a finished undo log: the run it was made by came to its end, and "
-			    "there is nothing to go on with",
-			    u->name);
-	return fail(e, EINVAL, "%s: is no unfinished undo log of a disk of %" PRIu64 " bytes", u->name,
-		    u->size);
-}
-
-static int open_reader(struct reader **reader, const char *path, struct err *e)
-{
-	/* one that was interrupted in its first record goes on, too */
-	const struct format_opts opts = {
-		.copies = COPIES_EQUAL, .unbalanced = true, .records = true};
-	struct format_facts facts;
-	struct source *src = NULL;
-	int r = source_open(&src, path, e);
-
-	if (!r)
-		r = hosted_open(reader, src, &opts, &facts, e);
-	if (r < 0)
-		source_free(src);
-	return r;
-}
-
-/* Reads back what is saved, and takes off what was not written whole. */
-static int resume(struct undo *u, const char *path, struct err *e)
-{
-	struct err quiet = {0};
-	struct reader *reader = NULL;
-	uint64_t last = 0, end = OVERHEAD * SECTOR;
-	uint8_t head[RECORD_HEAD];
-	struct run run;
-	int r = check_head(u, e);
-
-	if (r < 0)
-		return r;
-	r = open_reader(&reader, path, &quiet);
-	while (!r && (r = reader_next(reader, &run, &quiet)) > 0) {
-		last = max_u64(last, run.pos);
-		r = 0;
-	}
-	if (!r && last) {
-		if (pread(u->fd, head, sizeof(head), (off_t)last) != (ssize_t)sizeof(head))
-			r = fail(&quiet, EIO, "%s: became shorter", u->name);
-		end = last + sectors_of(RECORD_HEAD + le32(head + 8)) * SECTOR;
-	}
-	if (!r && ftruncate(u->fd, (off_t)end) < 0)
-		r = fail(&quiet, errno, "%s: %s", u->name, strerror(errno));
-	/* now that it is known where tables may go that have no room in memory; a reader that knew the
-	 * file before would look for more than there is */
-	u->end = end;
-	reader_free(reader);
-	reader = NULL;
-	if (!r)
-		r = open_reader(&reader, path, &quiet);
-	while (!r && (r = reader_next(reader, &run, &quiet)) > 0)
-		r = set_entry(u, run.off / u->grain, run.pos / SECTOR, &quiet);
-	reader_free(reader);
-	if (r < 0)
-		return fail(e, -r, "%s", quiet.msg);
-	/* what was read may come from the page cache of a machine that did not crash */
-	u->unsynced = true;
-	return undo_barrier(u, e);
-}
-
-/* Whether a crash left no more of it than a part of its head, or of the room for that: then nothing
- * has been overwritten yet. */
-static bool hardly_begun(const struct undo *u)
-{
-	const size_t head = (size_t)OVERHEAD * SECTOR;
-	uint8_t *buf = malloc(head + 1);
-	ssize_t got = buf ? pread(u->fd, buf, head + 1, 0) : -1;
-	bool yes = got >= 0 && (size_t)got <= head && all_zero(buf, (size_t)got);
-
-	if (!yes && got >= (ssize_t)SECTOR && (size_t)got < head)
-		yes = !memcmp(buf + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
-	free(buf);
-	return yes;
 }
 
 /* A disk outlives the power, and its log has to. */
@@ -804,14 +459,14 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 	r = o->disk_in_memory ? 0 : check_place(u, e);
 	if (r < 0) {
 		/* nothing is in it yet */
-	} else if (o->append && !hardly_begun(u)) {
-		r = resume(u, path, e);
+	} else if (o->append && !undo_hardly_begun(u)) {
+		r = undo_resume(u, path, e);
 		if (!r)
-			r = check_samples(u, e);
+			r = undo_check_samples(u, e);
 		if (!r)
-			r = read_note(u, e);
+			r = undo_read_note(u, e);
 	} else {
-		r = take_samples(u, e);
+		r = undo_take_samples(u, e);
 		if (!r)
 			r = put_head(u, e);
 	}
