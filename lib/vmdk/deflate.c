@@ -3,19 +3,13 @@
  * data is RFC 1950 from what real files hold.
  */
 #include "vmdk/deflate.h"
+#include "vmdk/layout.h"
 
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zlib.h>
-
-#define RECORD_HEAD 12u /* the data follows */
-
-enum { /* byte offsets in a record */
-	AT_LBA = 0,
-	AT_SIZE = 8,
-};
 
 /* What an incompressible grain can grow to, and some. */
 static uint64_t record_max(uint64_t grain)
@@ -55,13 +49,13 @@ int deflate_check_head(struct source *src, uint64_t pos, uint64_t off, uint64_t 
 
 	if (r < 0)
 		return r;
-	lba = le64(m + AT_LBA);
+	lba = le64(m + RECORD_LBA);
 	if (lba != off / SECTOR)
 		return fail(e, EBADMSG,
 			    "%s: the marker of grain %" PRIu64 " at file sector %" PRIu64
 			    " is that of disk sector %" PRIu64 ", not %" PRIu64,
 			    src->name, off / grain, pos / SECTOR, lba, off / SECTOR);
-	*bytes = le32(m + AT_SIZE);
+	*bytes = le32(m + RECORD_SIZE);
 	return deflate_record_end(src, pos, off, grain, *bytes, &end, e);
 }
 
@@ -76,8 +70,8 @@ int deflate_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t gra
 	r = source_read(src, pos, m, sizeof(m), "grain marker", e);
 	if (r < 0)
 		return r;
-	bytes = le32(m + AT_SIZE);
-	if (le64(m + AT_LBA) != off / SECTOR || !bytes || bytes > record_max(grain))
+	bytes = le32(m + RECORD_SIZE);
+	if (le64(m + RECORD_LBA) != off / SECTOR || !bytes || bytes > record_max(grain))
 		return deflate_check_head(src, pos, off, grain, &bytes, e); /* which says why not */
 	end += bytes;
 	r = src->passing ? source_ahead(src, end, &have, e) : 0;

@@ -30,18 +30,6 @@ struct format_facts {
 	bool open_log;      /* an undo log that was not finished */
 };
 
-/*
- * An undo log (undo.h) that is being written says so in the header's reserved bytes, until it is
- * finished: then, and only then, an end without an end marker is a torn write and no damage. After
- * each barrier it has a progress marker that knows its own place, in sectors: all before it is on
- * stable storage, so nothing there can be torn.
- */
-#define UNDO_OPEN_AT 128u
-#define UNDO_OPEN "vmdksync undo log, not finished\n"
-#define UNDO_BARRIER_AT 16u
-#define UNDO_BARRIER "vmdksync: all before this is durable\n"
-#define UNDO_BARRIER_POS 504u
-
 /* Summed up over grains (guest byte, byte of the file) it tells whether two sets of them are equal, in
  * whatever order they come. */
 static inline uint64_t account_hash(uint64_t off, uint64_t pos)

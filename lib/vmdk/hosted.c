@@ -1,14 +1,13 @@
 /*
  * Room 2: hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, plain
  * and compressed (streamOptimized). Knows their header, footer and entries; the walk is tree's,
- * compressed grains and markers are stream's. Facts: "Virtual Disk Format 5.0"
- * (hosted sparse extents); which flags are incompatible from open-vmdk's vmdk/sparse.c; entry 1 from
- * QEMU's block/vmdk.c.
+ * compressed grains and markers are streamopt's and deflate's. Facts: layout.h.
  */
 #include "vmdk/file_order.h"
 #include "vmdk/format.h"
 #include "vmdk/deflate.h"
 #include "vmdk/guest_order.h"
+#include "vmdk/layout.h"
 #include "vmdk/streamopt.h"
 #include "vmdk/undonote.h"
 #include "vmdk/zerolog.h"
@@ -17,41 +16,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADER 512u
 #define CAPACITY_MAX (UINT64_C(1) << 37) /* sectors: 64 TiB */
 #define GRAIN_MAX 0x8000u		 /* sectors: 16 MiB */
 #define DIR_MAX (UINT64_C(1) << 22)
 #define DESCRIPTOR_MAX 2048u /* sectors */
 
-enum { /* byte offsets in the header */
-	AT_VERSION = 4,
-	AT_FLAGS = 8,
-	AT_CAPACITY = 12,
-	AT_GRAIN = 20,
-	AT_DESC = 28,
-	AT_DESC_SIZE = 36,
-	AT_ENTRIES = 44,
-	AT_RGD = 48,
-	AT_GD = 56,
-	AT_OVERHEAD = 64,
-	AT_UNCLEAN = 72,
-	AT_NEWLINES = 73,
-	AT_COMPRESS = 77,
-};
-
-#define MAGIC 0x564d444bu
-#define GD_AT_END UINT64_MAX /* the footer says where the directory is */
-#define FOOTER_TYPE 3u
 #define MARKS (1u << 20)     /* held where there are no tables: 16 MiB */
 #define TAIL_STEP 4096u
 #define TAIL_MAX 65536u      /* zeros behind the end marker over which the footer is looked for */
-
-#define FLAG_NEWLINES 0x1u
-#define FLAG_REDUNDANT 0x2u
-#define FLAG_ZEROED 0x4u
-#define FLAG_COMPRESSED 0x10000u
-#define FLAG_MARKERS 0x20000u
-#define FLAGS_UNKNOWN 0xfffc0000u /* the reserved incompatible half, less the two above */
 
 struct hosted {
 	struct tree tree;
@@ -272,7 +244,7 @@ static int pass_markers(struct hosted *h, uint64_t from, uint64_t to, struct err
 	int r = 0;
 
 	/* those of a stream stand at the beginning of sectors, and windows do */
-	while (!r && !m->ended && max_u64(m->pos, h->stream.start) + STREAM_MARKER <= to)
+	while (!r && !m->ended && max_u64(m->pos, h->stream.start) + MARKER_BYTES <= to)
 		r = streamopt_count(m, src, &h->stream, e);
 	for (uint64_t pos = max_u64(from, m->pos); !r && m->ended && !m->tail && pos < to;) {
 		size_t n = (size_t)min_u64(sizeof(buf), to - pos);
@@ -316,45 +288,45 @@ static void hosted_free(struct tree *g)
 /* The fields that do not say where anything is. */
 static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
 {
-	uint32_t version = le32(h + AT_VERSION), flags = le32(h + AT_FLAGS);
+	uint32_t version = le32(h + KDMV_VERSION), flags = le32(h + KDMV_FLAGS);
 
 	if (version < 1 || version > 3)
 		return fail(e, ENOTSUP,
 			    "%s: hosted sparse version %" PRIu32 " is unknown (1 to 3 are read)",
 			    src->name, version);
-	if ((flags & FLAG_NEWLINES) && memcmp(h + AT_NEWLINES, "\n \r\n", 4) != 0)
+	if ((flags & KDMV_FLAG_NEWLINES) && memcmp(h + KDMV_NEWLINES, KDMV_NEWLINE_BYTES, 4) != 0)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: line ends were changed (bytes 73 to 76): the "
 			    "file went through a transfer in text mode",
 			    src->name);
-	if (flags & FLAGS_UNKNOWN)
+	if (flags & KDMV_FLAGS_UNKNOWN)
 		return fail(e, ENOTSUP,
 			    "%s: hosted sparse header: flags 0x%" PRIx32 " ask for unknown features",
 			    src->name, flags);
-	if (!(flags & FLAG_COMPRESSED) != !(flags & FLAG_MARKERS))
+	if (!(flags & KDMV_FLAG_COMPRESSED) != !(flags & KDMV_FLAG_MARKERS))
 		return fail(e, ENOTSUP,
 			    "%s: hosted sparse header: flags 0x%" PRIx32
 			    " ask for compressed grains without markers, or the reverse",
 			    src->name, flags);
-	if (le16(h + AT_COMPRESS) > 1 ||
-	    ((flags & FLAG_COMPRESSED) && le16(h + AT_COMPRESS) != 1))
+	if (le16(h + KDMV_COMPRESS) > KDMV_DEFLATE ||
+	    ((flags & KDMV_FLAG_COMPRESSED) && le16(h + KDMV_COMPRESS) != KDMV_DEFLATE))
 		return fail(e, ENOTSUP, "%s: hosted sparse header: compression %u is unknown",
-			    src->name, le16(h + AT_COMPRESS));
+			    src->name, le16(h + KDMV_COMPRESS));
 	return 0;
 }
 
 /* Whether f, a header, is the footer of the file whose first sector is h. */
 static bool is_footer(const uint8_t *h, const uint8_t *f)
 {
-	return le32(f) == MAGIC && le64(f + AT_GD) && le64(f + AT_GD) != GD_AT_END &&
-	       !memcmp(h + AT_VERSION, f + AT_VERSION, AT_DESC - AT_VERSION) &&
-	       !memcmp(h + AT_ENTRIES, f + AT_ENTRIES, 4) &&
-	       !memcmp(h + AT_COMPRESS, f + AT_COMPRESS, 2);
+	return le32(f) == KDMV_MAGIC && le64(f + KDMV_GD) && le64(f + KDMV_GD) != KDMV_GD_AT_END &&
+	       !memcmp(h + KDMV_VERSION, f + KDMV_VERSION, KDMV_DESC - KDMV_VERSION) &&
+	       !memcmp(h + KDMV_ENTRIES, f + KDMV_ENTRIES, 4) &&
+	       !memcmp(h + KDMV_COMPRESS, f + KDMV_COMPRESS, 2);
 }
 
 static bool passing_footer(const uint8_t *h, const uint8_t *f, uint64_t *dir_at)
 {
-	*dir_at = le64(f + AT_GD) < POS_LIMIT / SECTOR ? le64(f + AT_GD) * SECTOR : POS_LIMIT;
+	*dir_at = le64(f + KDMV_GD) < POS_LIMIT / SECTOR ? le64(f + KDMV_GD) * SECTOR : POS_LIMIT;
 	return is_footer(h, f);
 }
 
@@ -381,9 +353,9 @@ static int find_footer(struct source *src, const uint8_t *h, uint8_t *f, uint64_
 	if (!r && at >= 2 * SECTOR && zeros) {
 		const uint8_t *marker = tail + at - 2 * SECTOR, *p = tail + at - SECTOR;
 
-		if (is_footer(h, p) && le64(marker) == 1 && !le32(marker + 8) &&
-		    le32(marker + 12) == FOOTER_TYPE) {
-			memcpy(f, p, HEADER);
+		if (is_footer(h, p) && le64(marker + RECORD_LBA) == 1 &&
+		    !le32(marker + RECORD_SIZE) && le32(marker + MARKER_TYPE) == MARKER_FOOTER) {
+			memcpy(f, p, KDMV_HEADER);
 			*pos = end - n + at - SECTOR;
 			r = 1;
 		}
@@ -480,10 +452,10 @@ static int check_markers(struct source *src, const struct streamopt_shape *strea
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
 		struct format_facts *facts, struct err *e)
 {
-	uint8_t h[HEADER];
+	uint8_t h[KDMV_HEADER];
 	uint64_t capacity, grain, desc, desc_size, entries, rgd, gd, overhead, tables, dir_bytes;
 	uint64_t file_sectors;
-	uint8_t footer[HEADER] = {0};
+	uint8_t footer[KDMV_HEADER] = {0};
 	uint64_t footer_at = 0;
 	struct streamopt_shape stream;
 	struct tree_shape shape;
@@ -497,16 +469,16 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		r = check_kind(src, h, e);
 	if (r < 0)
 		return r;
-	flags = le32(h + AT_FLAGS);
-	packed = flags & FLAG_COMPRESSED;
-	capacity = le64(h + AT_CAPACITY);
-	grain = le64(h + AT_GRAIN);
-	desc = le64(h + AT_DESC);
-	desc_size = le64(h + AT_DESC_SIZE);
-	entries = le32(h + AT_ENTRIES);
-	rgd = le64(h + AT_RGD);
-	gd = le64(h + AT_GD);
-	overhead = le64(h + AT_OVERHEAD);
+	flags = le32(h + KDMV_FLAGS);
+	packed = flags & KDMV_FLAG_COMPRESSED;
+	capacity = le64(h + KDMV_CAPACITY);
+	grain = le64(h + KDMV_GRAIN);
+	desc = le64(h + KDMV_DESC);
+	desc_size = le64(h + KDMV_DESC_SIZE);
+	entries = le32(h + KDMV_ENTRIES);
+	rgd = le64(h + KDMV_RGD);
+	gd = le64(h + KDMV_GD);
+	overhead = le64(h + KDMV_OVERHEAD);
 	if (!capacity || capacity > CAPACITY_MAX)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: capacity of %" PRIu64
@@ -562,31 +534,31 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.marks = MARKS,
 		.open_log = open_log,
 		/* where the header's word on its directory is not believed, it may have lost it */
-		.no_end = gd != GD_AT_END || o->copies == COPY_REDUNDANT,
+		.no_end = gd != KDMV_GD_AT_END || o->copies == COPY_REDUNDANT,
 		.unbalanced = o->unbalanced,
 		.unaccounted = o->unaccounted,
 		.dir_at = gd < POS_LIMIT / SECTOR ? gd * SECTOR : UINT64_MAX,
 		.is_footer = passing_footer,
 	};
-	memcpy(stream.head, h, HEADER);
+	memcpy(stream.head, h, KDMV_HEADER);
 	if (packed && src->passing) { /* tables that come too late are no help */
 		scan = (o->copies == COPY_REDUNDANT ? rgd : gd) >= overhead;
-	} else if (packed && gd == GD_AT_END) {
+	} else if (packed && gd == KDMV_GD_AT_END) {
 		r = find_footer(src, h, footer, &footer_at, e);
 		if (r < 0)
 			return r;
 		/* a lost directory is no reason to scan where the redundant one is asked for */
-		scan = footless = !r && !(o->copies == COPY_REDUNDANT && (flags & FLAG_REDUNDANT));
+		scan = footless = !r && !(o->copies == COPY_REDUNDANT && (flags & KDMV_FLAG_REDUNDANT));
 		if (r) { /* what it does not repeat of the header, the header says */
-			rgd = le64(footer + AT_RGD);
-			gd = le64(footer + AT_GD);
+			rgd = le64(footer + KDMV_RGD);
+			gd = le64(footer + KDMV_GD);
 		}
 	}
-	if (o->copies == COPY_REDUNDANT && !(flags & FLAG_REDUNDANT))
+	if (o->copies == COPY_REDUNDANT && !(flags & KDMV_FLAG_REDUNDANT))
 		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
 			    src->name, flags);
 	if (!scan) {
-		r = check_directories(src, gd, flags & FLAG_REDUNDANT ? &rgd : NULL, overhead,
+		r = check_directories(src, gd, flags & KDMV_FLAG_REDUNDANT ? &rgd : NULL, overhead,
 				      o->copies, e);
 		if (r < 0)
 			return r;
@@ -623,7 +595,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		r = warning(e, "%s: %" PRIu64 " entries a grain table (512 is usual)", src->name,
 			    entries);
 	/* of an open undo log another warning follows, which says more */
-	if (!r && h[AT_UNCLEAN] && !(scan && open_log && !src->passing))
+	if (!r && h[KDMV_UNCLEAN] && !(scan && open_log && !src->passing))
 		r = warning(e,
 			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
 			    "copied, or its host crashed",
@@ -642,7 +614,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		if (!r)
 			r = streamopt_open(out, src, &stream, e);
 		*facts = (struct format_facts){.format = "streamOptimized",
-					       .version = le32(h + AT_VERSION),
+					       .version = le32(h + KDMV_VERSION),
 					       .grain = stream.grain,
 					       .descriptor = desc * SECTOR,
 					       .descriptor_size = desc ? desc_size * SECTOR : 0,
@@ -658,7 +630,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.tables = tables,
 		.entries = (uint32_t)entries,
 		.width = 4,
-		.area = {{0, HEADER, "header"}},
+		.area = {{0, KDMV_HEADER, "header"}},
 		.areas = 1,
 		.table = hosted_table,
 		.grain_at = hosted_grain,
@@ -681,8 +653,8 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 			desc * SECTOR, (desc + desc_size) * SECTOR, "descriptor"};
 	if (footer_at) /* and its marker */
 		shape.area[shape.areas++] = (struct tree_area){
-			footer_at - SECTOR, footer_at + HEADER, "footer"};
-	if ((flags & FLAG_REDUNDANT) && o->copies == COPIES_EQUAL) {
+			footer_at - SECTOR, footer_at + KDMV_HEADER, "footer"};
+	if ((flags & KDMV_FLAG_REDUNDANT) && o->copies == COPIES_EQUAL) {
 		shape.mirror = rgd * SECTOR;
 		shape.area[shape.areas++] = (struct tree_area){
 			shape.mirror, shape.mirror + dir_bytes, "redundant grain directory"};
@@ -691,7 +663,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (!hosted)
 		return fail(e, ENOMEM, "out of memory");
 	hosted->overhead = overhead;
-	hosted->zeroed = flags & FLAG_ZEROED;
+	hosted->zeroed = flags & KDMV_FLAG_ZEROED;
 	hosted->opts = *o;
 	hosted->stream = stream;
 	if (packed)
@@ -706,7 +678,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	}
 	*facts = (struct format_facts){
 		.format = packed ? "streamOptimized" : "hosted sparse",
-		.version = le32(h + AT_VERSION),
+		.version = le32(h + KDMV_VERSION),
 		.grain = shape.grain,
 		.descriptor = desc * SECTOR,
 		.descriptor_size = desc ? desc_size * SECTOR : 0,

@@ -5,6 +5,7 @@
 #include "vmdk/streamopt.h"
 #include "base/bitmap.h"
 #include "vmdk/deflate.h"
+#include "vmdk/layout.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,20 +13,6 @@
 
 #define SKIP_MAX 65536u /* sectors behind a progress marker */
 #define TAIL 65536u     /* bytes behind the end marker that are read at a time */
-
-enum { /* byte offsets in a marker */
-	AT_VALUE = 0,
-	AT_SIZE = 8,
-	AT_TYPE = 12,
-};
-
-enum { /* types of a marker without data */
-	MARK_END = 0,
-	MARK_TABLE = 1,
-	MARK_DIR = 2,
-	MARK_FOOTER = 3,
-	MARK_PROGRESS = 4,
-};
 
 struct mark {
 	uint64_t off, pos; /* guest, file */
@@ -168,19 +155,19 @@ static int check_skip(const struct streamopt *s, uint64_t pos, uint32_t type, ui
 	uint64_t want = value;
 
 	switch (type) {
-	case MARK_END:
+	case MARKER_END:
 		want = 0;
 		break;
-	case MARK_TABLE:
+	case MARKER_TABLE:
 		want = s->shape.table_sectors;
 		break;
-	case MARK_DIR:
+	case MARKER_DIR:
 		want = s->shape.dir_sectors;
 		break;
-	case MARK_FOOTER:
+	case MARKER_FOOTER:
 		want = 1;
 		break;
-	case MARK_PROGRESS:
+	case MARKER_PROGRESS:
 		want = min_u64(value, SKIP_MAX);
 		break;
 	default:
@@ -239,7 +226,7 @@ static int check_tail(struct streamopt *s, uint64_t pos, struct err *e)
 static int read_marker(struct streamopt *s, uint64_t pos, struct marker *marker, struct err *e)
 {
 	uint64_t value, bytes;
-	uint8_t m[STREAM_MARKER];
+	uint8_t m[MARKER_BYTES];
 	int r;
 
 	if (pos > s->src->size || s->src->size - pos < sizeof(m))
@@ -249,14 +236,14 @@ static int read_marker(struct streamopt *s, uint64_t pos, struct marker *marker,
 	r = source_read(s->src, pos, m, sizeof(m), "marker", e);
 	if (r < 0)
 		return r;
-	value = le64(m + AT_VALUE);
-	bytes = le32(m + AT_SIZE);
+	value = le64(m + RECORD_LBA);
+	bytes = le32(m + RECORD_SIZE);
 	if (!bytes) {
-		r = check_skip(s, pos, le32(m + AT_TYPE), value, e);
+		r = check_skip(s, pos, le32(m + MARKER_TYPE), value, e);
 		if (r < 0)
 			return r;
-		marker->type = le32(m + AT_TYPE);
-		marker->kind = marker->type == MARK_END ? MARKS_END : MARKS_OTHER;
+		marker->type = le32(m + MARKER_TYPE);
+		marker->kind = marker->type == MARKER_END ? MARKS_END : MARKS_OTHER;
 		/* checked: at most SKIP_MAX or what a directory takes */
 		marker->next = pos + (1 + value) * SECTOR;
 		return 0;
@@ -396,8 +383,8 @@ int streamopt_check(struct source *src, const struct streamopt_shape *shape, str
 
 static bool is_barrier(const uint8_t *sector, uint64_t pos)
 {
-	return !le64(sector + AT_VALUE) && !le32(sector + AT_SIZE) &&
-	       le32(sector + AT_TYPE) == MARK_PROGRESS &&
+	return !le64(sector + RECORD_LBA) && !le32(sector + RECORD_SIZE) &&
+	       le32(sector + MARKER_TYPE) == MARKER_PROGRESS &&
 	       !memcmp(sector + UNDO_BARRIER_AT, UNDO_BARRIER, strlen(UNDO_BARRIER)) &&
 	       le64(sector + UNDO_BARRIER_POS) == pos / SECTOR;
 }
@@ -758,9 +745,9 @@ static int check_end(struct streamopt *s, struct err *e)
 /* Reads the marker at s->pos. 1, 0 where the stream ends before it does, -errno. */
 static int look(struct streamopt *s, struct err *e)
 {
-	const uint64_t end = s->pos + STREAM_MARKER;
+	const uint64_t end = s->pos + MARKER_BYTES;
 	uint64_t have;
-	int r = await(s, s->pos, STREAM_MARKER, &have, e);
+	int r = await(s, s->pos, MARKER_BYTES, &have, e);
 
 	if (r < 0 || have < end)
 		return r;
@@ -860,11 +847,11 @@ static int passing_next(struct reader *reader, struct run *run, struct err *e)
 			r = drop_tail(s, e);
 			return r < 0 ? r : check_end(s, e);
 		}
-		if (s->marker.type == MARK_TABLE)
+		if (s->marker.type == MARKER_TABLE)
 			r = pass_table(s, s->pos + SECTOR, e);
-		else if (s->marker.type == MARK_DIR)
+		else if (s->marker.type == MARKER_DIR)
 			r = pass_dir(s, s->pos + SECTOR, e);
-		else if (s->marker.type == MARK_FOOTER)
+		else if (s->marker.type == MARKER_FOOTER)
 			r = pass_footer(s, s->pos + SECTOR, e);
 		if (r < 0)
 			return r;

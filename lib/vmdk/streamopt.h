@@ -25,8 +25,6 @@ struct streamopt_shape {
 	uint64_t *unaccounted;  /* as in format_opts */
 };
 
-#define STREAM_MARKER 16u /* bytes that a marker is told by */
-
 /* What a walk over all markers adds up. */
 struct streamopt_sums {
 	uint64_t grains, hash;  /* of account_hash() */

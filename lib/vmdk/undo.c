@@ -85,8 +85,8 @@ static int put_marker(struct undo *u, uint32_t type, uint64_t sectors, uint8_t *
 
 	if (r < 0)
 		return r;
-	put64(*body, sectors);
-	put32(*body + RECORD_HEAD, type);
+	put64(*body + RECORD_LBA, sectors);
+	put32(*body + MARKER_TYPE, type);
 	*body += SECTOR;
 	++*sector;
 	return 0;
@@ -104,7 +104,7 @@ static int write_table(struct undo *u, struct table *t, struct err *e)
 	if (!t->dirty)
 		return 0;
 	if (!u->dir[t->number]) {
-		r = put_marker(u, MARK_TABLE, TABLE_SECTORS, &p, &sector, e);
+		r = put_marker(u, MARKER_TABLE, TABLE_SECTORS, &p, &sector, e);
 		if (!r)
 			u->dir[t->number] = (uint32_t)sector;
 	}
@@ -215,7 +215,7 @@ static int put_barrier_mark(struct undo *u, struct err *e)
 
 	if (r < 0)
 		return r;
-	put32(p + RECORD_HEAD, MARK_PROGRESS);
+	put32(p + MARKER_TYPE, MARKER_PROGRESS);
 	memcpy(p + UNDO_BARRIER_AT, UNDO_BARRIER, strlen(UNDO_BARRIER));
 	put64(p + UNDO_BARRIER_POS, sector);
 	u->want_mark = false;
@@ -238,8 +238,8 @@ static int save_grain(struct undo *u, uint64_t n, const uint8_t *old, size_t len
 		r = reserve(u, sectors_of(RECORD_HEAD + bytes), &p, &sector, e);
 	if (r < 0)
 		return r;
-	put64(p, n * u->grain / SECTOR);
-	put32(p + 8, bytes);
+	put64(p + RECORD_LBA, n * u->grain / SECTOR);
+	put32(p + RECORD_SIZE, bytes);
 	p += RECORD_HEAD;
 	if (zeros) {
 		memcpy(p, u->zeros, bytes);
@@ -298,24 +298,24 @@ int undo_barrier(struct undo *u, struct err *e)
 void undo_make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool open)
 {
 	memset(h, 0, SECTOR);
-	put32(h, 0x564d444b);
-	put32(h + 4, 3);
-	put32(h + 8, 0x30001); /* line ends can be tested; compressed; markers */
-	put64(h + 12, u->size / SECTOR);
-	put64(h + 20, u->grain / SECTOR);
-	put64(h + 28, 1); /* the descriptor's place and room */
-	put64(h + 36, DESC_SECTORS);
-	put32(h + 44, ENTRIES);
-	put64(h + 56, dir);
-	put64(h + 64, OVERHEAD);
-	h[72] = open; /* unclean shutdown */
-	memcpy(h + 73, "\n \r\n", 4);
-	h[77] = 1; /* deflate */
+	put32(h, KDMV_MAGIC);
+	put32(h + KDMV_VERSION, 3);
+	put32(h + KDMV_FLAGS, KDMV_FLAG_NEWLINES | KDMV_FLAG_COMPRESSED | KDMV_FLAG_MARKERS);
+	put64(h + KDMV_CAPACITY, u->size / SECTOR);
+	put64(h + KDMV_GRAIN, u->grain / SECTOR);
+	put64(h + KDMV_DESC, 1);
+	put64(h + KDMV_DESC_SIZE, DESC_SECTORS);
+	put32(h + KDMV_ENTRIES, ENTRIES);
+	put64(h + KDMV_GD, dir);
+	put64(h + KDMV_OVERHEAD, OVERHEAD);
+	h[KDMV_UNCLEAN] = open;
+	memcpy(h + KDMV_NEWLINES, KDMV_NEWLINE_BYTES, strlen(KDMV_NEWLINE_BYTES));
+	h[KDMV_COMPRESS] = KDMV_DEFLATE;
 	if (!open)
 		return;
 	memcpy(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
 	for (unsigned i = 0; i < SAMPLES; i++)
-		put32(h + SAMPLES_AT + 4 * i, u->sample[i]);
+		put32(h + UNDO_SAMPLES_AT + 4 * i, u->sample[i]);
 }
 
 /*
@@ -335,7 +335,7 @@ static int put_head(struct undo *u, struct err *e)
 
 	if (r < 0)
 		return r;
-	undo_make_header(u, p, UINT64_MAX, true);
+	undo_make_header(u, p, KDMV_GD_AT_END, true);
 	n = undo_note_head(u->desc, room, u->opts.disk ? u->opts.disk : "the disk",
 			   u->opts.applied ? u->opts.applied : "a delta");
 	snprintf(u->desc + n, room - (size_t)n,
@@ -378,10 +378,10 @@ int undo_finish(struct undo *u, struct err *e)
 			r = write_table(u, &u->cache[i], e);
 	/* a marker knows how many sectors follow it, but they need not fit the buffer at once */
 	if (!r)
-		r = put_marker(u, MARK_DIR, 0, &p, &dir, e);
+		r = put_marker(u, MARKER_DIR, 0, &p, &dir, e);
 	if (r)
 		return r;
-	put64(p - SECTOR, dir_sectors);
+	put64(p - SECTOR + RECORD_LBA, dir_sectors);
 	for (uint64_t i = 0; i < u->tables; i++) {
 		if (i % (SECTOR / 4) == 0)
 			r = reserve(u, 1, &p, &at, e);
@@ -389,7 +389,7 @@ int undo_finish(struct undo *u, struct err *e)
 			return r;
 		put32(p + i % (SECTOR / 4) * 4, u->dir[i]);
 	}
-	r = put_marker(u, MARK_FOOTER, 1, &p, &at, e);
+	r = put_marker(u, MARKER_FOOTER, 1, &p, &at, e);
 	if (r < 0)
 		return r;
 	undo_make_header(u, p, dir, false);
@@ -397,7 +397,7 @@ int undo_finish(struct undo *u, struct err *e)
 	if (!r)
 		r = sync_file(u, e);
 	/* complete now, and from here on a log that was cut short is damaged */
-	undo_make_header(u, head, UINT64_MAX, false);
+	undo_make_header(u, head, KDMV_GD_AT_END, false);
 	if (!r)
 		r = undo_write_at(u, head, sizeof(head), 0, e);
 	if (!r)

@@ -6,7 +6,7 @@
  *
  * Each grain is saved once, the first time it is asked for. What undo_barrier() has returned for is
  * on stable storage, and so is the file's name. A log that was not finished is read up to its last
- * whole record (streamopt.c), with a warning; the header says that it is one (format.h).
+ * whole record (streamopt.c), with a warning; the header says that it is one (layout.h).
  */
 #ifndef UNDO_H
 #define UNDO_H

@@ -5,6 +5,7 @@
 #ifndef UNDOLOG_H
 #define UNDOLOG_H
 
+#include "vmdk/layout.h"
 #include "vmdk/undo.h"
 #include "vmdk/undonote.h"
 
@@ -19,18 +20,14 @@
 #define DESC_SECTORS 20u
 #define CACHED 4096u /* tables in memory: a table has one place there, by its number */
 #define BUFFER (1u << 20)
-#define RECORD_HEAD 12u /* LBA and size */
 #define STORED_HEAD 7u  /* two bytes of zlib, five of a stored block */
 #define STORED_TAIL 4u  /* Adler-32 */
 /* Grains whose checksums are in the header while the log is open. */
 #define SAMPLES UNDO_SAMPLES
-#define SAMPLES_AT 192u
 #define SAMPLES_TOGETHER 16u
 /* Tables that are read to find a grain that was not saved. */
 #define TABLES_TRIED 64u
 #define SECTORS_MAX UINT32_MAX /* of the log: what an entry of a table can say */
-
-enum { MARK_TABLE = 1, MARK_DIR = 2, MARK_FOOTER = 3, MARK_PROGRESS = 4 };
 
 struct table {
 	uint64_t number; /* UINT64_MAX: none */

@@ -42,7 +42,7 @@ static int load_saved(struct undo *u, uint32_t sector, uint8_t *grain, struct er
 	if (got < 0)
 		return fail(e, errno, "%s: reading the undo log at byte %" PRIu64 ": %s", u->name, at,
 			    strerror(errno));
-	bytes = got > (ssize_t)RECORD_HEAD ? le32(record + 8) : UINT32_MAX;
+	bytes = got > (ssize_t)RECORD_HEAD ? le32(record + RECORD_SIZE) : UINT32_MAX;
 	if (bytes <= (size_t)got - RECORD_HEAD)
 		r = uncompress(grain, &len, record + RECORD_HEAD, bytes);
 	if (r == Z_MEM_ERROR)
@@ -201,11 +201,11 @@ static int check_head(struct undo *u, struct err *e)
 	if (got < 0)
 		return fail(e, errno, "%s: %s", u->name, strerror(errno));
 	for (unsigned i = 0; i < SAMPLES; i++)
-		u->sample[i] = le32(is + SAMPLES_AT + 4 * i);
-	undo_make_header(u, want, UINT64_MAX, true);
+		u->sample[i] = le32(is + UNDO_SAMPLES_AT + 4 * i);
+	undo_make_header(u, want, KDMV_GD_AT_END, true);
 	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
 		return 0;
-	undo_make_header(u, want, UINT64_MAX, false);
+	undo_make_header(u, want, KDMV_GD_AT_END, false);
 	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
 		return fail(e, EALREADY,
 			    "%s: is a finished undo log: the run it was made by came to its end, and "
@@ -251,7 +251,7 @@ int undo_resume(struct undo *u, const char *path, struct err *e)
 	if (!r && last) {
 		if (pread(u->fd, head, sizeof(head), (off_t)last) != (ssize_t)sizeof(head))
 			r = fail(&quiet, EIO, "%s: became shorter", u->name);
-		end = last + sectors_of(RECORD_HEAD + le32(head + 8)) * SECTOR;
+		end = last + sectors_of(RECORD_HEAD + le32(head + RECORD_SIZE)) * SECTOR;
 	}
 	if (!r && ftruncate(u->fd, (off_t)end) < 0)
 		r = fail(&quiet, errno, "%s: %s", u->name, strerror(errno));

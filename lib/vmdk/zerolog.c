@@ -1,9 +1,9 @@
-/* See zerolog.h. That the size of a record is found at byte 8: "Virtual Disk Format 5.0". */
+/* See zerolog.h. */
 #include "vmdk/zerolog.h"
+#include "vmdk/layout.h"
 
 #include <stdlib.h>
 
-#define AT_SIZE 8u
 /* Deflate makes at least 1/1032 of anything; a stored grain of data is never so short. */
 #define SHORT_RECORD(grain) ((grain) / 512 + 64)
 /* Neighbouring grains of zeros become one run, or a rollback would punch holes of 4 KiB one by one. But
@@ -28,7 +28,7 @@ static int tell(struct zerolog *z, struct run *run, struct err *e)
 	r = reader_next(z->child, run, e);
 	if (r <= 0 || run->kind != RUN_PACKED || run->len > z->grain)
 		return r;
-	r = source_read(z->src, run->pos + AT_SIZE, size, sizeof(size), "grain marker", e);
+	r = source_read(z->src, run->pos + RECORD_SIZE, size, sizeof(size), "grain marker", e);
 	if (r < 0)
 		return r;
 	if (le32(size) > SHORT_RECORD(z->grain))
