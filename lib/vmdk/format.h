@@ -47,6 +47,15 @@ static inline void account_missing(const struct format_opts *o, uint64_t bytes)
 		*o->unaccounted += bytes;
 }
 
+/* What does not balance: a refusal, or a warning where the caller accepts it. */
+#define unbalanced(o, name, e, fmt, ...)                                                           \
+	((o)->unbalanced ? warning(e, "%s: " fmt, name, ##__VA_ARGS__)                             \
+			 : fail(e, EBADMSG, "%s: " fmt "; --force=accounts skips this check", name, \
+				##__VA_ARGS__))
+
+/* Where the data of a file that begin at `from` or behind it end: all bytes behind *end are zeros. */
+int account_data_end(struct source *src, uint64_t from, uint64_t *end, struct err *e);
+
 int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
 	      struct format_facts *facts, struct err *e);
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,

@@ -32,7 +32,7 @@ struct hosted {
 	struct inflater *inflater; /* NULL: grains are plain */
 	struct format_opts opts;
 	/* of packed grains: the walk over their markers goes on with that over the tables */
-	struct streamopt_shape stream;
+	struct streamopt_shape markers;
 	struct streamopt_sums marks;
 };
 
@@ -72,7 +72,7 @@ static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, ui
 		int r = deflate_check_head(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
 
 		if (!r)
-			r = streamopt_count(&h->marks, g->src, &h->stream, e);
+			r = streamopt_count(&h->marks, g->src, &h->markers, e);
 		if (r < 0)
 			return r;
 	}
@@ -80,39 +80,6 @@ static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, ui
 }
 
 /* --- accounts --- */
-
-/* What does not balance: a refusal, or a warning where it is accepted. */
-#define unbalanced(h, e, fmt, ...)                                                                 \
-	((h)->opts.unbalanced                                                                      \
-		 ? warning(e, "%s: " fmt, (h)->tree.reader.name, __VA_ARGS__)                      \
-		 : fail(e, EBADMSG, "%s: " fmt "; --force=accounts skips this check",              \
-			(h)->tree.reader.name, __VA_ARGS__))
-
-/* Where the zeros at the end of the file begin, in sectors; looks no further back than to `from`. */
-static int find_zeros(struct source *src, uint64_t from, uint64_t *sector, struct err *e)
-{
-	uint64_t pos = from, end = from;
-	uint8_t *buf = malloc(TAIL_MAX);
-	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
-
-	while (!r && pos < src->size) {
-		bool hole;
-		uint64_t left = source_stretch(src, pos, &hole) - pos;
-		size_t n = (size_t)min_u64(left, TAIL_MAX);
-
-		if (hole) {
-			pos += left;
-			continue;
-		}
-		r = source_read(src, pos, buf, n, "end of the file", e);
-		pos += n;
-		if (!r && !all_zero(buf, n))
-			end = pos;
-	}
-	free(buf);
-	*sector = div_up(end, SECTOR);
-	return r;
-}
 
 /*
  * All tables are made with the extent, by every writer that is known (VMware, VirtualBox, qemu), and
@@ -126,7 +93,7 @@ static int check_tables(struct tree *g, const struct tree_sums *s, struct err *e
 
 	if (s->tables == g->shape.tables)
 		return 0;
-	return unbalanced(h, e,
+	return unbalanced(&h->opts, g->reader.name, e,
 			  "directory entry %" PRIu64 " is 0, as are %" PRIu64 " of %" PRIu64
 			  ": an extent of this kind has all its tables; it is damaged: copy it again",
 			  s->missing, g->shape.tables - s->tables, g->shape.tables);
@@ -144,7 +111,8 @@ static int account_plain(struct hosted *h, const struct tree_sums *s, struct err
 	} else {
 		r = check_tables(g, s, e);
 		if (!r)
-			r = find_zeros(g->src, s->end, &end, e);
+			r = account_data_end(g->src, s->end, &end, e);
+		end = div_up(end, SECTOR);
 	}
 	if (r < 0)
 		return r;
@@ -168,7 +136,7 @@ static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *
 
 	if (h->opts.unbalanced || src->passing)
 		return 0;
-	r = streamopt_check(h->tree.src, &h->stream, &why, e);
+	r = streamopt_check(h->tree.src, &h->markers, &why, e);
 	if (r < 0 || !why.set)
 		return r;
 	return fail(e, EBADMSG,
@@ -186,12 +154,12 @@ static int account_packed(struct hosted *h, const struct tree_sums *s, struct er
 	int r = 0;
 
 	while (!r && !m->ended)
-		r = streamopt_count(&h->marks, g->src, &h->stream, e);
+		r = streamopt_count(&h->marks, g->src, &h->markers, e);
 	if (r < 0)
 		return r;
 	/* qemu writes the last grain of a disk that ends in the middle of one plain, then packed: what is
 	 * left of the first attempt may stand at the end of its files, which have no end marker */
-	if (h->stream.no_end && !m->others && g->shape.size % g->shape.grain && s->data &&
+	if (h->markers.no_end && !m->others && g->shape.size % g->shape.grain && s->data &&
 	    m->grains == s->data && m->hash == s->hash &&
 	    g->src->size - min_u64(g->src->size, m->pos) < g->shape.grain) {
 		if (m->why.set || m->tail)
@@ -207,13 +175,13 @@ static int account_packed(struct hosted *h, const struct tree_sums *s, struct er
 			return r;
 	}
 	if (m->grains != s->data)
-		return unbalanced(h, e,
+		return unbalanced(&h->opts, g->reader.name, e,
 				  "its grain tables name %" PRIu64 " grain%s, but there are %" PRIu64
 				  " in the file: it is damaged; copy it again, or read it by the "
 				  "markers of its grains",
 				  s->data, plural(s->data), m->grains);
 	if (m->hash != s->hash)
-		return unbalanced(h, e,
+		return unbalanced(&h->opts, g->reader.name, e,
 				  "its %" PRIu64
 				  " grains are not where its grain tables have them: it is damaged; "
 				  "copy it again, or read it by the markers of its grains",
@@ -221,14 +189,14 @@ static int account_packed(struct hosted *h, const struct tree_sums *s, struct er
 	if (m->tail)
 		account_missing(&h->opts, g->src->size - m->pos);
 	if (m->tail)
-		return unbalanced(h, e,
+		return unbalanced(&h->opts, g->reader.name, e,
 				  "there is data behind the end marker (from file sector %" PRIu64
 				  " on): is it damaged?",
 				  m->pos / SECTOR);
 	/* an end marker may be all that there is, but then the directory came before it */
-	behind = g->src->size - min_u64(g->src->size, h->stream.start);
+	behind = g->src->size - min_u64(g->src->size, h->markers.start);
 	if (!s->data && !m->others && behind > SECTOR)
-		return unbalanced(h, e,
+		return unbalanced(&h->opts, g->reader.name, e,
 				  "names no grain, but has %" PRIu64
 				  " bytes behind its overhead: it is damaged; copy it again",
 				  behind);
@@ -244,8 +212,8 @@ static int pass_markers(struct hosted *h, uint64_t from, uint64_t to, struct err
 	int r = 0;
 
 	/* those of a stream stand at the beginning of sectors, and windows do */
-	while (!r && !m->ended && max_u64(m->pos, h->stream.start) + MARKER_BYTES <= to)
-		r = streamopt_count(m, src, &h->stream, e);
+	while (!r && !m->ended && max_u64(m->pos, h->markers.start) + MARKER_BYTES <= to)
+		r = streamopt_count(m, src, &h->markers, e);
 	for (uint64_t pos = max_u64(from, m->pos); !r && m->ended && !m->tail && pos < to;) {
 		size_t n = (size_t)min_u64(sizeof(buf), to - pos);
 
@@ -422,22 +390,22 @@ static int is_undo_log(struct source *src, uint64_t desc, uint64_t desc_size, bo
  * A file without footer, or one whose accounts are not to count, is read by its markers if they lead
  * through all of it. 1 when it is to be read so, 0 by its tables, -errno.
  */
-static int check_markers(struct source *src, const struct streamopt_shape *stream, bool footless,
-			 bool unbalanced, struct err *e)
+static int check_markers(struct source *src, const struct streamopt_shape *shape, bool footless,
+			 struct err *e)
 {
 	struct streamopt_sums sums = {.grains = 0};
 	struct err why = {0};
 	int r = 0;
 
 	while (!r && !sums.ended)
-		r = streamopt_count(&sums, src, stream, e);
+		r = streamopt_count(&sums, src, shape, e);
 	if (r < 0)
 		return r;
 	if (sums.why.set)
 		return footless ? fail(e, EBADMSG, "%s", sums.why.msg) : 0;
-	if (unbalanced)
+	if (shape->opts.unbalanced)
 		return footless || !sums.tail;
-	r = streamopt_check(src, stream, &why, e);
+	r = streamopt_check(src, shape, &why, e);
 	if (r < 0)
 		return r;
 	if (why.set)
@@ -449,224 +417,244 @@ static int check_markers(struct source *src, const struct streamopt_shape *strea
 		    src->name, sums.grains, plural(sums.grains));
 }
 
-int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
-		struct format_facts *facts, struct err *e)
-{
-	uint8_t h[KDMV_HEADER];
-	uint64_t capacity, grain, desc, desc_size, entries, rgd, gd, overhead, tables, dir_bytes;
-	uint64_t file_sectors;
-	uint8_t footer[KDMV_HEADER] = {0};
-	uint64_t footer_at = 0;
-	struct streamopt_shape stream;
-	struct tree_shape shape;
-	struct hosted *hosted;
-	bool scan = false, footless = false, packed, open_log, log = false;
+/* What the header says, or the footer that it leaves the directory to. Sectors, but for what is named
+ * otherwise. */
+struct head {
+	uint8_t bytes[KDMV_HEADER];
+	unsigned version;
 	uint32_t flags;
-	int r;
+	uint64_t capacity, grain, desc, desc_size, rgd, gd, overhead;
+	uint64_t entries, tables;    /* of a table; of the directory in use */
+	uint64_t footer_at;          /* bytes; 0: it was not needed */
+	bool compressed, open_log;   /* open_log: an undo log that was not finished */
+	bool log;                    /* any undo log */
+	bool footless;               /* the footer that has to be there was not found */
+	bool by_markers;             /* how grains are found: by their markers, or by tables */
+};
 
-	r = source_read(src, 0, h, sizeof(h), "hosted sparse header", e);
+static int read_head(struct source *src, struct head *h, struct err *e)
+{
+	const uint8_t *p = h->bytes;
+	int r = source_read(src, 0, h->bytes, sizeof(h->bytes), "hosted sparse header", e);
+
 	if (!r)
-		r = check_kind(src, h, e);
+		r = check_kind(src, p, e);
 	if (r < 0)
 		return r;
-	flags = le32(h + KDMV_FLAGS);
-	packed = flags & KDMV_FLAG_COMPRESSED;
-	capacity = le64(h + KDMV_CAPACITY);
-	grain = le64(h + KDMV_GRAIN);
-	desc = le64(h + KDMV_DESC);
-	desc_size = le64(h + KDMV_DESC_SIZE);
-	entries = le32(h + KDMV_ENTRIES);
-	rgd = le64(h + KDMV_RGD);
-	gd = le64(h + KDMV_GD);
-	overhead = le64(h + KDMV_OVERHEAD);
-	if (!capacity || capacity > CAPACITY_MAX)
+	h->version = le32(p + KDMV_VERSION);
+	h->flags = le32(p + KDMV_FLAGS);
+	h->compressed = h->flags & KDMV_FLAG_COMPRESSED;
+	h->capacity = le64(p + KDMV_CAPACITY);
+	h->grain = le64(p + KDMV_GRAIN);
+	h->desc = le64(p + KDMV_DESC);
+	h->desc_size = le64(p + KDMV_DESC_SIZE);
+	h->entries = le32(p + KDMV_ENTRIES);
+	h->rgd = le64(p + KDMV_RGD);
+	h->gd = le64(p + KDMV_GD);
+	h->overhead = le64(p + KDMV_OVERHEAD);
+	h->open_log = !memcmp(p + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
+	if (!h->capacity || h->capacity > CAPACITY_MAX)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: capacity of %" PRIu64
 			    " sectors is not from 1 to %" PRIu64,
-			    src->name, capacity, CAPACITY_MAX);
-	if (!is_pow2(grain) || grain > GRAIN_MAX)
+			    src->name, h->capacity, CAPACITY_MAX);
+	if (!is_pow2(h->grain) || h->grain > GRAIN_MAX)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: grain size %" PRIu64
 			    " is no power of two from 1 to %u sectors",
-			    src->name, grain, GRAIN_MAX);
-	if (!is_pow2(entries) || entries < 128 || entries > 4096)
+			    src->name, h->grain, GRAIN_MAX);
+	if (!is_pow2(h->entries) || h->entries < 128 || h->entries > 4096)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: %" PRIu64
 			    " entries a grain table are no power of two from 128 to 4096",
-			    src->name, entries);
-	tables = div_up(capacity, grain * entries);
-	if (tables > DIR_MAX)
+			    src->name, h->entries);
+	h->tables = div_up(h->capacity, h->grain * h->entries);
+	if (h->tables > DIR_MAX)
 		return fail(e, EFBIG,
 			    "%s: hosted sparse header: a directory of %" PRIu64
 			    " entries is over the limit of %" PRIu64,
-			    src->name, tables, DIR_MAX);
-	dir_bytes = tables * 4;
-	open_log = !memcmp(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
-	/* of such a log only its end tells how far it can be believed; records are unpacked whole */
-	if (src->passing && (open_log || (packed && source_window(src) +
-							    deflate_record_max(grain * SECTOR) >
-						    source_room(src)))) {
-		r = source_spool_all(src, open_log ? SPOOL_LOG : SPOOL_RECORDS, e);
-		if (r < 0)
-			return r;
-	}
-	if (src->passing && desc && desc_size && desc_size <= DESCRIPTOR_MAX &&
-	    desc < POS_LIMIT / SECTOR) {
-		/* it is read later: now is the time to spool where it lies too far back */
-		uint8_t last;
+			    src->name, h->tables, DIR_MAX);
+	return 0;
+}
 
-		r = source_read(src, (desc + desc_size) * SECTOR - 1, &last, 1, "descriptor", e);
-		if (r < 0)
-			return r;
+/* Spools what a stream cannot give in its order, before any of it is released. */
+static int prepare_stream(struct source *src, const struct head *h, struct err *e)
+{
+	uint8_t last;
+
+	/* only its end tells how far an unfinished log can be believed; records are inflated whole */
+	if (h->open_log ||
+	    (h->compressed && source_window(src) + deflate_record_max(h->grain * SECTOR) >
+				      source_room(src))) {
+		return source_spool_all(src, h->open_log ? SPOOL_LOG : SPOOL_RECORDS, e);
 	}
-	if (packed) {
-		r = is_undo_log(src, desc, desc_size, &log, e);
+	/* the descriptor is read later, and may lie further back than the windows reach */
+	if (h->desc && h->desc_size && h->desc_size <= DESCRIPTOR_MAX &&
+	    h->desc < POS_LIMIT / SECTOR)
+		return source_read(src, (h->desc + h->desc_size) * SECTOR - 1, &last, 1,
+				   "descriptor", e);
+	return 0;
+}
+
+/* Where the directory is, or that markers take its place. */
+static int find_directory(struct source *src, struct head *h, int copies, struct err *e)
+{
+	const bool redundant = h->flags & KDMV_FLAG_REDUNDANT;
+	uint8_t footer[KDMV_HEADER] = {0};
+	int r;
+
+	if (h->compressed && src->passing) { /* tables behind the grains come too late */
+		h->by_markers = (copies == COPY_REDUNDANT ? h->rgd : h->gd) >= h->overhead;
+	} else if (h->compressed && h->gd == KDMV_GD_AT_END) {
+		r = find_footer(src, h->bytes, footer, &h->footer_at, e);
 		if (r < 0)
 			return r;
-	}
-	file_sectors = src->size / SECTOR;
-	stream = (struct streamopt_shape){
-		.size = capacity * SECTOR,
-		.grain = grain * SECTOR,
-		.start = overhead * SECTOR,
-		.table_sectors = div_up(entries * 4, SECTOR),
-		.dir_sectors = div_up(dir_bytes, SECTOR),
-		.marks = MARKS,
-		.open_log = open_log,
-		/* where the header's word on its directory is not believed, it may have lost it */
-		.no_end = gd != KDMV_GD_AT_END || o->copies == COPY_REDUNDANT,
-		.unbalanced = o->unbalanced,
-		.unaccounted = o->unaccounted,
-		.dir_at = gd < POS_LIMIT / SECTOR ? gd * SECTOR : UINT64_MAX,
-		.is_footer = passing_footer,
-	};
-	memcpy(stream.head, h, KDMV_HEADER);
-	if (packed && src->passing) { /* tables that come too late are no help */
-		scan = (o->copies == COPY_REDUNDANT ? rgd : gd) >= overhead;
-	} else if (packed && gd == KDMV_GD_AT_END) {
-		r = find_footer(src, h, footer, &footer_at, e);
-		if (r < 0)
-			return r;
-		/* a lost directory is no reason to scan where the redundant one is asked for */
-		scan = footless = !r && !(o->copies == COPY_REDUNDANT && (flags & KDMV_FLAG_REDUNDANT));
-		if (r) { /* what it does not repeat of the header, the header says */
-			rgd = le64(footer + KDMV_RGD);
-			gd = le64(footer + KDMV_GD);
+		/* without it the redundant directory can still be asked for */
+		h->by_markers = h->footless = !r && !(copies == COPY_REDUNDANT && redundant);
+		if (r) { /* it repeats the rest of the header */
+			h->rgd = le64(footer + KDMV_RGD);
+			h->gd = le64(footer + KDMV_GD);
 		}
 	}
-	if (o->copies == COPY_REDUNDANT && !(flags & KDMV_FLAG_REDUNDANT))
+	if (copies == COPY_REDUNDANT && !redundant)
 		return fail(e, EBADMSG, "%s: has no redundant grain directory (flags 0x%" PRIx32 ")",
-			    src->name, flags);
-	if (!scan) {
-		r = check_directories(src, gd, flags & KDMV_FLAG_REDUNDANT ? &rgd : NULL, overhead,
-				      o->copies, e);
-		if (r < 0)
-			return r;
-	}
-	if (overhead > file_sectors && overhead < POS_LIMIT / SECTOR)
+			    src->name, h->flags);
+	return h->by_markers ? 0
+			     : check_directories(src, h->gd, redundant ? &h->rgd : NULL, h->overhead,
+					 copies, e);
+}
+
+static int check_places(const struct source *src, const struct head *h, struct err *e)
+{
+	const uint64_t file_sectors = src->size / SECTOR;
+
+	if (h->overhead > file_sectors && h->overhead < POS_LIMIT / SECTOR)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: overhead of %" PRIu64
 			    " sectors, in a file of %" PRIu64
 			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
-			    src->name, overhead, src->size, overhead * SECTOR);
-	if (overhead < 1 || overhead > file_sectors)
+			    src->name, h->overhead, src->size, h->overhead * SECTOR);
+	if (h->overhead < 1 || h->overhead > file_sectors)
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: overhead of %" PRIu64
 			    " sectors, in a file of %" PRIu64 " bytes",
-			    src->name, overhead, src->size);
-	if ((desc || desc_size) &&
-	    (desc < 1 || desc_size > DESCRIPTOR_MAX || desc > file_sectors))
+			    src->name, h->overhead, src->size);
+	if ((h->desc || h->desc_size) &&
+	    (h->desc < 1 || h->desc_size > DESCRIPTOR_MAX || h->desc > file_sectors))
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: descriptor of %" PRIu64
 			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
-			    src->name, desc_size, desc, src->size);
-	if (packed && !src->passing && !open_log &&
-	    (footless || (o->unbalanced && o->copies != COPY_REDUNDANT))) {
-		r = check_markers(src, &stream, footless, o->unbalanced, e);
-		if (r < 0)
-			return r;
-		scan = r;
-		r = 0;
-	}
-	if (grain < 8 || grain > 128)
+			    src->name, h->desc_size, h->desc, src->size);
+	return 0;
+}
+
+static int warn_unusual(const struct source *src, const struct head *h, struct err *e)
+{
+	int r = 0;
+
+	if (h->grain < 8 || h->grain > 128)
 		r = warning(e, "%s: hosted sparse grain size is %" PRIu64 " sectors (128 is usual)",
-			    src->name, grain);
-	if (!r && entries != 512)
+			    src->name, h->grain);
+	if (!r && h->entries != 512)
 		r = warning(e, "%s: %" PRIu64 " entries a grain table (512 is usual)", src->name,
-			    entries);
-	/* of an open undo log another warning follows, which says more */
-	if (!r && h[KDMV_UNCLEAN] && !(scan && open_log && !src->passing))
+			    h->entries);
+	/* of an open undo log the warning below says more */
+	if (!r && h->bytes[KDMV_UNCLEAN] && !(h->by_markers && h->open_log && !src->passing))
 		r = warning(e,
 			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
 			    "copied, or its host crashed",
 			    src->name);
-	if (r < 0)
-		return r;
-	if (scan) {
-		if (!src->passing)
-			r = warning(e, "%s: %s", src->name,
-				    open_log   ? "is an undo log that was not finished; it is read up to "
-						 "its last whole record"
-				    : footless ? "has no usable footer; its grains are found by their "
-						 "markers"
-					       : "its grains are found by their markers, not by its "
-						 "tables");
-		if (!r)
-			r = streamopt_open(out, src, &stream, e);
-		*facts = (struct format_facts){.format = "streamOptimized",
-					       .version = le32(h + KDMV_VERSION),
-					       .grain = stream.grain,
-					       .descriptor = desc * SECTOR,
-					       .descriptor_size = desc ? desc_size * SECTOR : 0,
-					       .open_log = open_log};
-		if (!r && log && !o->records)
-			*out = zerolog_over(*out, src, stream.grain);
-		return r;
-	}
-	shape = (struct tree_shape){
-		.size = capacity * SECTOR,
-		.grain = grain * SECTOR,
-		.dir = (o->copies == COPY_REDUNDANT ? rgd : gd) * SECTOR,
-		.tables = tables,
-		.entries = (uint32_t)entries,
+	if (!r && h->by_markers && !src->passing)
+		r = warning(e, "%s: %s", src->name,
+			    h->open_log   ? "is an undo log that was not finished; it is read up to "
+					    "its last whole record"
+			    : h->footless ? "has no usable footer; its grains are found by their "
+					    "markers"
+					  : "its grains are found by their markers, not by its "
+					    "tables");
+	return r;
+}
+
+static struct streamopt_shape marker_shape(const struct head *h, const struct format_opts *o)
+{
+	const uint64_t gd = le64(h->bytes + KDMV_GD); /* a footer may have another */
+	struct streamopt_shape shape = {
+		.size = h->capacity * SECTOR,
+		.grain = h->grain * SECTOR,
+		.start = h->overhead * SECTOR,
+		.table_sectors = div_up(h->entries * 4, SECTOR),
+		.dir_sectors = div_up(h->tables * 4, SECTOR),
+		.marks = MARKS,
+		.open_log = h->open_log,
+		/* where the header's word on its directory is not believed, it may have lost it */
+		.no_end = gd != KDMV_GD_AT_END || o->copies == COPY_REDUNDANT,
+		.opts = *o,
+		.dir_at = gd < POS_LIMIT / SECTOR ? gd * SECTOR : UINT64_MAX,
+		.is_footer = passing_footer,
+	};
+
+	memcpy(shape.head, h->bytes, sizeof(shape.head));
+	return shape;
+}
+
+static struct tree_shape table_shape(const struct head *h, const struct format_opts *o)
+{
+	const uint64_t dir = (o->copies == COPY_REDUNDANT ? h->rgd : h->gd) * SECTOR;
+	struct tree_shape shape = {
+		.size = h->capacity * SECTOR,
+		.grain = h->grain * SECTOR,
+		.dir = dir,
+		.tables = h->tables,
+		.entries = (uint32_t)h->entries,
 		.width = 4,
-		.area = {{0, KDMV_HEADER, "header"}},
-		.areas = 1,
+		.area = {{0, KDMV_HEADER, "header"},
+			 {dir, dir + h->tables * 4, "grain directory"}},
+		.areas = 2,
 		.table = hosted_table,
 		.grain_at = hosted_grain,
 		.account = hosted_account,
-		.count_from = overhead * SECTOR,
-		.compressed = packed,
-		.unpack = packed ? hosted_unpack : NULL,
-		.whole = packed ? hosted_whole : NULL,
+		.count_from = h->overhead * SECTOR,
+		.compressed = h->compressed,
+		.unpack = h->compressed ? hosted_unpack : NULL,
+		.whole = h->compressed ? hosted_whole : NULL,
 		.free = hosted_free,
-		.floor = overhead * SECTOR,
-		.least = overhead * SECTOR,
+		.floor = h->overhead * SECTOR,
+		.least = h->overhead * SECTOR,
 		.received = hosted_received,
-		.judge = packed ? NULL : check_tables,
+		.judge = h->compressed ? NULL : check_tables,
 		.memory = o->remember,
 	};
-	shape.area[shape.areas++] =
-		(struct tree_area){shape.dir, shape.dir + dir_bytes, "grain directory"};
-	if (desc)
+
+	if (h->desc)
 		shape.area[shape.areas++] = (struct tree_area){
-			desc * SECTOR, (desc + desc_size) * SECTOR, "descriptor"};
-	if (footer_at) /* and its marker */
+			h->desc * SECTOR, (h->desc + h->desc_size) * SECTOR, "descriptor"};
+	if (h->footer_at) /* and its marker */
 		shape.area[shape.areas++] = (struct tree_area){
-			footer_at - SECTOR, footer_at + KDMV_HEADER, "footer"};
-	if ((flags & KDMV_FLAG_REDUNDANT) && o->copies == COPIES_EQUAL) {
-		shape.mirror = rgd * SECTOR;
-		shape.area[shape.areas++] = (struct tree_area){
-			shape.mirror, shape.mirror + dir_bytes, "redundant grain directory"};
+			h->footer_at - SECTOR, h->footer_at + KDMV_HEADER, "footer"};
+	if ((h->flags & KDMV_FLAG_REDUNDANT) && o->copies == COPIES_EQUAL) {
+		shape.mirror = h->rgd * SECTOR;
+		shape.area[shape.areas++] =
+			(struct tree_area){shape.mirror, shape.mirror + h->tables * 4,
+					    "redundant grain directory"};
 	}
-	hosted = calloc(1, sizeof(*hosted));
+	return shape;
+}
+
+static int open_by_tables(struct reader **out, struct source *src, const struct head *h,
+			  const struct streamopt_shape *markers, const struct format_opts *o,
+			  struct err *e)
+{
+	const struct tree_shape shape = table_shape(h, o);
+	struct hosted *hosted = calloc(1, sizeof(*hosted));
+	int r = 0;
+
 	if (!hosted)
 		return fail(e, ENOMEM, "out of memory");
-	hosted->overhead = overhead;
-	hosted->zeroed = flags & KDMV_FLAG_ZEROED;
+	hosted->overhead = h->overhead;
+	hosted->zeroed = h->flags & KDMV_FLAG_ZEROED;
 	hosted->opts = *o;
-	hosted->stream = stream;
-	if (packed)
+	hosted->markers = *markers;
+	if (h->compressed)
 		r = inflater_new(&hosted->inflater, src, shape.size, shape.grain, e);
 	if (!r)
 		r = src->passing ? file_order_open(&hosted->tree, src, &shape, e)
@@ -676,16 +664,50 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		free(hosted);
 		return r;
 	}
-	*facts = (struct format_facts){
-		.format = packed ? "streamOptimized" : "hosted sparse",
-		.version = le32(h + KDMV_VERSION),
-		.grain = shape.grain,
-		.descriptor = desc * SECTOR,
-		.descriptor_size = desc ? desc_size * SECTOR : 0,
-		.open_log = open_log,
-	};
 	*out = &hosted->tree.reader;
-	if (log && !o->records)
-		*out = zerolog_over(*out, src, shape.grain);
+	return 0;
+}
+
+int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,
+		struct format_facts *facts, struct err *e)
+{
+	struct head h = {.footer_at = 0};
+	struct streamopt_shape markers;
+	int r = read_head(src, &h, e);
+
+	if (!r && src->passing)
+		r = prepare_stream(src, &h, e);
+	if (!r && h.compressed)
+		r = is_undo_log(src, h.desc, h.desc_size, &h.log, e);
+	if (!r)
+		r = find_directory(src, &h, o->copies, e);
+	if (!r)
+		r = check_places(src, &h, e);
+	if (r < 0)
+		return r;
+	markers = marker_shape(&h, o);
+	if (h.compressed && !src->passing && !h.open_log &&
+	    (h.footless || (o->unbalanced && o->copies != COPY_REDUNDANT))) {
+		r = check_markers(src, &markers, h.footless, e);
+		h.by_markers = r > 0;
+	}
+	if (r >= 0)
+		r = warn_unusual(src, &h, e);
+	if (r < 0)
+		return r;
+	r = h.by_markers ? streamopt_open(out, src, &markers, e)
+			 : open_by_tables(out, src, &h, &markers, o, e);
+	if (r < 0)
+		return r;
+	*facts = (struct format_facts){
+		.format = h.compressed ? "streamOptimized" : "hosted sparse",
+		.version = h.version,
+		.grain = h.grain * SECTOR,
+		.descriptor = h.desc * SECTOR,
+		.descriptor_size = h.desc ? h.desc_size * SECTOR : 0,
+		.open_log = h.open_log,
+	};
+	if (h.log && !o->records)
+		*out = zerolog_over(*out, src, facts->grain);
 	return 0;
 }

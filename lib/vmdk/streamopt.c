@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define SKIP_MAX 65536u /* sectors behind a progress marker */
-#define TAIL 65536u     /* bytes behind the end marker that are read at a time */
+#define STEP 65536u /* bytes read at a time in search of a barrier */
 
 struct mark {
 	uint64_t off, pos; /* guest, file */
@@ -149,8 +149,8 @@ static int take_grain(struct streamopt *s, enum pass pass, uint64_t off, uint64_
 }
 
 /* How many sectors follow a marker without data. */
-static int check_skip(const struct streamopt *s, uint64_t pos, uint32_t type, uint64_t value,
-		      struct err *e)
+static int check_skip(const struct source *src, const struct streamopt_shape *shape, uint64_t pos,
+		      uint32_t type, uint64_t value, struct err *e)
 {
 	uint64_t want = value;
 
@@ -159,10 +159,10 @@ static int check_skip(const struct streamopt *s, uint64_t pos, uint32_t type, ui
 		want = 0;
 		break;
 	case MARKER_TABLE:
-		want = s->shape.table_sectors;
+		want = shape->table_sectors;
 		break;
 	case MARKER_DIR:
-		want = s->shape.dir_sectors;
+		want = shape->dir_sectors;
 		break;
 	case MARKER_FOOTER:
 		want = 1;
@@ -173,73 +173,53 @@ static int check_skip(const struct streamopt *s, uint64_t pos, uint32_t type, ui
 	default:
 		return fail(e, ENOTSUP,
 			    "%s: the marker at file sector %" PRIu64 " is of unknown type %" PRIu32,
-			    s->reader.name, pos / SECTOR, type);
+			    src->name, pos / SECTOR, type);
 	}
 	if (value != want)
 		return fail(e, EBADMSG,
 			    "%s: the marker of type %" PRIu32 " at file sector %" PRIu64
 			    " stands for %" PRIu64 " sectors, not %" PRIu64,
-			    s->reader.name, type, pos / SECTOR, value, want);
+			    src->name, type, pos / SECTOR, value, want);
 	return 0;
 }
 
-/* Whether anything but zeros lies behind pos: 1, 0, -errno. */
-static int find_data(struct source *src, uint64_t pos, struct err *e)
+static int tail_unbalanced(const struct streamopt *s, uint64_t pos, struct err *e)
 {
-	uint8_t *buf = malloc(TAIL);
-	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
-
-	while (!r && pos < src->size) {
-		bool hole;
-		uint64_t end = source_stretch(src, pos, &hole);
-		size_t n = (size_t)min_u64(TAIL, end - pos);
-
-		if (hole) {
-			pos = end;
-			continue;
-		}
-		r = source_read(src, pos, buf, n, "end of the file", e);
-		if (!r)
-			r = !all_zero(buf, n);
-		pos += n;
-	}
-	free(buf);
-	return r;
+	return unbalanced(&s->shape.opts, s->reader.name, e,
+			  "there is data behind the end marker (from file sector %" PRIu64
+			  " on): is it damaged?",
+			  pos / SECTOR);
 }
 
 static int check_tail(struct streamopt *s, uint64_t pos, struct err *e)
 {
-	int r = find_data(s->src, pos, e);
+	uint64_t end;
+	int r = account_data_end(s->src, pos, &end, e);
 
-	if (r <= 0)
+	if (r < 0 || end == pos)
 		return r;
-	if (!s->shape.unbalanced)
-		return fail(e, EBADMSG,
-			    "%s: there is data behind the end marker (from file sector %" PRIu64
-			    " on): is it damaged? --force=accounts ignores it",
-			    s->reader.name, pos / SECTOR);
-	if (s->shape.unaccounted)
-		*s->shape.unaccounted += s->src->size - pos;
-	return warning(e, "%s: there is data behind the end marker; it is ignored", s->reader.name);
+	account_missing(&s->shape.opts, s->src->size - pos);
+	return tail_unbalanced(s, pos, e);
 }
 
-static int read_marker(struct streamopt *s, uint64_t pos, struct marker *marker, struct err *e)
+static int read_marker(struct source *src, const struct streamopt_shape *shape, uint64_t pos,
+		       struct marker *marker, struct err *e)
 {
 	uint64_t value, bytes;
 	uint8_t m[MARKER_BYTES];
 	int r;
 
-	if (pos > s->src->size || s->src->size - pos < sizeof(m))
+	if (pos > src->size || src->size - pos < sizeof(m))
 		return fail(e, EBADMSG,
 			    "%s: ends at byte %" PRIu64 " without an end marker: it was cut short",
-			    s->reader.name, s->src->size);
-	r = source_read(s->src, pos, m, sizeof(m), "marker", e);
+			    src->name, src->size);
+	r = source_read(src, pos, m, sizeof(m), "marker", e);
 	if (r < 0)
 		return r;
 	value = le64(m + RECORD_LBA);
 	bytes = le32(m + RECORD_SIZE);
 	if (!bytes) {
-		r = check_skip(s, pos, le32(m + MARKER_TYPE), value, e);
+		r = check_skip(src, shape, pos, le32(m + MARKER_TYPE), value, e);
 		if (r < 0)
 			return r;
 		marker->type = le32(m + MARKER_TYPE);
@@ -248,20 +228,20 @@ static int read_marker(struct streamopt *s, uint64_t pos, struct marker *marker,
 		marker->next = pos + (1 + value) * SECTOR;
 		return 0;
 	}
-	if (value >= s->shape.size / SECTOR || value % (s->shape.grain / SECTOR))
+	if (value >= shape->size / SECTOR || value % (shape->grain / SECTOR))
 		return fail(e, EBADMSG,
 			    "%s: the grain at file sector %" PRIu64 " is for disk sector %" PRIu64
 			    ", where no grain of the disk begins",
-			    s->reader.name, pos / SECTOR, value);
+			    src->name, pos / SECTOR, value);
 	marker->kind = MARKS_GRAIN;
 	marker->off = value * SECTOR;
-	return deflate_record_end(s->src, pos, marker->off, s->shape.grain, bytes, &marker->next, e);
+	return deflate_record_end(src, pos, marker->off, shape->grain, bytes, &marker->next, e);
 }
 
 /* Whether the file ends here, where it may. */
-static bool at_end(const struct streamopt *s, uint64_t pos)
+static bool at_end(const struct source *src, const struct streamopt_shape *shape, uint64_t pos)
 {
-	return s->shape.no_end && pos >= s->src->size;
+	return shape->no_end && pos >= src->size;
 }
 
 /* Goes from marker to marker from pos on, to the one that ends them. */
@@ -269,8 +249,8 @@ static int scan(struct streamopt *s, enum pass pass, uint64_t pos, struct err *e
 {
 	struct marker m = {.kind = MARKS_OTHER};
 
-	while (m.kind != MARKS_END && pos != s->end && !at_end(s, pos)) {
-		int r = read_marker(s, pos, &m, e);
+	while (m.kind != MARKS_END && pos != s->end && !at_end(s->src, &s->shape, pos)) {
+		int r = read_marker(s->src, &s->shape, pos, &m, e);
 
 		if (!r && m.kind == MARKS_GRAIN)
 			r = take_grain(s, pass, m.off, pos, e);
@@ -286,20 +266,20 @@ static int scan(struct streamopt *s, enum pass pass, uint64_t pos, struct err *e
 int streamopt_count(struct streamopt_sums *sums, struct source *src, const struct streamopt_shape *shape,
 		 struct err *e)
 {
-	struct streamopt s = {.src = src, .shape = *shape, .reader.name = src->name};
 	struct err why = {0};
 	struct marker m;
+	uint64_t end;
 	int r;
 
 	if (sums->ended)
 		return 0;
 	if (!sums->pos)
 		sums->pos = shape->start;
-	if (at_end(&s, sums->pos)) {
+	if (at_end(src, shape, sums->pos)) {
 		sums->ended = true;
 		return 0;
 	}
-	r = read_marker(&s, sums->pos, &m, &why);
+	r = read_marker(src, shape, sums->pos, &m, &why);
 	if (r == -EBADMSG || r == -ENOTSUP) {
 		sums->why = why;
 		sums->ended = true;
@@ -317,13 +297,13 @@ int streamopt_count(struct streamopt_sums *sums, struct source *src, const struc
 		break;
 	case MARKS_END:
 		sums->ended = true;
-		/* of what passes it is seen later */
-		r = src->passing ? 0 : find_data(src, m.next, e);
-		sums->tail = r > 0;
+		/* what follows in a stream is not here yet */
+		r = src->passing ? 0 : account_data_end(src, m.next, &end, e);
+		sums->tail = !src->passing && !r && end > m.next;
 		break;
 	}
 	sums->pos = m.next;
-	return r < 0 ? r : 0;
+	return r;
 }
 
 static int fail_twice(const struct streamopt *s, uint64_t n, uint64_t pos, struct err *e)
@@ -392,11 +372,11 @@ static bool is_barrier(const uint8_t *sector, uint64_t pos)
 /* 1 when one of the sectors in [pos, end) is a barrier. */
 static int find_barrier(struct streamopt *s, uint64_t pos, uint64_t end, struct err *e)
 {
-	uint8_t *buf = malloc(TAIL);
+	uint8_t *buf = malloc(STEP);
 	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
 
 	while (!r && pos < end && end - pos >= SECTOR) {
-		const size_t n = (size_t)min_u64(TAIL, (end - pos) / SECTOR * SECTOR);
+		const size_t n = (size_t)min_u64(STEP, (end - pos) / SECTOR * SECTOR);
 
 		if (!source_is_hole(s->src, pos, n)) {
 			r = source_read(s->src, pos, buf, n, "end of the file", e);
@@ -416,7 +396,7 @@ static int walk_log(struct streamopt *s, uint64_t *pos, uint64_t *durable, struc
 	int r;
 
 	for (;;) {
-		r = read_marker(s, *pos, &m, e);
+		r = read_marker(s->src, &s->shape, *pos, &m, e);
 		if (r < 0 || m.kind == MARKS_END)
 			return r;
 		if (m.kind == MARKS_OTHER && m.next == *pos + SECTOR) {
@@ -437,7 +417,7 @@ static int check_records(struct streamopt *s, uint64_t *pos, uint64_t end, struc
 	int r = 0;
 
 	while (!r && *pos < end) {
-		r = read_marker(s, *pos, &m, e);
+		r = read_marker(s->src, &s->shape, *pos, &m, e);
 		if (!r && m.kind == MARKS_GRAIN)
 			r = inflater_check(s->inflater, *pos, m.off, e);
 		if (!r)
@@ -452,7 +432,7 @@ static int check_records(struct streamopt *s, uint64_t *pos, uint64_t end, struc
  */
 static int find_end(struct streamopt *s, struct err *e)
 {
-	uint64_t pos = s->shape.start, durable = pos;
+	uint64_t pos = s->shape.start, durable = pos, end;
 	struct err why = {0}, torn = {0};
 	int r = walk_log(s, &pos, &durable, &why);
 
@@ -473,9 +453,9 @@ static int find_end(struct streamopt *s, struct err *e)
 			r = fail(e, -r, "%s", torn.msg);
 	}
 	/* a crash may leave that, and so may damage; in either case there is nothing to roll back */
-	if (!r && s->end == s->shape.start && !s->shape.unbalanced) {
-		r = find_data(s->src, s->end, e);
-		if (r > 0)
+	if (!r && s->end == s->shape.start && !s->shape.opts.unbalanced) {
+		r = account_data_end(s->src, s->end, &end, e);
+		if (!r && end > s->end)
 			r = fail(e, EBADMSG,
 				 "%s: is an undo log without a whole record: it is damaged, or the run "
 				 "that it is of was interrupted before it overwrote anything; there is "
@@ -596,13 +576,6 @@ static const struct reader_ops streamopt_ops = {
 
 /* --- what passes --------------------------------------------------------------------------------- */
 
-/* What does not balance. */
-#define unbalanced(s, e, fmt, ...)                                                                 \
-	((s)->shape.unbalanced                                                                     \
-		 ? warning(e, "%s: " fmt, (s)->reader.name, ##__VA_ARGS__)                         \
-		 : fail(e, EBADMSG, "%s: " fmt "; --force=accounts skips this check",              \
-			(s)->reader.name, ##__VA_ARGS__))
-
 /* Waits for n bytes at pos, before which nothing is needed any more. */
 static int await(struct streamopt *s, uint64_t pos, size_t n, uint64_t *have, struct err *e)
 {
@@ -680,7 +653,7 @@ static int pass_dir(struct streamopt *s, uint64_t pos, struct err *e)
 	uint8_t buf[SECTOR];
 
 	if (s->dir_at)
-		return unbalanced(s, e, "has a second grain directory at file sector %" PRIu64,
+		return unbalanced(&s->shape.opts, s->reader.name, e, "has a second grain directory at file sector %" PRIu64,
 				  pos / SECTOR);
 	s->dir_at = pos;
 	for (uint64_t i = 0; i < tables; i++) {
@@ -712,7 +685,7 @@ static int pass_footer(struct streamopt *s, uint64_t pos, struct err *e)
 	if (r < 0)
 		return r;
 	if (!s->shape.is_footer(s->shape.head, f, &dir_at))
-		return unbalanced(s, e, "the footer at file sector %" PRIu64
+		return unbalanced(&s->shape.opts, s->reader.name, e, "the footer at file sector %" PRIu64
 					" does not agree with the header: it is damaged; copy it again",
 				  pos / SECTOR);
 	s->footer_dir = dir_at;
@@ -725,18 +698,18 @@ static int check_end(struct streamopt *s, struct err *e)
 	const uint64_t header = s->shape.dir_at;
 
 	if (!s->dir_at)
-		return unbalanced(s, e, "ends without a grain directory: it is damaged; copy it again");
+		return unbalanced(&s->shape.opts, s->reader.name, e, "ends without a grain directory: it is damaged; copy it again");
 	if (header == UINT64_MAX && !s->footer_dir)
-		return unbalanced(s, e, "ends without a footer: it is damaged; copy it again");
+		return unbalanced(&s->shape.opts, s->reader.name, e, "ends without a footer: it is damaged; copy it again");
 	if ((header != UINT64_MAX && header != s->dir_at) ||
 	    (s->footer_dir && s->footer_dir != s->dir_at))
-		return unbalanced(s, e,
+		return unbalanced(&s->shape.opts, s->reader.name, e,
 				  "its grain directory came at file sector %" PRIu64
 				  ", but the header or the footer has it elsewhere: it is damaged; copy "
 				  "it again",
 				  s->dir_at / SECTOR);
 	if (s->damaged_dir || s->mark_sum || s->mark_weighed)
-		return unbalanced(s, e,
+		return unbalanced(&s->shape.opts, s->reader.name, e,
 				  "the grains that came are not those that its grain tables name: it is "
 				  "damaged; copy it again");
 	return 0;
@@ -751,7 +724,7 @@ static int look(struct streamopt *s, struct err *e)
 
 	if (r < 0 || have < end)
 		return r;
-	r = read_marker(s, s->pos, &s->marker, e);
+	r = read_marker(s->src, &s->shape, s->pos, &s->marker, e);
 	return r < 0 ? r : 1;
 }
 
@@ -788,10 +761,8 @@ static int drop_tail(struct streamopt *s, struct err *e)
 		r = source_finish(s->src, &size, e);
 	if (r < 0 || zero)
 		return r;
-	if (s->shape.unaccounted)
-		*s->shape.unaccounted += size - s->marker.next;
-	return unbalanced(s, e, "there is data behind the end marker (from file sector %" PRIu64 " on)",
-			  s->marker.next / SECTOR);
+	account_missing(&s->shape.opts, size - s->marker.next);
+	return tail_unbalanced(s, s->marker.next, e);
 }
 
 static int passing_grain(struct streamopt *s, struct run *run, struct err *e)

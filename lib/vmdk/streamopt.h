@@ -21,8 +21,7 @@ struct streamopt_shape {
 	uint64_t dir_at;
 	uint8_t head[SECTOR];   /* the header, and whether f is the footer to it; its directory */
 	bool (*is_footer)(const uint8_t *head, const uint8_t *f, uint64_t *dir_at);
-	bool unbalanced;        /* what is behind the end marker is ignored, with a warning */
-	uint64_t *unaccounted;  /* as in format_opts */
+	struct format_opts opts;
 };
 
 /* What a walk over all markers adds up. */

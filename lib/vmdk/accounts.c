@@ -1,0 +1,27 @@
+/* See format.h. */
+#include "vmdk/format.h"
+
+#include <stdlib.h>
+
+#define STEP 65536u /* bytes read at a time */
+
+int account_data_end(struct source *src, uint64_t from, uint64_t *end, struct err *e)
+{
+	uint8_t *buf = malloc(STEP);
+	int r = buf ? 0 : fail(e, ENOMEM, "out of memory");
+
+	*end = from;
+	for (uint64_t pos = from, next; !r && pos < src->size; pos = next) {
+		bool hole;
+
+		next = source_stretch(src, pos, &hole);
+		if (hole)
+			continue;
+		next = min_u64(next, pos + STEP);
+		r = source_read(src, pos, buf, (size_t)(next - pos), "end of the file", e);
+		if (!r && !all_zero(buf, (size_t)(next - pos)))
+			*end = next;
+	}
+	free(buf);
+	return r;
+}
