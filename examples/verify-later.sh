@@ -38,7 +38,7 @@ shift 2
 whole=$(${VMDKSYNC:-vmdksync} --verify --json "$@" "$chain" "$snapshot")
 status=$?
 case $(printf %s "$whole" | tr -d ' \n') in
-*'"whole":true'*) ;;
+*'"full_disk":true'*) ;;
 '') ;;
 *)
 	echo "verify-later.sh: the base of $chain was not found: only its own grains were compared" >&2

@@ -23,7 +23,7 @@ setup() {
 	sync ./*
 	vs --info --json host-000002.vmdk >j
 	[ "$(wc -l <j)" = 1 ]
-	jq -e '.images[0] | .complete and .lacks == null and (.warnings | length) == 2 and
+	jq -e '.images[0] | .complete and .incomplete_reason == null and (.warnings | length) == 2 and
 		.size == 10488320 and .data + .zero == .size and .unallocated == 0' j
 	jq -e '[.images[0].chain[] | [.cid, .parent_cid, .parent_hint, .create_type]] == [
 		["10000002", "10000001", "host-000001.vmdk", "vmfsSparse"],
@@ -48,12 +48,12 @@ setup() {
 	run -0 --separate-stderr vs --info host-000002.vmdk
 	[[ $output == *'incomplete: host-000001.vmdk: its parent (CID 10000000) is not there'* ]]
 	vs --info --json host-000002.vmdk | jq -e '.images[0] | .complete == false and .unallocated > 0 and
-		(.lacks | contains("not there")) and (.chain | length) == 2'
+		(.incomplete_reason | contains("not there")) and (.chain | length) == 2'
 	sed s/^CID=.*/CID=77/ away >host.vmdk
-	vs --info --json host-000002.vmdk | jq -e '.images[0].lacks | contains("CID 00000077")'
-	vs --info --json host-000002-delta.vmdk | jq -e '.images[0].lacks | contains("CID 00000077")'
+	vs --info --json host-000002.vmdk | jq -e '.images[0].incomplete_reason | contains("CID 00000077")'
+	vs --info --json host-000002-delta.vmdk | jq -e '.images[0].incomplete_reason | contains("CID 00000077")'
 	cp host-000002-delta.vmdk alone.vmdk
-	vs --info --json alone.vmdk | jq -e '.images[0].lacks | contains("no descriptor")'
+	vs --info --json alone.vmdk | jq -e '.images[0].incomplete_reason | contains("no descriptor")'
 	run -2 --separate-stderr vs --info --json host-000002.vmdk missing.vmdk
 	[ -z "$output" ]
 	[ "${#stderr_lines[@]}" = 1 ]
@@ -143,11 +143,11 @@ as_qemu() {
 	vs -q --json --dry-run --chain host-000002.vmdk got.raw 2>/dev/null >dry
 	vs -q --json --chain host-000002.vmdk got.raw >apply
 	vs -q --json --verify host-000002.vmdk got.raw >verify
-	jq -e '.job == "dry-run" and .written == null and .whole == false and .size == 10488320' dry
+	jq -e '.job == "dry-run" and .written == null and .full_disk == false and .size == 10488320' dry
 	jq -e --slurpfile dry dry '.job == "apply" and .target == "got.raw" and .data == $dry[0].data and
 		.written == .data and .zeroed == .zero and .writes > 0 and .unallocated > 0 and .equal == null and
 		(.chain | length) == 3' apply
-	jq -e '.job == "verify" and .whole and .equal and .differences == [] and .different == 0 and
+	jq -e '.job == "verify" and .full_disk and .equal and .differences == [] and .different == 0 and
 		.unallocated == 0 and .written == null' verify
 	printf X | dd of=got.raw bs=1 seek=5000000 conv=notrunc status=none
 	status=0
@@ -206,12 +206,12 @@ documented() {
 	jq -n '
 		reduce (
 			[["string"], "name format job target base file disk time applied"],
-			[["string", "null"], "reason lacks create_type cid parent_cid parent_hint layer"],
-			[["boolean"], "complete present data zero compressed whole equal more_ranges base_checked finished"],
+			[["string", "null"], "reason incomplete_reason create_type cid parent_cid parent_hint layer"],
+			[["boolean"], "complete present data zero compressed full_disk equal more_ranges base_checked finished"],
 			[["number"], "size data zero unallocated unaccounted runs version grain allocated machines provisioned"],
 			[["number"], "thin shared own linked saved start length depth offset milliseconds written"],
 			[["number", "null"], "already_present"],
-			[["number"], "zeroed writes came bytes different ranges"],
+			[["number"], "zeroed writes received bytes different ranges"],
 			[["object", "null"], "undo"],
 			[["object"], "spooled"],
 			[["array"], "images chain warnings families files differences"]

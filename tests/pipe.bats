@@ -175,7 +175,7 @@ small() {
 	n=$(spooled)
 	grep -q ' spooled ([0-9]* bytes): tables behind their grains$' log
 	[ "$(json '.spooled | "\(.bytes) \(.reason)"')" = "$n tables behind their grains" ]
-	[ "$(json .came)" = "$(stat -c %s delta)" ]
+	[ "$(json .received)" = "$(stat -c %s delta)" ]
 	one hosted capacity=81920 alloc=runs:40:1:12 layout=tables-last
 	[ "$(spooled)" -gt 2000000 ]
 	n=$(spooled)

@@ -110,7 +110,7 @@ static void json_info(struct text *t, const struct info *i)
 	json_string(t, "name", c->link[0]->name);
 	json_number(t, "size", c->link[0]->size);
 	json_bool(t, "complete", !c->lacks);
-	json_string(t, "lacks", c->lacks);
+	json_string(t, "incomplete_reason", c->lacks);
 	json_totals(t, &i->disk, c->link[0]->size);
 	json_open(t, "chain", '[');
 	for (size_t k = 0; k < c->links; k++)
@@ -430,7 +430,7 @@ static void json_piped(struct text *t, const struct chain *c)
 	}
 	if (!piped)
 		return;
-	json_number(t, "came", came);
+	json_number(t, "received", came);
 	json_open(t, "spooled", '{');
 	json_number(t, "bytes", spooled);
 	json_string(t, "reason", reason);
@@ -449,7 +449,7 @@ char *report_result(const struct result *r, struct err *e)
 	for (size_t i = 0; i < r->chain->links; i++)
 		json_string(&t, NULL, r->chain->link[i]->name);
 	json_close(&t, ']');
-	json_bool(&t, "whole", r->whole);
+	json_bool(&t, "full_disk", r->whole);
 	json_totals(&t, r->totals, r->chain->link[0]->size);
 	json_number(&t, "unaccounted", r->unaccounted);
 	if (r->stats) {

@@ -342,8 +342,8 @@ int streamopt_check(struct source *src, const struct streamopt_shape *shape, str
 		inflater_free(s.inflater);
 		return r;
 	}
-	while (!r && m.kind != MARKS_END && !at_end(&s, pos)) {
-		r = read_marker(&s, pos, &m, &mine);
+	while (!r && m.kind != MARKS_END && !at_end(src, shape, pos)) {
+		r = read_marker(src, shape, pos, &m, &mine);
 		if (!r && m.kind == MARKS_GRAIN)
 			r = inflater_check(s.inflater, pos, m.off, &mine);
 		if (!r && m.kind == MARKS_GRAIN && !see(&s, m.off / shape->grain))
