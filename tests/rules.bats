@@ -81,6 +81,34 @@ code() {
 	run -1 grep -n '<stdio' lib/jobs/*.h lib/jobs/apply.c
 }
 
+# In kernel style only a function has its braces at the beginning of lines.
+long_functions() {
+	awk '
+		/^\{/ { begun = FNR }
+		/^\}/ && begun {
+			if (FNR - begun - 1 > 100)
+				print FILENAME ":" begun ": a function of " FNR - begun - 1 " lines"
+			begun = 0
+		}' "$@"
+}
+
+@test "no function of lib/ is over 100 lines, and no file over 800" {
+	{
+		echo '{'
+		seq 100
+		printf '}\n{\n'
+		seq 101
+		echo '}'
+	} >"$BATS_TEST_TMPDIR/long.c"
+	run -0 long_functions "$BATS_TEST_TMPDIR/long.c"
+	[ "$output" = "$BATS_TEST_TMPDIR/long.c:103: a function of 101 lines" ]
+	{
+		long_functions lib/*/*.c
+		wc -l lib/*/*.[ch] | awk '$1 > 800 && $2 != "total" { print $2 ": " $1 " lines" }'
+	} | tee "$BATS_TEST_TMPDIR/long"
+	[ ! -s "$BATS_TEST_TMPDIR/long" ]
+}
+
 @test "shellcheck has nothing to say" {
 	requires make shellcheck
 	make lint-shell
