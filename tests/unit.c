@@ -1766,7 +1766,7 @@ static void test_pump_consumer(void)
 	for (unsigned i = 0; i < 32; i++) {
 		struct err e = {.set = false};
 		struct pump_opts o = {.in_line = i & 2, .ready = on_ready, .barrier = on_barrier,
-				      .look = looks[i / 4 % 4], .compare = i >= 24, .arg = &c};
+				      .look = looks[i / 4 % 4], .compare = i >= 24, .consumer = &c};
 		struct pump_stats s;
 		uint64_t holes = 0;
 		int r;
@@ -2297,7 +2297,6 @@ static void test_undo_log(void)
 		CHECK(!undo_barrier(l.u, &e));
 		/* not finished: by the markers */
 		CHECK(log_read(&l, &e) == saved_bytes(&l));
-		CHECK((int64_t)undo_saved(l.u) == saved_bytes(&l));
 		CHECK(!undo_finish(l.u, &e));
 		CHECK(undo_save(l.u, 0, 512, "", &(struct err){0}) < 0);
 		CHECK(log_read(&l, &e) == saved_bytes(&l));

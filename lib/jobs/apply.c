@@ -2,28 +2,13 @@
 #include "jobs/jobs.h"
 
 #include <string.h>
+
 struct apply {
-	const struct pump_opts *opts;
 	struct undo *undo;
 	struct sums *sums;
 	uint64_t changed;       /* bytes that TARGET did not hold already, in whole sectors */
 	uint64_t data, present; /* bytes that are not zeros, and those of them that it held */
 };
-
-static bool on_stop(void *arg)
-{
-	struct apply *a = arg;
-
-	return a->opts->stop && a->opts->stop(a->opts->arg);
-}
-
-static void on_moved(void *arg, uint64_t bytes)
-{
-	struct apply *a = arg;
-
-	if (a->opts->moved)
-		a->opts->moved(a->opts->arg, bytes);
-}
 
 /* Saves what the batch will overwrite, and what else is in the same grains of the log. */
 static int save_old(struct apply *a, const struct batch_view *b, struct err *e)
@@ -84,7 +69,7 @@ static int on_barrier(void *arg, struct err *e)
 int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,
 	      struct sums *sums, struct pump_stats *stats, struct err *e)
 {
-	struct apply apply = {.opts = o, .undo = undo, .sums = sums};
+	struct apply apply = {.undo = undo, .sums = sums};
 	struct pump_opts opts = *o;
 	int result, sync;
 
@@ -92,12 +77,8 @@ int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, str
 		opts.barrier = on_barrier;
 		opts.look = undo_grain(undo);
 	}
-	if (undo || sums) {
-		opts.ready = on_ready;
-		opts.stop = on_stop;
-		opts.moved = on_moved;
-		opts.arg = &apply;
-	}
+	opts.ready = undo || sums ? on_ready : NULL;
+	opts.consumer = &apply;
 	result = pump_run(sums ? sums_tap(sums) : r, t, &opts, stats, e);
 	if (undo) { /* holes that stay zeros are not seen by on_ready() */
 		const uint64_t all = stats->written + stats->zeroed;

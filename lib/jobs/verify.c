@@ -13,7 +13,6 @@
 #define EQUAL_MAX SECTOR
 
 struct verify {
-	const struct pump_opts *opts;
 	struct verify_result *v;
 	size_t room;
 };
@@ -150,39 +149,19 @@ static int sums_ready(void *arg, const struct batch_view *b, struct err *e)
 	return r;
 }
 
-static bool verify_stop(void *arg)
-{
-	const struct verify *w = arg;
-
-	return w->opts->stop && w->opts->stop(w->opts->arg);
-}
-
-static void verify_moved(void *arg, uint64_t bytes)
-{
-	const struct verify *w = arg;
-
-	if (w->opts->moved)
-		w->opts->moved(w->opts->arg, bytes);
-}
-
 static int verify_by(int (*ready)(void *, const struct batch_view *, struct err *),
 		     struct reader *r, struct target *t, const struct pump_opts *o,
 		     struct verify_result *v, struct pump_stats *stats, struct err *e)
 {
-	struct verify w = {.opts = o, .v = v};
-	const struct pump_opts opts = {
-		.in_line = o->in_line,
-		.ready = ready,
-		.look = 1,
-		.compare = true,
-		.past_cache = o->past_cache,
-		.stop = verify_stop,
-		.moved = verify_moved,
-		.arg = &w,
-	};
+	struct verify w = {.v = v};
+	struct pump_opts opts = *o;
 	int result;
 
 	*v = (struct verify_result){0};
+	opts.ready = ready;
+	opts.consumer = &w;
+	opts.look = 1;
+	opts.compare = true;
 	result = pump_run(r, t, &opts, stats, e);
 	settle(v);
 	return result;

@@ -346,7 +346,7 @@ static void write_batch(struct slot *s)
 /* The consumer makes safe what has to be safe, then all that was held back for it is written. */
 static void write_held(struct air *a)
 {
-	int r = a->f.failed ? 0 : a->f.o->barrier(a->f.o->arg, a->f.e);
+	int r = a->f.failed ? 0 : a->f.o->barrier(a->f.o->consumer, a->f.e);
 
 	if (r < 0)
 		flight_fail(&a->f, r);
@@ -376,7 +376,7 @@ static void arrived(struct slot *s)
 		    .old = s->old,
 		};
 
-		r = f->o->ready(f->o->arg, &view, f->e);
+		r = f->o->ready(f->o->consumer, &view, f->e);
 		if (r < 0)
 			flight_fail(f, r);
 	}

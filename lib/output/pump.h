@@ -29,6 +29,7 @@ struct pump_opts {
 	 */
 	int (*ready)(void *arg, const struct batch_view *b, struct err *e);
 	int (*barrier)(void *arg, struct err *e);
+	void *consumer;   /* the arg of both */
 	/* Not 0, a power of two up to PUMP_LOOK_MAX: the target's bytes under each batch are read
 	 * before it is ready, from a multiple of this to a multiple of this or the end of the target.
 	 * Batches in flight never share such a stretch. */
@@ -39,7 +40,7 @@ struct pump_opts {
 	bool (*stop)(void *arg);
 	/* Guest bytes that are done with. NULL: nobody asks. */
 	void (*moved)(void *arg, uint64_t bytes);
-	void *arg;
+	void *arg; /* of stop and moved */
 };
 
 #define PUMP_LOOK_MAX (64u * 1024)

@@ -1,7 +1,4 @@
-/*
- * See streamopt.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); marker
- * type 4 from what real files hold.
- */
+/* See streamopt.h. Facts: layout.h. */
 #include "vmdk/streamopt.h"
 #include "base/bitmap.h"
 #include "vmdk/deflate.h"
@@ -35,8 +32,8 @@ struct marker {
 	uint32_t type; /* MARKS_OTHER */
 };
 
-/* A grain table that passed. Which one it is only the directory says, which comes later. */
-struct passed {
+/* A grain table of a stream. Which one it is only the directory says, which follows later. */
+struct table_sums {
 	uint64_t pos;
 	uint64_t sum, weighed; /* of all entries, and of each times its number */
 };
@@ -54,20 +51,20 @@ struct streamopt {
 	uint64_t last;      /* guest offset of the last grain met, or of the last of the batch before */
 	uint64_t resume;    /* position of the first marker behind the batch, if ascending */
 	uint64_t end;       /* an unfinished log ends at this position; else UINT64_MAX */
-	/* of what passes */
-	uint64_t pos;         /* of the marker to look at next */
+	/* of a stream */
+	uint64_t pos;         /* of the next marker */
 	struct marker marker; /* that one */
 	uint64_t window;      /* number of the one it lies in */
 	uint64_t fenced;      /* the runs of all records before this position have been copied */
 	uint64_t *seen;       /* bitmap of grains; NULL: they are too many */
-	uint64_t mark_sum, mark_weighed; /* as in struct passed, over all markers of grains */
-	struct passed *table;
-	size_t tables, table_room;
+	uint64_t mark_sum, mark_weighed; /* as in struct table_sums, over all markers of grains */
+	struct table_sums *table;
+	size_t tables;
 	uint64_t dir_at, footer_dir; /* where the directory was, and where the footer has it; 0: none */
-	bool damaged_dir;     /* it names a table that did not pass */
+	bool damaged_dir;     /* it names a table that was not received */
 };
 
-/* Grains of what passes of which a bitmap is kept: it takes 32 MiB. */
+/* Grains of a stream of which a bitmap is kept: it takes 32 MiB. */
 #define SEEN_MAX (UINT64_C(32) << 23)
 
 /* Moves mark i of a heap, the highest on top, down to its place. */
@@ -152,34 +149,23 @@ static int take_grain(struct streamopt *s, enum pass pass, uint64_t off, uint64_
 static int check_skip(const struct source *src, const struct streamopt_shape *shape, uint64_t pos,
 		      uint32_t type, uint64_t value, struct err *e)
 {
-	uint64_t want = value;
+	const uint64_t want[] = {
+		[MARKER_END] = 0,
+		[MARKER_TABLE] = shape->table_sectors,
+		[MARKER_DIR] = shape->dir_sectors,
+		[MARKER_FOOTER] = 1,
+		[MARKER_PROGRESS] = min_u64(value, SKIP_MAX),
+	};
 
-	switch (type) {
-	case MARKER_END:
-		want = 0;
-		break;
-	case MARKER_TABLE:
-		want = shape->table_sectors;
-		break;
-	case MARKER_DIR:
-		want = shape->dir_sectors;
-		break;
-	case MARKER_FOOTER:
-		want = 1;
-		break;
-	case MARKER_PROGRESS:
-		want = min_u64(value, SKIP_MAX);
-		break;
-	default:
+	if (type > MARKER_PROGRESS)
 		return fail(e, ENOTSUP,
 			    "%s: the marker at file sector %" PRIu64 " is of unknown type %" PRIu32,
 			    src->name, pos / SECTOR, type);
-	}
-	if (value != want)
+	if (value != want[type])
 		return fail(e, EBADMSG,
 			    "%s: the marker of type %" PRIu32 " at file sector %" PRIu64
 			    " stands for %" PRIu64 " sectors, not %" PRIu64,
-			    src->name, type, pos / SECTOR, value, want);
+			    src->name, type, pos / SECTOR, value, want[type]);
 	return 0;
 }
 
@@ -287,20 +273,16 @@ int streamopt_count(struct streamopt_sums *sums, struct source *src, const struc
 	}
 	if (r < 0)
 		return fail(e, -r, "%s", why.msg);
-	switch (m.kind) {
-	case MARKS_GRAIN:
+	if (m.kind == MARKS_GRAIN) {
 		sums->grains++;
 		sums->hash += account_hash(m.off, sums->pos);
-		break;
-	case MARKS_OTHER:
+	} else if (m.kind == MARKS_OTHER) {
 		sums->others++;
-		break;
-	case MARKS_END:
+	} else {
 		sums->ended = true;
-		/* what follows in a stream is not here yet */
-		r = src->passing ? 0 : account_data_end(src, m.next, &end, e);
+		if (!src->passing) /* what follows in a stream is not here yet */
+			r = account_data_end(src, m.next, &end, e);
 		sums->tail = !src->passing && !r && end > m.next;
-		break;
 	}
 	sums->pos = m.next;
 	return r;
@@ -507,6 +489,18 @@ static int next_batch(struct streamopt *s, struct err *e)
 	return 0;
 }
 
+static struct run grain_run(struct streamopt *s, uint64_t off, uint64_t pos)
+{
+	return (struct run){
+		.off = off,
+		.len = min_u64(s->shape.grain, s->shape.size - off),
+		.pos = pos,
+		.skip = off,
+		.kind = RUN_PACKED,
+		.leaf = &s->reader,
+	};
+}
+
 static int streamopt_next(struct reader *reader, struct run *run, struct err *e)
 {
 	struct streamopt *s = container_of(reader, struct streamopt, reader);
@@ -523,14 +517,7 @@ static int streamopt_next(struct reader *reader, struct run *run, struct err *e)
 	}
 	if (s->at == s->marks)
 		return 0;
-	*run = (struct run){
-		.off = s->mark[s->at].off,
-		.len = min_u64(s->shape.grain, s->shape.size - s->mark[s->at].off),
-		.pos = s->mark[s->at].pos,
-		.skip = s->mark[s->at].off,
-		.kind = RUN_PACKED,
-		.leaf = reader,
-	};
+	*run = grain_run(s, s->mark[s->at].off, s->mark[s->at].pos);
 	s->at++;
 	return 1;
 }
@@ -574,10 +561,10 @@ static const struct reader_ops streamopt_ops = {
 	.free = streamopt_free,
 };
 
-/* --- what passes --------------------------------------------------------------------------------- */
+/* --- streams ------------------------------------------------------------------------------------- */
 
-/* Waits for n bytes at pos, before which nothing is needed any more. */
-static int await(struct streamopt *s, uint64_t pos, size_t n, uint64_t *have, struct err *e)
+/* Waits for n bytes at pos, and releases all before them. */
+static int wait_for(struct streamopt *s, uint64_t pos, size_t n, uint64_t *have, struct err *e)
 {
 	int r = source_skip(s->src, pos, have, e);
 
@@ -587,7 +574,7 @@ static int await(struct streamopt *s, uint64_t pos, size_t n, uint64_t *have, st
 static int take(struct streamopt *s, uint64_t pos, void *buf, size_t n, const char *what, struct err *e)
 {
 	uint64_t have;
-	int r = await(s, pos, n, &have, e);
+	int r = wait_for(s, pos, n, &have, e);
 
 	if (!r && have < pos + n)
 		return source_short(s->src, what, pos + n, e);
@@ -602,10 +589,10 @@ static uint64_t mix(uint64_t sector)
 }
 
 /* A grain table at pos. */
-static int pass_table(struct streamopt *s, uint64_t pos, struct err *e)
+static int stream_table(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	const size_t n = (size_t)(s->shape.table_sectors * SECTOR);
-	struct passed t = {.pos = pos};
+	struct table_sums t = {.pos = pos};
 	uint8_t *buf = malloc(n);
 	int r = buf ? take(s, pos, buf, n, "a grain table", e) : fail(e, ENOMEM, "out of memory");
 
@@ -616,40 +603,32 @@ static int pass_table(struct streamopt *s, uint64_t pos, struct err *e)
 		t.weighed += raw ? mix(raw) * k : 0;
 	}
 	free(buf);
-	if (!r && s->tables == s->table_room) {
-		size_t room = s->table_room ? s->table_room * 2 : 256;
-		struct passed *more = realloc(s->table, room * sizeof(*more));
+	if (!r && (!s->tables || is_pow2(s->tables))) {
+		struct table_sums *more =
+			reallocarray(s->table, max_u64(1, s->tables * 2), sizeof(*more));
 
 		if (!more)
 			return fail(e, ENOMEM, "out of memory");
 		s->table = more;
-		s->table_room = room;
 	}
 	if (!r)
 		s->table[s->tables++] = t;
 	return r;
 }
 
-static const struct passed *find_table(const struct streamopt *s, uint64_t pos)
+static int by_pos(const void *a, const void *b)
 {
-	size_t a = 0, b = s->tables; /* they stand in the order of the file */
+	const struct table_sums *x = a, *y = b;
 
-	while (a < b) {
-		size_t mid = (a + b) / 2;
-
-		if (s->table[mid].pos < pos)
-			a = mid + 1;
-		else
-			b = mid;
-	}
-	return a < s->tables && s->table[a].pos == pos ? &s->table[a] : NULL;
+	return (x->pos > y->pos) - (x->pos < y->pos);
 }
 
 /* The directory at pos: takes what its tables say from the sums over the markers. */
-static int pass_dir(struct streamopt *s, uint64_t pos, struct err *e)
+static int stream_dir(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	const uint64_t entries = s->shape.table_sectors * SECTOR / 4; /* of a table */
 	const uint64_t tables = div_up(s->shape.size, s->shape.grain * entries);
+	struct table_sums key = {.pos = 0};
 	uint8_t buf[SECTOR];
 
 	if (s->dir_at)
@@ -658,14 +637,16 @@ static int pass_dir(struct streamopt *s, uint64_t pos, struct err *e)
 	s->dir_at = pos;
 	for (uint64_t i = 0; i < tables; i++) {
 		const size_t k = (size_t)(i * 4 % sizeof(buf));
-		const struct passed *t;
+		const struct table_sums *t;
 		int r = k ? 0 : take(s, pos + i * 4, buf, sizeof(buf), "the grain directory", e);
 
 		if (r < 0)
 			return r;
 		if (!le32(buf + k))
 			continue;
-		t = find_table(s, (uint64_t)le32(buf + k) * SECTOR);
+		key.pos = (uint64_t)le32(buf + k) * SECTOR;
+		/* they stand in the order of the file */
+		t = s->tables ? bsearch(&key, s->table, s->tables, sizeof(*t), by_pos) : NULL;
 		if (!t) {
 			s->damaged_dir = true;
 			continue;
@@ -676,7 +657,7 @@ static int pass_dir(struct streamopt *s, uint64_t pos, struct err *e)
 	return 0;
 }
 
-static int pass_footer(struct streamopt *s, uint64_t pos, struct err *e)
+static int stream_footer(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	uint8_t f[SECTOR];
 	uint64_t dir_at;
@@ -692,7 +673,7 @@ static int pass_footer(struct streamopt *s, uint64_t pos, struct err *e)
 	return 0;
 }
 
-/* At the end marker: tables, directory and footer came, and name the grains that came. */
+/* At the end marker: tables, directory and footer were received, and name the grains received. */
 static int check_end(struct streamopt *s, struct err *e)
 {
 	const uint64_t header = s->shape.dir_at;
@@ -704,43 +685,43 @@ static int check_end(struct streamopt *s, struct err *e)
 	if ((header != UINT64_MAX && header != s->dir_at) ||
 	    (s->footer_dir && s->footer_dir != s->dir_at))
 		return unbalanced(&s->shape.opts, s->reader.name, e,
-				  "its grain directory came at file sector %" PRIu64
+				  "its grain directory is at file sector %" PRIu64
 				  ", but the header or the footer has it elsewhere: it is damaged; copy "
 				  "it again",
 				  s->dir_at / SECTOR);
 	if (s->damaged_dir || s->mark_sum || s->mark_weighed)
 		return unbalanced(&s->shape.opts, s->reader.name, e,
-				  "the grains that came are not those that its grain tables name: it is "
+				  "the grains received are not those that its grain tables name: it is "
 				  "damaged; copy it again");
 	return 0;
 }
 
 /* Reads the marker at s->pos. 1, 0 where the stream ends before it does, -errno. */
-static int look(struct streamopt *s, struct err *e)
+static int next_marker(struct streamopt *s, struct err *e)
 {
-	const uint64_t end = s->pos + MARKER_BYTES;
 	uint64_t have;
-	int r = await(s, s->pos, MARKER_BYTES, &have, e);
+	int r = wait_for(s, s->pos, MARKER_BYTES, &have, e);
 
-	if (r < 0 || have < end)
+	if (r < 0 || have < s->pos + MARKER_BYTES)
 		return r;
 	r = read_marker(s->src, &s->shape, s->pos, &s->marker, e);
 	return r < 0 ? r : 1;
 }
 
 /* There is no marker at s->pos. */
-static int ended(struct streamopt *s, struct err *e)
+static int end_missing(struct streamopt *s, struct err *e)
 {
 	uint64_t have;
 	int r = source_finish(s->src, &have, e);
 
-	return r < 0 ? r
-		     : fail(e, EBADMSG,
-			    "%s: ends after %" PRIu64 " bytes without an end marker: it was cut short",
-			    s->reader.name, have);
+	if (r < 0)
+		return r;
+	return fail(e, EBADMSG,
+		    "%s: ends after %" PRIu64 " bytes without an end marker: it was cut short",
+		    s->reader.name, have);
 }
 
-/* What stands behind the end marker is read, and dropped. */
+/* Reads the rest of the stream, behind the end marker, and drops it. */
 static int drop_tail(struct streamopt *s, struct err *e)
 {
 	uint64_t have, size, pos = s->marker.next;
@@ -765,7 +746,7 @@ static int drop_tail(struct streamopt *s, struct err *e)
 	return tail_unbalanced(s, s->marker.next, e);
 }
 
-static int passing_grain(struct streamopt *s, struct run *run, struct err *e)
+static int stream_grain(struct streamopt *s, struct run *run, struct err *e)
 {
 	const uint64_t pos = s->pos, off = s->marker.off, n = off / s->shape.grain;
 	int r = deflate_arrived(s->src, pos, off, s->shape.grain, e);
@@ -778,19 +759,12 @@ static int passing_grain(struct streamopt *s, struct run *run, struct err *e)
 		return fail_twice(s, n, pos, e);
 	s->mark_sum += mix(pos / SECTOR);
 	s->mark_weighed += mix(pos / SECTOR) * n;
-	*run = (struct run){
-		.off = off,
-		.len = min_u64(s->shape.grain, s->shape.size - off),
-		.pos = pos,
-		.skip = off,
-		.kind = RUN_PACKED,
-		.leaf = &s->reader,
-	};
+	*run = grain_run(s, off, pos);
 	s->pos = s->marker.next;
 	return 1;
 }
 
-static int passing_next(struct reader *reader, struct run *run, struct err *e)
+static int stream_next(struct reader *reader, struct run *run, struct err *e)
 {
 	struct streamopt *s = container_of(reader, struct streamopt, reader);
 
@@ -801,11 +775,11 @@ static int passing_next(struct reader *reader, struct run *run, struct err *e)
 		/* to read the marker releases the windows before it */
 		if (window == s->window || s->fenced == s->pos) {
 			s->window = window;
-			r = look(s, e);
+			r = next_marker(s, e);
 			if (r < 0)
 				return r;
 			if (r && s->marker.kind == MARKS_GRAIN)
-				return passing_grain(s, run, e);
+				return stream_grain(s, run, e);
 		}
 		if (s->fenced != s->pos) {
 			s->fenced = s->pos;
@@ -813,33 +787,33 @@ static int passing_next(struct reader *reader, struct run *run, struct err *e)
 			return 1;
 		}
 		if (!r)
-			return ended(s, e);
+			return end_missing(s, e);
 		if (s->marker.kind == MARKS_END) {
 			r = drop_tail(s, e);
 			return r < 0 ? r : check_end(s, e);
 		}
 		if (s->marker.type == MARKER_TABLE)
-			r = pass_table(s, s->pos + SECTOR, e);
+			r = stream_table(s, s->pos + SECTOR, e);
 		else if (s->marker.type == MARKER_DIR)
-			r = pass_dir(s, s->pos + SECTOR, e);
+			r = stream_dir(s, s->pos + SECTOR, e);
 		else if (s->marker.type == MARKER_FOOTER)
-			r = pass_footer(s, s->pos + SECTOR, e);
+			r = stream_footer(s, s->pos + SECTOR, e);
 		if (r < 0)
 			return r;
 		s->pos = s->fenced = s->marker.next;
 	}
 }
 
-static const struct reader_ops passing_ops = {
-	.next = passing_next,
+static const struct reader_ops stream_ops = {
+	.next = stream_next,
 	.fetch = streamopt_fetch,
 	.free = streamopt_free,
 };
 
-static int passing_init(struct streamopt *s, struct err *e)
+static int stream_init(struct streamopt *s, struct err *e)
 {
 	s->pos = s->fenced = s->shape.start;
-	reader_init(&s->reader, &passing_ops, s->src->name, s->shape.size);
+	reader_init(&s->reader, &stream_ops, s->src->name, s->shape.size);
 	s->reader.passing = &s->reader;
 	s->reader.threads = true;
 	return begin_seen(s, e);
@@ -853,22 +827,17 @@ int streamopt_open(struct reader **out, struct source *src, const struct streamo
 
 	if (!s)
 		return fail(e, ENOMEM, "out of memory");
-	r = inflater_new(&s->inflater, src, shape->size, shape->grain, e);
-	if (r < 0) {
-		free(s);
-		return r;
-	}
 	s->src = src;
 	s->shape = *shape;
 	s->end = UINT64_MAX;
 	reader_init(&s->reader, &streamopt_ops, src->name, shape->size);
-	if (src->passing) {
-		r = passing_init(s, e);
-		if (r < 0) {
-			inflater_free(s->inflater);
-			free(s);
-			return r;
-		}
+	r = inflater_new(&s->inflater, src, shape->size, shape->grain, e);
+	if (!r && src->passing)
+		r = stream_init(s, e);
+	if (r < 0) {
+		inflater_free(s->inflater);
+		free(s);
+		return r;
 	}
 	*out = &s->reader;
 	return 0;

@@ -108,7 +108,7 @@ static int write_table(struct undo *u, struct table *t, struct err *e)
 		if (!r)
 			u->dir[t->number] = (uint32_t)sector;
 	}
-	for (unsigned i = 0; i < ENTRIES; i++)
+	for (unsigned i = 0; i < UNDO_TABLE; i++)
 		put32(p + 4 * i, t->entry[i]);
 	if (p == bytes)
 		r = undo_flush(u, e);
@@ -134,7 +134,7 @@ static int read_table(struct undo *u, struct table *t, struct err *e)
 		return u->failed = fail(e, got < 0 ? errno : EIO,
 					"%s: reading the undo log at byte %" PRIu64 ": %s", u->name,
 					at, got < 0 ? strerror(errno) : "it became shorter");
-	for (unsigned i = 0; i < ENTRIES; i++)
+	for (unsigned i = 0; i < UNDO_TABLE; i++)
 		t->entry[i] = le32(bytes + 4 * i);
 	return 0;
 }
@@ -142,7 +142,7 @@ static int read_table(struct undo *u, struct table *t, struct err *e)
 /* The entry of a grain; *entry NULL where its table does not exist and none is to be made. */
 int undo_find_entry(struct undo *u, uint64_t grain, bool make, uint32_t **entry, struct err *e)
 {
-	const uint64_t number = grain / ENTRIES;
+	const uint64_t number = grain / UNDO_TABLE;
 	struct table *t = &u->cache[number % CACHED];
 	int r = u->failed;
 
@@ -162,7 +162,7 @@ int undo_find_entry(struct undo *u, uint64_t grain, bool make, uint32_t **entry,
 			memset(t->entry, 0, sizeof(t->entry));
 	}
 	if (!r)
-		*entry = &t->entry[grain % ENTRIES];
+		*entry = &t->entry[grain % UNDO_TABLE];
 	return r;
 }
 
@@ -174,7 +174,7 @@ int undo_set_entry(struct undo *u, uint64_t grain, uint64_t sector, struct err *
 	if (r < 0)
 		return r;
 	*entry = (uint32_t)sector;
-	u->cache[grain / ENTRIES % CACHED].dirty = true;
+	u->cache[grain / UNDO_TABLE % CACHED].dirty = true;
 	return 0;
 }
 
@@ -256,7 +256,6 @@ static int save_grain(struct undo *u, uint64_t n, const uint8_t *old, size_t len
 		for (unsigned i = 0; i < STORED_TAIL; i++)
 			p[STORED_HEAD + u->grain + i] = (uint8_t)(sum >> (24 - 8 * i));
 	}
-	u->saved += len;
 	return undo_set_entry(u, n, sector, e);
 }
 
@@ -305,7 +304,7 @@ void undo_make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool open)
 	put64(h + KDMV_GRAIN, u->grain / SECTOR);
 	put64(h + KDMV_DESC, 1);
 	put64(h + KDMV_DESC_SIZE, DESC_SECTORS);
-	put32(h + KDMV_ENTRIES, ENTRIES);
+	put32(h + KDMV_ENTRIES, UNDO_TABLE);
 	put64(h + KDMV_GD, dir);
 	put64(h + KDMV_OVERHEAD, OVERHEAD);
 	h[KDMV_UNCLEAN] = open;
@@ -314,7 +313,7 @@ void undo_make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool open)
 	if (!open)
 		return;
 	memcpy(h + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
-	for (unsigned i = 0; i < SAMPLES; i++)
+	for (unsigned i = 0; i < UNDO_SAMPLES; i++)
 		put32(h + UNDO_SAMPLES_AT + 4 * i, u->sample[i]);
 }
 
@@ -328,7 +327,7 @@ static int put_head(struct undo *u, struct err *e)
 	const uint64_t sectors = u->size / SECTOR;
 	const uint32_t cid = (uint32_t)crc32(crc32(0, NULL, 0), (const Bytef *)u->name,
 					     (uInt)strlen(u->name)) & 0x7fffffff;
-	struct undo_sample sample[SAMPLES];
+	struct undo_sample sample[UNDO_SAMPLES];
 	uint64_t sector;
 	uint8_t *p;
 	int n, r = reserve(u, OVERHEAD, &p, &sector, e);
@@ -356,7 +355,7 @@ static int put_head(struct undo *u, struct err *e)
 		 "ddb.geometry.sectors = \"63\"\n"
 		 "ddb.adapterType = \"lsilogic\"\n",
 		 cid, sectors, sectors / (255 * 63));
-	for (unsigned i = 0; i < SAMPLES; i++)
+	for (unsigned i = 0; i < UNDO_SAMPLES; i++)
 		sample[i] = (struct undo_sample){undo_sample_grain(u, i), u->sample[i]};
 	u->listed = undo_note_samples(u->desc, room, sample);
 	memcpy(p + SECTOR, u->desc, room);
@@ -495,7 +494,7 @@ uint64_t undo_grain_of(uint64_t size)
 {
 	uint64_t grain = GRAIN_LEAST;
 
-	while (grain < GRAIN_MOST && div_up(size, grain * ENTRIES) > TABLES_MAX)
+	while (grain < GRAIN_MOST && div_up(size, grain * UNDO_TABLE) > TABLES_MAX)
 		grain *= 2;
 	return grain;
 }
@@ -506,7 +505,7 @@ void undo_room(uint64_t size, uint64_t grains, uint64_t tables, uint64_t *least,
 	const uint64_t record = sectors_of(RECORD_HEAD + grain + STORED_HEAD + STORED_TAIL);
 	/* head, directory and its marker, footer and its marker, end marker */
 	const uint64_t fixed =
-		OVERHEAD + sectors_of(div_up(size, grain * ENTRIES) * 4) + 4 + tables * (1 + TABLE_SECTORS);
+		OVERHEAD + sectors_of(div_up(size, grain * UNDO_TABLE) * 4) + 4 + tables * (1 + TABLE_SECTORS);
 
 	*least = (fixed + grains) * SECTOR;
 	/* a mark for each barrier: one grain or more */
@@ -525,7 +524,7 @@ int undo_open(struct undo **out, const char *path, uint64_t size, const struct u
 	u->size = size;
 	u->name = name_text(path);
 	u->grain = undo_grain_of(size);
-	u->tables = div_up(size, u->grain * ENTRIES);
+	u->tables = div_up(size, u->grain * UNDO_TABLE);
 	if (!size || size % SECTOR || u->tables > TABLES_MAX) {
 		r = fail(e, EFBIG, "%s: no undo log can be made of a disk of %" PRIu64 " bytes",
 			 u->name ? u->name : "", size);
@@ -570,9 +569,4 @@ void undo_free(struct undo *u)
 uint32_t undo_grain(const struct undo *u)
 {
 	return (uint32_t)u->grain;
-}
-
-uint64_t undo_saved(const struct undo *u)
-{
-	return u->saved;
 }

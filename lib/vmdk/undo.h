@@ -61,7 +61,5 @@ int undo_save(struct undo *u, uint64_t off, uint64_t len, const void *old, struc
 int undo_barrier(struct undo *u, struct err *e);
 /* Tables, footer, end marker; durable. The log is complete then, and no more can be saved. */
 int undo_finish(struct undo *u, struct err *e);
-/* How many bytes of the disk were saved by this run. */
-uint64_t undo_saved(const struct undo *u);
 
 #endif

@@ -14,16 +14,13 @@
 #define GRAIN_LEAST 4096u
 #define GRAIN_MOST 32768u
 #define TABLES_MAX (UINT64_C(1) << 22)
-#define ENTRIES UNDO_TABLE
-#define TABLE_SECTORS (ENTRIES * 4 / SECTOR)
+#define TABLE_SECTORS (UNDO_TABLE * 4 / SECTOR)
 #define OVERHEAD 128u /* sectors before the first marker */
 #define DESC_SECTORS 20u
 #define CACHED 4096u /* tables in memory: a table has one place there, by its number */
 #define BUFFER (1u << 20)
 #define STORED_HEAD 7u  /* two bytes of zlib, five of a stored block */
 #define STORED_TAIL 4u  /* Adler-32 */
-/* Grains whose checksums are in the header while the log is open. */
-#define SAMPLES UNDO_SAMPLES
 #define SAMPLES_TOGETHER 16u
 /* Tables that are read to find a grain that was not saved. */
 #define TABLES_TRIED 64u
@@ -32,7 +29,7 @@
 struct table {
 	uint64_t number; /* UINT64_MAX: none */
 	bool dirty;
-	uint32_t entry[ENTRIES]; /* file sector of each grain's marker, 0: not saved */
+	uint32_t entry[UNDO_TABLE]; /* file sector of each grain's marker, 0: not saved */
 };
 
 struct undo {
@@ -46,10 +43,9 @@ struct undo {
 	uint64_t end;
 	uint8_t *zeros;      /* a grain of zeros, compressed */
 	uint32_t zeros_len;
-	uint64_t saved;
 	bool unsynced;       /* something was appended after the last barrier */
 	bool want_mark;      /* the next record comes behind a barrier, and says so */
-	uint32_t sample[SAMPLES]; /* checksums of the disk as it was; 0: not known */
+	uint32_t sample[UNDO_SAMPLES]; /* checksums of the disk as it was; 0: not known */
 	char *desc;               /* the descriptor: DESC_SECTORS, and a NUL */
 	bool listed;              /* it has a list of samples */
 	struct undo_opts opts;

@@ -77,7 +77,7 @@ int undo_take_samples(struct undo *u, struct err *e)
 {
 	int r = 0;
 
-	for (unsigned i = 0; !r && i < SAMPLES; i++)
+	for (unsigned i = 0; !r && i < UNDO_SAMPLES; i++)
 		r = take_sample(u, undo_sample_grain(u, i), &u->sample[i], e);
 	return r;
 }
@@ -92,9 +92,9 @@ static int next_unsaved(struct undo *u, uint64_t *n, uint64_t end, struct err *e
 		uint32_t *entry;
 		int r;
 
-		if (*n / ENTRIES != last && tables++ == TABLES_TRIED)
+		if (*n / UNDO_TABLE != last && tables++ == TABLES_TRIED)
 			return 0;
-		last = *n / ENTRIES;
+		last = *n / UNDO_TABLE;
 		r = undo_find_entry(u, *n, false, &entry, e);
 		if (r < 0)
 			return r;
@@ -112,11 +112,11 @@ static int next_unsaved(struct undo *u, uint64_t *n, uint64_t end, struct err *e
 int undo_list_unsaved(struct undo *u, struct err *e)
 {
 	const uint64_t grains = div_up(u->size, u->grain);
-	struct undo_sample sample[SAMPLES];
+	struct undo_sample sample[UNDO_SAMPLES];
 	uint64_t behind = 0;
 	int r;
 
-	for (unsigned i = 0; i < SAMPLES; i++) {
+	for (unsigned i = 0; i < UNDO_SAMPLES; i++) {
 		const uint64_t place = undo_sample_grain(u, i);
 		uint64_t n = place;
 
@@ -146,7 +146,7 @@ int undo_list_unsaved(struct undo *u, struct err *e)
 
 int undo_check_samples(struct undo *u, struct err *e)
 {
-	for (unsigned i = 0; i < SAMPLES; i++) {
+	for (unsigned i = 0; i < UNDO_SAMPLES; i++) {
 		const uint64_t n = undo_sample_grain(u, i);
 		uint32_t sum;
 		int r = take_sample(u, n, &sum, e);
@@ -200,7 +200,7 @@ static int check_head(struct undo *u, struct err *e)
 
 	if (got < 0)
 		return fail(e, errno, "%s: %s", u->name, strerror(errno));
-	for (unsigned i = 0; i < SAMPLES; i++)
+	for (unsigned i = 0; i < UNDO_SAMPLES; i++)
 		u->sample[i] = le32(is + UNDO_SAMPLES_AT + 4 * i);
 	undo_make_header(u, want, KDMV_GD_AT_END, true);
 	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
