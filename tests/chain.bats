@@ -186,7 +186,7 @@ whole() {
 	refused host.vmdk 'no CID'
 }
 
-@test "a parent that is missing, is not named, or goes in a circle" {
+@test "a parent that is missing, is not named, or is a loop" {
 	esx_chain 2048 3
 	mkdir gone
 	mv host-000001.vmdk gone/
@@ -205,12 +205,12 @@ whole() {
 		sed -i '/^parentFileNameHint/d' host-000001.vmdk
 		sed -i "/^createType/aparentFileNameHint=\"$hint\"" host-000001.vmdk
 		run -2 --separate-stderr vs --full -q --create host-000003.vmdk got.raw
-		refused host-000001.vmdk 'circle'
+		refused host-000001.vmdk 'contains a loop'
 	done
 	ln -s host-000002.vmdk another.vmdk
 	sed -i 's/^parentFileNameHint.*/parentFileNameHint="another.vmdk"/' host-000001.vmdk
 	run -2 --separate-stderr vs --full -q --create host-000003.vmdk got.raw
-	refused 'circle'
+	refused 'contains a loop'
 }
 
 # deep N: d0.vmdk to dN.vmdk, each the parent of the next, of one sector of data each; want.raw.

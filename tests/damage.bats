@@ -27,8 +27,8 @@ recipe() {
 rows() {
 	grep -v '^#' <<-'END'
 	cowd-cut|cowd|cut=0|is empty (0 bytes)
-	cowd-cut|cowd|cut=1|is no VMDK that is known
-	cowd-cut|cowd|cut=3|is no VMDK that is known
+	cowd-cut|cowd|cut=1|is not a recognized VMDK
+	cowd-cut|cowd|cut=3|is not a recognized VMDK
 	cowd-cut|cowd|cut=4|COWD header
 	cowd-cut|cowd|cut=31|COWD header
 	cowd-cut|cowd|cut=511|COWD header
@@ -86,8 +86,8 @@ rows() {
 	cowd-entry|cowd8|gte=3:grain:1-7|grain 3 at file sector
 	cowd-entry|cowd8|gte=2:eof-1|grain 2 at file sector
 	cowd-entry|cowd8|gte=2:eof-7|grain 2 at file sector
-	cowd-header|cowd|hdr=magic:0|is no VMDK that is known (it begins with 00 00 00 00
-	cowd-header|cowd|hdr=magic:0x44574F63|is no VMDK that is known
+	cowd-header|cowd|hdr=magic:0|is not a recognized VMDK (it begins with 00 00 00 00
+	cowd-header|cowd|hdr=magic:0x44574F63|is not a recognized VMDK
 	cowd-header|cowd|hdr=version:0|COWD version 0 is unknown
 	cowd-header|cowd|hdr=version:2|COWD version 2 is a disk of VMware Workstation
 	cowd-header|cowd|hdr=version:3|COWD version 3 is a disk of VMware Workstation
@@ -122,7 +122,7 @@ rows() {
 	cowd-header|cowd|hdr=gdes:20|hosted COW disk of VMware 2 (20 directory entries)
 	cowd-header|cowd|hdr=gdes:0xFFFFFFFF|4294967295 directory entries, but 10000 sectors need 3
 	hosted-cut|hosted|cut=0|is empty (0 bytes)
-	hosted-cut|hosted|cut=3|is no VMDK that is known
+	hosted-cut|hosted|cut=3|is not a recognized VMDK
 	hosted-cut|hosted|cut=4|hosted sparse header
 	hosted-cut|hosted|cut=79|hosted sparse header
 	hosted-cut|hosted|cut=desc-1|hosted sparse header
@@ -200,7 +200,7 @@ rows() {
 	hosted-entry|hosted8r|gte=1:rgt:0 rgte=1:rgt:0|grain 1 at file sector 22 lies on sectors of another
 	hosted-entry|hosted8r|gte=1:rgd rgte=1:rgd|grain 1 at file sector 21 lies inside the redundant grain directory
 	hosted-entry|hosted8|gte=3:eof-7|grain 3 at file sector
-	hosted-header|hosted|hdr=magic:0|is no VMDK that is known
+	hosted-header|hosted|hdr=magic:0|is not a recognized VMDK
 	hosted-header|hosted|hdr=version:0|hosted sparse version 0 is unknown
 	hosted-header|hosted|hdr=version:4|hosted sparse version 4 is unknown
 	hosted-header|hosted|hdr=version:0xFFFFFFFF|hosted sparse version 4294967295 is unknown
@@ -254,8 +254,8 @@ rows() {
 	hosted-header|hosted|hdr=descsize:2049|descriptor of 2049 sectors at file sector 1
 	hosted-header|hosted|hdr=descsize:0xFFFFFFFFFFFFFFFF|descriptor of 18446744073709551615 sectors
 	sesparse-cut|ses|cut=0|is empty (0 bytes)
-	sesparse-cut|ses|cut=4|is no VMDK that is known
-	sesparse-cut|ses|cut=7|is no VMDK that is known
+	sesparse-cut|ses|cut=4|is not a recognized VMDK
+	sesparse-cut|ses|cut=7|is not a recognized VMDK
 	sesparse-cut|ses|cut=8|SEsparse header lies outside the file
 	sesparse-cut|ses|cut=511|SEsparse header lies outside the file
 	sesparse-cut|ses|cut=512|the volatile header of 1 sector at file sector 1 lies outside
@@ -284,10 +284,10 @@ rows() {
 	sesparse-cut|ses|cut=grain:last|grain 4124 at file sector 12328 lies outside
 	sesparse-cut|ses|cut=grain:last+1|grain 4124 at file sector 12328 lies outside
 	sesparse-cut|ses|cut=grainend:last-1|grain 4124 at file sector 12328 lies outside
-	sesparse-header|ses|hdr=magic:0xCAFEBABF|is no VMDK that is known
-	sesparse-header|ses|hdr=magic:0xCAFEBABD|is no VMDK that is known
-	sesparse-header|ses|hdr=magic:0x1CAFEBABE|is no VMDK that is known
-	sesparse-header|ses|hdr=magic:0xBEBAFECA00000000|is no VMDK that is known
+	sesparse-header|ses|hdr=magic:0xCAFEBABF|is not a recognized VMDK
+	sesparse-header|ses|hdr=magic:0xCAFEBABD|is not a recognized VMDK
+	sesparse-header|ses|hdr=magic:0x1CAFEBABE|is not a recognized VMDK
+	sesparse-header|ses|hdr=magic:0xBEBAFECA00000000|is not a recognized VMDK
 	sesparse-header|ses|hdr=version:0|version is 0x0, only 0x200000001 is known
 	sesparse-header|ses|hdr=version:1|version is 0x1, only 0x200000001 is known
 	sesparse-header|ses|hdr=version:0x200000000|version is 0x200000000, only 0x200000001 is known
@@ -562,7 +562,7 @@ field_table() {
 	V26|formats|an extent of the descriptor is no target
 	V26|guards|the delta itself, a hard link and a symlink to it
 	V26|chain|--confine: neither names nor symbolic links lead out
-	V27|chain|a parent that is missing, is not named, or goes in a circle
+	V27|chain|a parent that is missing, is not named, or is a loop
 	V27|chain|a parent with another CID is refused, or taken with --force=cid
 	V27|chain|a chain of 255 images is read, one more is refused
 	# V28 target; V29 input and output
@@ -860,9 +860,9 @@ take_grain_0() {
 	: >empty
 	refused empty 'is empty (0 bytes)'
 	echo 'The quick brown fox jumps over the lazy dog.' >fox
-	refused fox 'is no VMDK that is known (it begins with the text "The quick brown fox jump", in 45 bytes)'
+	refused fox 'is not a recognized VMDK (it begins with the text "The quick brown fox jump", in 45 bytes)'
 	head -c 100000 /dev/zero >zeros
-	refused zeros 'is no VMDK that is known (it begins with 00 00 00 00'
+	refused zeros 'is not a recognized VMDK (it begins with 00 00 00 00'
 }
 
 @test "images of qemu-img that are no delta are called by their name" {

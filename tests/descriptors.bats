@@ -570,13 +570,13 @@ refuse_lines() {
 
 @test "not text at all, or text that is no descriptor" {
 	sound | sed 's/./&\x00/g' >d.vmdk
-	refused 'is no VMDK that is known'
+	refused 'is not a recognized VMDK'
 	{ printf '\xff\xfe' && sound | sed 's/./&\x00/g'; } >d.vmdk
-	refused 'is no VMDK that is known'
+	refused 'is not a recognized VMDK'
 	printf 'createType="custom"\nversion=1\n' >d.vmdk
-	refused 'is no VMDK that is known'
+	refused 'is not a recognized VMDK'
 	printf 'RW 100 FLAT "a.raw" 0\n' >d.vmdk
-	refused 'is no VMDK that is known'
+	refused 'is not a recognized VMDK'
 	# a sound one, and then the bytes of another file
 	{ sound && head -c 2000 a.raw; } >d.vmdk
 	refused 'line '
@@ -598,11 +598,11 @@ refuse_lines() {
 	cp x.ova d.vmdk
 	refused 'is a tar archive (an OVA?)'
 	printf '\xca\xfe\xba\xbe' >d.vmdk
-	refused 'is no VMDK that is known'
+	refused 'is not a recognized VMDK'
 	: >d.vmdk
 	refused 'is empty'
 	printf 'k' >d.vmdk
-	refused 'is no VMDK that is known'
+	refused 'is not a recognized VMDK'
 }
 
 @test "hosted legacy COW disks, single and in pieces" {

@@ -239,13 +239,13 @@ forty() {
 	done
 }
 
-@test "a later piece of a split disk needs its descriptor, or --offset" {
+@test "a later extent of a split disk needs its descriptor, or --offset" {
 	"$MKVMDK" pattern base.raw 3000
 	cp base.raw want.raw
 	cp base.raw got.raw
 	"$MKVMDK" hosted disk-s002.vmdk capacity=1000 alloc=all desc=0 seed=5
 	run -2 --separate-stderr vs disk-s002.vmdk got.raw
-	[[ $stderr == *'piece of a split disk'* ]]
+	[[ $stderr == *'extent of a split disk'* ]]
 	same want.raw got.raw
 	"$MKVMDK" pattern piece.raw 1000 5
 	dd if=piece.raw of=want.raw bs=512 seek=1500 conv=notrunc status=none

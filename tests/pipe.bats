@@ -955,7 +955,7 @@ refuses() {
 		run -2 vs - target < <(dies 0 $file)
 		[ "$output" = 'vmdksync: standard input: is empty (0 bytes)' ]
 		run -2 vs - target < <(dies 1 $file)
-		[[ $output == 'vmdksync: standard input: is no VMDK that is known (it begins with '* ]]
+		[[ $output == 'vmdksync: standard input: is not a recognized VMDK (it begins with '* ]]
 		run -2 vs - target < <(dies 600 $file)
 		[[ $output == 'vmdksync: standard input: '*600* ]]
 		same target base

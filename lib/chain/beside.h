@@ -1,6 +1,6 @@
 /*
- * Room 3: the descriptor of an extent that was named alone. Knows folders and descriptors; must not
- * know what is in the extent.
+ * Finds the descriptor of an extent that was named alone. Knows folders and descriptors; must not know
+ * the contents of the extent. Called by image.
  */
 #ifndef BESIDE_H
 #define BESIDE_H

@@ -128,7 +128,7 @@ int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint6
 	return 0;
 }
 
-/* --- nothing more beneath ------------------------------------------------------------------------ */
+/* --- a complete chain ---------------------------------------------------------------------------- */
 
 struct fill {
 	struct reader reader;
@@ -237,7 +237,7 @@ static bool is_link(const struct chain *c, const struct image *m)
 	return link_of(c, &m->file[0].st);
 }
 
-/* by_hand: the user says that it is the parent, not the child. */
+/* by_hand: the user named the parent, the child did not. */
 static int check_cid(const struct image *child, const struct image *parent, bool by_hand,
 		     const struct chain_opts *o, struct err *e)
 {
@@ -323,7 +323,7 @@ static int try_parent(struct chain *c, struct source *src, const char *path,
 	int r;
 
 	if (known) {
-		r = fail(e, ELOOP, "%s: its parent %s is %s: the chain goes in a circle",
+		r = fail(e, ELOOP, "%s: its parent %s is %s: the parent chain contains a loop",
 			 child->name, src->name,
 			 known == child ? "the same file" : "one of its own children");
 		source_free(src);
@@ -386,7 +386,7 @@ static int find_parent(struct chain *c, const struct chain_opts *o, struct err *
 	return r;
 }
 
-/* What lies beneath the images named. */
+/* Adds the parents of the lowest link, and theirs. */
 static int find_parents(struct chain *c, const struct chain_opts *o, struct err *e)
 {
 	for (;;) {
@@ -423,7 +423,7 @@ static struct chain *chain_new(struct err *e)
 	return c;
 }
 
-/* What lies beneath the lowest link: base, or what descriptors say. */
+/* Adds the parents of the lowest link: base, or what descriptors name. */
 static int add_parents(struct chain *c, const struct chain_opts *o, struct err *e, struct err *mine)
 {
 	struct image *m;

@@ -144,7 +144,7 @@ static const struct magic *find_magic(const uint8_t *head, size_t n)
 
 #define SHOWN 24u /* bytes of a text */
 
-/* What the file begins with is no VMDK: shows it, as somebody may have sent a message or a list. */
+/* Not a VMDK: shows how the file begins, which may be the text of an error or a listing. */
 static int unknown(const struct source *src, const uint8_t *head, size_t n, struct err *e)
 {
 	char begins[SHOWN + 16], size[48] = "";
@@ -162,7 +162,7 @@ static int unknown(const struct source *src, const uint8_t *head, size_t n, stru
 	if (!src->passing) /* else nobody knows it yet */
 		snprintf(size, sizeof(size), ", in %" PRIu64 " bytes", src->size);
 	return fail(e, ENOTSUP,
-		    "%s: is no VMDK that is known (it begins with %s%s); a raw disk can only be TARGET "
+		    "%s: is not a recognized VMDK (it begins with %s%s); a raw disk can only be TARGET "
 		    "or --base", src->name, begins, size);
 }
 
@@ -236,8 +236,8 @@ static int read_descriptor(struct image *m, struct source *src, uint64_t at, uin
 
 /* --- a bare extent ------------------------------------------------------------------------------- */
 
-/* "-s002.vmdk" and so on: a piece of a split disk that is not its first. */
-static bool later_piece(const char *path)
+/* "-s002.vmdk" and so on: an extent of a split disk, not the first. */
+static bool later_extent(const char *path)
 {
 	size_t n = strlen(path), digits = 0;
 	const char *p;
@@ -349,9 +349,9 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 		if (rc < 0)
 			return rc;
 	}
-	if (!o->placed && !m->descriptor && later_piece(path))
+	if (!o->placed && !m->descriptor && later_extent(path))
 		return fail(e, ENOTSUP,
-			    "%s: is a piece of a split disk and does not say where it belongs; name "
+			    "%s: is an extent of a split disk and does not say where it belongs; name "
 			    "the disk's descriptor, or give --offset",
 			    m->name);
 	if (m->descriptor && m->descriptor->extent[0].sectors) {

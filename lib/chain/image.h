@@ -1,6 +1,6 @@
 /*
- * Room 3: one image, whatever it is: an extent, told by its first bytes and never by its name, or a
- * text descriptor with its extents side by side. Must not know targets or rings.
+ * One image: an extent, detected from its first bytes and never from its name, or a text descriptor
+ * with its extents side by side. Must not know targets or queues. Called by chain.
  */
 #ifndef IMAGE_H
 #define IMAGE_H
@@ -20,14 +20,14 @@ struct image {
 	struct reader *reader;         /* owned; NULL once a chain has taken it, and see below */
 	uint64_t size;                 /* of the disk, bytes */
 	struct format_facts facts;     /* of the first extent that is no zeros */
-	bool raw;                      /* no VMDK, but a raw disk beneath one */
+	bool raw;                      /* no VMDK, but the raw base of one */
 	struct descriptor *descriptor; /* owned; NULL where there is none */
 	bool found;                    /* the descriptor is another file, that was not named (beside.h) */
 	struct undo_note *undo;        /* owned; NULL: it is no undo log */
 	char *name;                    /* printable; owned */
 	char *path;                    /* as it was opened, or that of the descriptor found; owned */
 	struct source *text;           /* of a descriptor; owned; or NULL */
-	struct source *piped;          /* what comes, or came, through a pipe; the reader's; or NULL */
+	struct source *piped;          /* a stream, or what was spooled of it; the reader's; or NULL */
 	uint64_t unaccounted;          /* bytes of its files, known once their metadata was walked: see
 					* format_opts */
 	struct image_file *file;       /* owned; the image itself first, then its extents, or the

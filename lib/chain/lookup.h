@@ -1,6 +1,6 @@
 /*
- * Room 3: where the files are that a descriptor names: a parent's, or those of its extents. Knows
- * path names and folders; must not know what is in a file.
+ * Finds the files that a descriptor names: its parent, or its extents. Knows path names and folders;
+ * must not know the contents of files. Called by image, chain and beside.
  */
 #ifndef LOOKUP_H
 #define LOOKUP_H

@@ -1,6 +1,6 @@
 /*
- * Room 5: what is known of an image and its chain: amounts of each layer and of the disk they make,
- * and what machines that share layers cost together. Must not print.
+ * Facts about an image and its chain: amounts of each layer and of the disk they make, and what
+ * machines that share layers take together. Must not print. Called by vmdksync.c and report.
  */
 #ifndef INFO_H
 #define INFO_H
@@ -15,15 +15,14 @@ struct info {
 	struct warnings warnings;
 };
 
-/* path and everything beneath it, all metadata walked. o->parents is taken as
- * set, image.base_unread as not. -errno; what is
- * only wrong with the parents is in info->chain->lacks. */
+/* Opens path and its parents, and walks all metadata. o->parents is taken as set, image.base_unread as
+ * not. -errno; failures of the parents alone are in info->chain->lacks. */
 int info_open(struct info **out, const char *path, const struct chain_opts *o,
 	      const struct pump_opts *pump, struct err *e);
 /* NULL-safe. */
 void info_free(struct info *i);
 
-struct family { /* machines that stand on the same lowest image; bytes */
+struct family { /* machines with the same base; bytes */
 	const char *base;
 	size_t machines;
 	uint64_t provisioned; /* what their disks hold at most */

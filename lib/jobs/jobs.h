@@ -1,6 +1,6 @@
 /*
- * Room 5: what can be done with a reader. Jobs report through their options; they must not print,
- * and know no formats.
+ * What can be done with a reader: scan, check, apply, verify. Jobs report through their options; they
+ * must not print, and know no formats. Called by vmdksync.c.
  */
 #ifndef JOBS_H
 #define JOBS_H
@@ -14,10 +14,10 @@ struct totals { /* of one walk over a reader; bytes */
 	uint64_t end; /* where the last run ends */
 };
 
-/* Look before you leap: walks the whole metadata once, so that damage is found while the target is
- * untouched, and rewinds (but for what is passing). unpack: compressed grains are unpacked as well, to
- * prove them, which takes as long as it does for an apply. 0, or -errno: -EINTR when o->stop said so. */
-int job_scan(struct reader *r, const struct pump_opts *o, bool unpack, struct totals *t,
+/* Walks the whole metadata once, so that damage is found while the target is untouched, and rewinds
+ * (but for a stream). inflate: compressed grains are inflated as well, which takes as long as it does
+ * for an apply. 0, or -errno: -EINTR when o->stop said so. */
+int job_scan(struct reader *r, const struct pump_opts *o, bool inflate, struct totals *t,
 	     struct err *e);
 /* TARGET before the first write, by samples: does it hold what the parents of the deltas hold, and
  * does it hold the deltas already. look_free(). */
@@ -49,15 +49,14 @@ struct chain;
 /*
  * Whether t is the disk that the undo logs of the chain are of: places that neither they nor any
  * other of its images hold are compared with what the logs know of them. c->reader, which must not be
- * passing unless there is one link, is at its start, and is rewound. *places: how many were compared.
+ * a stream unless there is one link, is at its start, and is rewound. *places: how many were compared.
  * -EINVAL: t is another disk, or was written to; -errno.
  */
 int job_check_undo(const struct chain *c, struct target *t, size_t *places, struct err *e);
 /* Writes the runs and makes them durable. 0 or -errno; stats->begun tells whether the target may
  * have changed. When stopped by opts->stop what was written is durable. undo: NULL, or the log in
  * which what is overwritten is on stable storage first; the caller finishes it; stats->present is
- * counted then. sums: NULL, or
- * what keeps checksums of r, see below. */
+ * counted then. sums: NULL, or what keeps checksums of r, see below. */
 struct sums;
 int job_apply(struct reader *r, struct target *t, const struct pump_opts *o, struct undo *undo,
 	      struct sums *sums, struct pump_stats *stats, struct err *e);
@@ -66,7 +65,7 @@ struct difference {
 	uint64_t off, len; /* bytes; from the first that differs to the last */
 	unsigned layer;    /* where the expected bytes come from, see struct run */
 	bool zero;         /* they are zeros */
-	uint64_t before, behind; /* equal bytes to the ends of the piece that was compared */
+	uint64_t before, behind; /* equal bytes to the ends of the run that was compared */
 };
 
 struct verify_result {
@@ -92,7 +91,7 @@ int sums_new(struct sums **out, struct reader *input, const char *spool_dir, str
 void sums_free(struct sums *s); /* NULL-safe; input stays */
 struct reader *sums_tap(struct sums *s);
 int sums_add(struct sums *s, const struct batch_view *b, struct err *e);
-/* job_verify() by checksums, 64 KiB each: differences are told as whole stretches of that. Once. */
+/* job_verify() by checksums, 64 KiB each: a difference is that large. Once. */
 int job_verify_sums(struct sums *s, struct target *t, const struct pump_opts *o,
 		    struct verify_result *v, struct pump_stats *stats, struct err *e);
 

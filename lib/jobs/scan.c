@@ -1,4 +1,4 @@
-/* See jobs.h: the look before the first write. */
+/* See jobs.h: the walk before the first write. */
 #include "jobs/jobs.h"
 #include "output/queue.h"
 
@@ -8,11 +8,11 @@
 #define SLOTS 16u
 #define SLOTS_BYTES (UINT64_C(32) << 20) /* in all of them, but there is always one */
 
-struct unpacking;
+struct inflating;
 
 struct slot {
 	struct xfer xfer;
-	struct unpacking *all;
+	struct inflating *all;
 	struct slot *next; /* free */
 	struct run run;
 	uint8_t *buf; /* owned */
@@ -22,7 +22,7 @@ struct slot {
 };
 
 /* Compressed grains on their way through the workers. Zeroed before the first use. */
-struct unpacking {
+struct inflating {
 	struct queue *queue;
 	struct slot slot[SLOTS], *free;
 	unsigned slots; /* in use so far, or free */
@@ -30,7 +30,7 @@ struct unpacking {
 	struct err *e;
 };
 
-/* On the thread of a worker, from which nobody may be told. */
+/* On the thread of a worker, which must not call e->warn. */
 static void keep_text(void *arg, const char *text)
 {
 	struct slot *s = arg;
@@ -39,7 +39,7 @@ static void keep_text(void *arg, const char *text)
 		s->text = strdup(text);
 }
 
-static void unpack_run(struct job *j)
+static void inflate_run(struct job *j)
 {
 	struct slot *s = container_of(j, struct slot, xfer.job);
 	struct err e = {.strict = s->all->e->strict, .warn = keep_text, .arg = s};
@@ -51,10 +51,10 @@ static void unpack_run(struct job *j)
 	}
 }
 
-static void unpack_done(struct xfer *x, int err)
+static void inflate_done(struct xfer *x, int err)
 {
 	struct slot *s = container_of(x, struct slot, xfer);
-	struct unpacking *u = s->all;
+	struct inflating *u = s->all;
 
 	(void)err;
 	if (s->result < 0 && !u->result)
@@ -68,7 +68,7 @@ static void unpack_done(struct xfer *x, int err)
 }
 
 /* A slot with room for so many bytes; NULL when memory is short. */
-static struct slot *take_slot(struct unpacking *u, uint64_t len)
+static struct slot *take_slot(struct inflating *u, uint64_t len)
 {
 	struct slot *s;
 
@@ -87,8 +87,8 @@ static struct slot *take_slot(struct unpacking *u, uint64_t len)
 	return s->buf ? s : NULL;
 }
 
-/* Of what is passing the bytes are gone once the next run is asked for. */
-static int unpack(struct unpacking *u, const struct run *run, bool passing, struct err *e)
+/* In a stream the bytes are gone once the next run is asked for: waits. */
+static int inflate_one(struct inflating *u, const struct run *run, bool stream, struct err *e)
 {
 	struct slot *s;
 
@@ -99,14 +99,14 @@ static int unpack(struct unpacking *u, const struct run *run, bool passing, stru
 		return fail(e, ENOMEM, "out of memory");
 	s->run = *run;
 	s->all = u;
-	s->xfer = (struct xfer){.kind = XFER_JOB, .job.run = unpack_run, .done = unpack_done};
+	s->xfer = (struct xfer){.kind = XFER_JOB, .job.run = inflate_run, .done = inflate_done};
 	queue_put(u->queue, &s->xfer);
-	while (passing && queue_busy(u->queue))
+	while (stream && queue_busy(u->queue))
 		queue_wait(u->queue, 1);
 	return u->result;
 }
 
-static int unpack_end(struct unpacking *u, int result)
+static int inflate_end(struct inflating *u, int result)
 {
 	while (u->queue && queue_busy(u->queue))
 		queue_wait(u->queue, 1);
@@ -116,10 +116,10 @@ static int unpack_end(struct unpacking *u, int result)
 	return result < 0 ? result : u->result;
 }
 
-int job_scan(struct reader *r, const struct pump_opts *o, bool unpacks, struct totals *t,
+int job_scan(struct reader *r, const struct pump_opts *o, bool inflates, struct totals *t,
 	     struct err *e)
 {
-	struct unpacking u = {.e = e};
+	struct inflating u = {.e = e};
 	struct run run;
 	int got, result = 0;
 
@@ -130,17 +130,17 @@ int job_scan(struct reader *r, const struct pump_opts *o, bool unpacks, struct t
 				      r->name);
 			break;
 		}
-		if (run.kind == RUN_FENCE) /* what was unpacked is not needed any more */
+		if (run.kind == RUN_FENCE) /* nothing of it is still in use */
 			continue;
 		t->runs++;
 		*(run.kind == RUN_ZERO ? &t->zero : &t->data) += run.len;
 		t->end = run.off + run.len;
-		/* what passes and is not compressed needs no threads: it has nothing to prove */
-		if (unpacks && run.kind == RUN_PACKED && (!r->passing || r->passing->threads))
-			result = unpack(&u, &run, r->passing, e);
+		/* a stream that needs no threads has no compressed grains */
+		if (inflates && run.kind == RUN_PACKED && (!r->passing || r->passing->threads))
+			result = inflate_one(&u, &run, r->passing, e);
 		if (result < 0)
 			break;
 	}
-	result = unpack_end(&u, result < 0 ? result : got);
+	result = inflate_end(&u, result < 0 ? result : got);
 	return result < 0 || r->passing ? result : reader_rewind(r, e);
 }

@@ -130,7 +130,7 @@ static int verify_ready(void *arg, const struct batch_view *b, struct err *e)
 	return r;
 }
 
-/* Of what has passed by only the checksum is known: it is in pos. */
+/* Of a stream only the checksum is known: it is in pos. */
 static int sums_ready(void *arg, const struct batch_view *b, struct err *e)
 {
 	struct verify *w = arg;
@@ -180,9 +180,9 @@ void verify_free(struct verify_result *v)
 	v->n = 0;
 }
 
-/* --- what has passed by --------------------------------------------------------------------------- */
+/* --- streams ------------------------------------------------------------------------------------- */
 
-/* Pieces of at most this size have a checksum each, and are told as one difference. */
+/* Each range of this size has a checksum, and is one difference. */
 #define SUM_BYTES (64u * 1024)
 #define SUMS_HELD (256u * 1024) /* in memory; more are written to the spool */
 #define SUM_ZEROS (UINT64_C(1) << 63)
@@ -286,7 +286,7 @@ static int written_next(struct reader *reader, struct run *run, struct err *e)
 	if (s->at == s->n) {
 		int r;
 
-		/* what is held came last and is told first, then what was spooled before it */
+		/* what is held was added last and is given first, then what was spooled before it */
 		s->n = (size_t)min_u64(SUMS_HELD, s->spooled - s->read);
 		s->at = 0;
 		if (!s->n)

@@ -1,7 +1,4 @@
-/*
- * See deflate.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); that the
- * data is RFC 1950 from what real files hold.
- */
+/* See deflate.h. Facts: layout.h. */
 #include "vmdk/deflate.h"
 #include "vmdk/layout.h"
 
@@ -22,8 +19,8 @@ uint64_t deflate_record_max(uint64_t grain)
 	return RECORD_HEAD + record_max(grain);
 }
 
-int deflate_record_end(const struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t bytes,
-		 uint64_t *end, struct err *e)
+int deflate_record_end(const struct source *src, uint64_t pos, uint64_t off, uint64_t grain,
+		       uint64_t bytes, uint64_t *end, struct err *e)
 {
 	if (!bytes || bytes > record_max(grain))
 		return fail(e, EBADMSG,
@@ -40,8 +37,8 @@ int deflate_record_end(const struct source *src, uint64_t pos, uint64_t off, uin
 	return 0;
 }
 
-int deflate_check_head(struct source *src, uint64_t pos, uint64_t off, uint64_t grain, uint64_t *bytes,
-		 struct err *e)
+int deflate_check_head(struct source *src, uint64_t pos, uint64_t off, uint64_t grain,
+		       uint64_t *bytes, struct err *e)
 {
 	uint8_t m[RECORD_HEAD];
 	uint64_t lba, end;
@@ -78,15 +75,15 @@ int deflate_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t gra
 	return r < 0 ? r : have >= end;
 }
 
-/* --- unpacking --- */
+/* --- inflating ---------------------------------------------------------------------------------- */
 
 #define LANES_BYTES (32u << 20) /* in all lanes of one file, but there is always one */
 
-/* What one thread needs to unpack a grain. */
+/* What one thread needs to inflate a grain. */
 struct lane {
 	struct lane *next;
 	z_stream z;
-	uint8_t *packed;
+	uint8_t *compressed;
 	uint8_t *grain_buf;
 	uint64_t held; /* position of the marker of what is in grain_buf; UINT64_MAX: nothing */
 };
@@ -94,8 +91,7 @@ struct lane {
 struct inflater {
 	struct source *src;
 	uint64_t size, grain;
-	unsigned most;        /* lanes; of large grains few: all that one processor has unpacked,
-			       * the next needs as well */
+	unsigned most;        /* lanes; few where grains are large: each needs both buffers */
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t given; /* a lane */
 	struct lane *free;    /* last used on top */
@@ -108,7 +104,7 @@ struct inflater {
 static void lane_free(struct lane *l)
 {
 	inflateEnd(&l->z);
-	free(l->packed);
+	free(l->compressed);
 	free(l->grain_buf);
 	free(l);
 }
@@ -124,9 +120,9 @@ static struct lane *lane_new(const struct inflater *u)
 		return NULL;
 	}
 	l->held = UINT64_MAX;
-	l->packed = malloc(record_max(u->grain));
+	l->compressed = malloc(record_max(u->grain));
 	l->grain_buf = malloc(u->grain);
-	if (!l->packed || !l->grain_buf) {
+	if (!l->compressed || !l->grain_buf) {
 		lane_free(l);
 		return NULL;
 	}
@@ -235,11 +231,11 @@ static int inflate_grain(struct inflater *u, struct lane *l, uint64_t pos, uint6
 
 	r = deflate_check_head(u->src, pos, off, u->grain, &bytes, e);
 	if (!r)
-		r = source_read(u->src, pos + RECORD_HEAD, l->packed, bytes, "compressed grain", e);
+		r = source_read(u->src, pos + RECORD_HEAD, l->compressed, bytes, "compressed grain", e);
 	if (r < 0)
 		return r;
 	inflateReset(z);
-	z->next_in = l->packed;
+	z->next_in = l->compressed;
 	z->avail_in = (uInt)bytes;
 	z->next_out = buf;
 	z->avail_out = (uInt)u->grain;
@@ -299,7 +295,7 @@ int inflater_run(struct inflater *u, const struct run *run, void *buf, struct er
 	r = lane_take(u, run->pos, inner + run->len == need, &l, e);
 	if (r < 0)
 		return r;
-	if (run->len == u->grain) { /* a whole grain; the last may unpack to more than the disk */
+	if (run->len == u->grain) { /* a whole grain; the last may inflate to more than the disk */
 		r = inflate_grain(u, l, run->pos, off, need, buf, e);
 	} else {
 		if (l->held != run->pos) {

@@ -11,7 +11,7 @@
 #define SHOWN 200u /* bytes of the file that a message repeats */
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
-struct piece { /* of the text; holds no NUL */
+struct text { /* a part of the descriptor; no NUL at its end */
 	const char *s;
 	size_t n;
 };
@@ -94,7 +94,7 @@ static bool is_blank(char c)
 	return c == ' ' || c == '\t';
 }
 
-static struct piece trim(struct piece p)
+static struct text trim(struct text p)
 {
 	while (p.n && is_blank(p.s[0]))
 		p.s++, p.n--;
@@ -104,9 +104,9 @@ static struct piece trim(struct piece p)
 }
 
 /* Cuts the first word off; it is empty at the end. */
-static struct piece take_word(struct piece *rest)
+static struct text take_word(struct text *rest)
 {
-	struct piece word = *rest;
+	struct text word = *rest;
 
 	for (word.n = 0; word.n < rest->n && !is_blank(rest->s[word.n]);)
 		word.n++;
@@ -116,17 +116,17 @@ static struct piece take_word(struct piece *rest)
 	return word;
 }
 
-static bool is_word(struct piece p, const char *word)
+static bool is_word(struct text p, const char *word)
 {
 	return p.n == strlen(word) && !strncasecmp(p.s, word, p.n);
 }
 
-static bool begins(struct piece p, const char *word)
+static bool begins(struct text p, const char *word)
 {
 	return p.n >= strlen(word) && !strncasecmp(p.s, word, strlen(word));
 }
 
-static bool contains(struct piece p, const char *word)
+static bool contains(struct text p, const char *word)
 {
 	for (; p.n >= strlen(word); p.s++, p.n--)
 		if (begins(p, word))
@@ -135,7 +135,7 @@ static bool contains(struct piece p, const char *word)
 }
 
 /* "name: line 7: <before>"the text"<after>" */
-static int refuse(struct parse *p, int code, const char *before, struct piece text,
+static int refuse(struct parse *p, int code, const char *before, struct text text,
 		  const char *after)
 {
 	bool cut = text.n > SHOWN;
@@ -154,8 +154,8 @@ static int no_memory(struct parse *p)
 	return fail(p->e, ENOMEM, "%s: no memory for the descriptor", p->name);
 }
 
-static const char *why_refused(const struct refused *table, size_t n, struct piece word,
-			       bool (*match)(struct piece, const char *))
+static const char *why_refused(const struct refused *table, size_t n, struct text word,
+			       bool (*match)(struct text, const char *))
 {
 	for (size_t i = 0; i < n; i++)
 		if (match(word, table[i].word))
@@ -163,7 +163,7 @@ static const char *why_refused(const struct refused *table, size_t n, struct pie
 	return NULL;
 }
 
-static bool decimal(struct piece p, uint64_t *v)
+static bool decimal(struct text p, uint64_t *v)
 {
 	uint64_t sum = 0;
 
@@ -178,7 +178,7 @@ static bool decimal(struct piece p, uint64_t *v)
 	return true;
 }
 
-static bool hex32(struct piece p, uint32_t *v)
+static bool hex32(struct text p, uint32_t *v)
 {
 	uint32_t sum = 0;
 
@@ -199,15 +199,15 @@ static bool hex32(struct piece p, uint32_t *v)
 	return true;
 }
 
-static struct piece unquote(struct piece p)
+static struct text unquote(struct text p)
 {
 	if (p.n >= 2 && p.s[0] == '"' && p.s[p.n - 1] == '"')
-		return (struct piece){p.s + 1, p.n - 2};
+		return (struct text){p.s + 1, p.n - 2};
 	return p;
 }
 
 /* Keeps a value once. Another one for the same key leaves open which is meant. */
-static int keep(struct parse *p, char **where, struct piece value, const char *key, bool any_case)
+static int keep(struct parse *p, char **where, struct text value, const char *key, bool any_case)
 {
 	if (value.n && memchr(value.s, '"', value.n))
 		return refuse(p, EBADMSG, "a quotation mark is left over in ", value, "");
@@ -225,7 +225,7 @@ static int keep(struct parse *p, char **where, struct piece value, const char *k
 	return *where ? 0 : no_memory(p);
 }
 
-static int keep_cid(struct parse *p, uint32_t *where, bool *has, struct piece value,
+static int keep_cid(struct parse *p, uint32_t *where, bool *has, struct text value,
 		    const char *key)
 {
 	uint32_t v;
@@ -240,7 +240,7 @@ static int keep_cid(struct parse *p, uint32_t *where, bool *has, struct piece va
 	return 0;
 }
 
-static int parse_version(struct parse *p, struct piece value)
+static int parse_version(struct parse *p, struct text value)
 {
 	uint64_t v;
 
@@ -255,7 +255,7 @@ static int parse_version(struct parse *p, struct piece value)
 	return 0;
 }
 
-static int parse_encoding(struct parse *p, struct piece value, bool header)
+static int parse_encoding(struct parse *p, struct text value, bool header)
 {
 	char *copy;
 
@@ -271,7 +271,7 @@ static int parse_encoding(struct parse *p, struct piece value, bool header)
 	return 0;
 }
 
-static int parse_filters(struct parse *p, struct piece value, const char *key)
+static int parse_filters(struct parse *p, struct text value, const char *key)
 {
 	if (contains(value, "vmwarevmcrypt"))
 		return fail(
@@ -288,7 +288,7 @@ static int parse_filters(struct parse *p, struct piece value, const char *key)
 		       p->name, p->line, key);
 }
 
-static int parse_key(struct parse *p, struct piece key, struct piece value)
+static int parse_key(struct parse *p, struct text key, struct text value)
 {
 	struct descriptor *d = p->d;
 	const char *why;
@@ -326,9 +326,9 @@ static int parse_key(struct parse *p, struct piece key, struct piece value)
 }
 
 /* What stands behind the file name. */
-static int parse_offset(struct parse *p, struct descriptor_extent *x, struct piece rest)
+static int parse_offset(struct parse *p, struct descriptor_extent *x, struct text rest)
 {
-	struct piece word;
+	struct text word;
 
 	if (!rest.n)
 		return 0;
@@ -350,16 +350,16 @@ static int parse_offset(struct parse *p, struct descriptor_extent *x, struct pie
 	return 0; /* partition and device ids may follow */
 }
 
-static int parse_file(struct parse *p, struct descriptor_extent *x, struct piece rest)
+static int parse_file(struct parse *p, struct descriptor_extent *x, struct text rest)
 {
 	const char *end, *why;
-	struct piece file;
+	struct text file;
 	int ret;
 
 	if (!rest.n || rest.s[0] != '"')
 		return refuse(p, EBADMSG,
 			      "the extent's file name in quotation marks is missing at ", rest, "");
-	file = (struct piece){rest.s + 1, rest.n - 1};
+	file = (struct text){rest.s + 1, rest.n - 1};
 	end = memrchr(file.s, '"', file.n);
 	if (!end)
 		return refuse(p, EBADMSG,
@@ -407,11 +407,11 @@ static int add_extent(struct parse *p, const struct descriptor_extent *x)
 	return 0;
 }
 
-static int parse_extent(struct parse *p, struct piece access, struct piece rest)
+static int parse_extent(struct parse *p, struct text access, struct text rest)
 {
 	struct descriptor_extent x = {.line = p->line};
-	struct piece size = take_word(&rest);
-	struct piece type = take_word(&rest);
+	struct text size = take_word(&rest);
+	struct text type = take_word(&rest);
 	bool noaccess = is_word(access, "NOACCESS");
 	const char *why;
 	size_t i;
@@ -454,13 +454,13 @@ static int parse_extent(struct parse *p, struct piece access, struct piece rest)
 	return ret;
 }
 
-static bool is_access(struct piece word)
+static bool is_access(struct text word)
 {
 	return is_word(word, "RW") || is_word(word, "RDONLY") || is_word(word, "NOACCESS");
 }
 
 /* A key is one word of printable ASCII: an extent line gone wrong must not pass for one. */
-static bool is_key(struct piece key)
+static bool is_key(struct text key)
 {
 	for (size_t i = 0; i < key.n; i++)
 		if (key.s[i] <= ' ' || key.s[i] > '~' || key.s[i] == '"')
@@ -468,9 +468,9 @@ static bool is_key(struct piece key)
 	return key.n && !is_access(key);
 }
 
-static int parse_line(struct parse *p, struct piece line)
+static int parse_line(struct parse *p, struct text line)
 {
-	struct piece key = {line.s, 0}, value, rest, word;
+	struct text key = {line.s, 0}, value, rest, word;
 	const char *equals;
 
 	while (line.n && line.s[line.n - 1] == '\r')
@@ -478,7 +478,7 @@ static int parse_line(struct parse *p, struct piece line)
 	line = trim(line);
 	equals = memchr(line.s, '=', line.n);
 	if (equals) {
-		key = trim((struct piece){line.s, (size_t)(equals - line.s)});
+		key = trim((struct text){line.s, (size_t)(equals - line.s)});
 		/* before the length: encrypted data make long lines */
 		for (size_t i = 0; i < ARRAY_SIZE(encrypted_keys); i++)
 			if (is_word(key, encrypted_keys[i]))
@@ -601,7 +601,7 @@ static int finish(struct parse *p)
 	return convert_names(p);
 }
 
-static bool only_blanks(struct piece p)
+static bool only_blanks(struct text p)
 {
 	for (size_t i = 0; i < p.n; i++)
 		if (!is_blank(p.s[i]) && p.s[i] != '\n' && p.s[i] != '\r')
@@ -609,10 +609,10 @@ static bool only_blanks(struct piece p)
 	return true;
 }
 
-static struct piece skip_bom(struct piece p)
+static struct text skip_bom(struct text p)
 {
 	if (p.n >= 3 && !memcmp(p.s, "\xef\xbb\xbf", 3))
-		return (struct piece){p.s + 3, p.n - 3};
+		return (struct text){p.s + 3, p.n - 3};
 	return p;
 }
 
@@ -621,7 +621,7 @@ static struct piece skip_bom(struct piece p)
  * over a longer one (qemu does when its CID loses a digit), a NUL and the end of the old text, which
  * is the end of the new one as well. A NUL before anything else stays and is refused.
  */
-static struct piece cut_padding(struct piece text)
+static struct text cut_padding(struct text text)
 {
 	size_t n = strnlen(text.s, text.n), rest = n;
 
@@ -636,10 +636,10 @@ static struct piece cut_padding(struct piece text)
 }
 
 /* Cuts the first line off, without its LF. */
-static struct piece take_line(struct piece *text)
+static struct text take_line(struct text *text)
 {
 	const char *lf = memchr(text->s, '\n', text->n);
-	struct piece line = {text->s, lf ? (size_t)(lf - text->s) : text->n};
+	struct text line = {text->s, lf ? (size_t)(lf - text->s) : text->n};
 
 	text->s += line.n + (lf ? 1 : 0);
 	text->n -= line.n + (lf ? 1 : 0);
@@ -650,7 +650,7 @@ int descriptor_parse(struct descriptor **out, const char *name, const char *text
 		     bool embedded, struct err *e)
 {
 	struct parse p = {.name = name, .e = e, .embedded = embedded};
-	struct piece all = {len ? text : "", len};
+	struct text all = {len ? text : "", len};
 	int ret = 0;
 
 	*out = NULL;
@@ -697,13 +697,13 @@ void descriptor_free(struct descriptor *d)
 
 bool descriptor_looks_like(const void *head, size_t n)
 {
-	struct piece text = {n ? head : "", n};
+	struct text text = {n ? head : "", n};
 
 	text = skip_bom(text);
 	if (begins(text, "# Disk D"))
 		return true;
 	while (text.n) {
-		struct piece line = take_line(&text);
+		struct text line = take_line(&text);
 
 		while (line.n && line.s[line.n - 1] == '\r')
 			line.n--;
@@ -712,7 +712,7 @@ bool descriptor_looks_like(const void *head, size_t n)
 			continue;
 		if (!begins(line, "version"))
 			return false;
-		line = trim((struct piece){line.s + 7, line.n - 7});
+		line = trim((struct text){line.s + 7, line.n - 7});
 		return line.n && line.s[0] == '=';
 	}
 	return false;

@@ -1,6 +1,6 @@
 /*
- * Room 2: the text descriptor of a VMDK, stand-alone or embedded. Knows its lines; must not know
- * files, chains or what lies in the extents. Facts: "Virtual Disk Format 5.0".
+ * The text descriptor of a VMDK, stand-alone or embedded. Knows its lines; must not know files, chains
+ * or the contents of extents. Called by image and beside. Facts: "Virtual Disk Format 5.0".
  */
 #ifndef DESCRIPTOR_H
 #define DESCRIPTOR_H

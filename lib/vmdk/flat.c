@@ -1,16 +1,17 @@
 /*
- * Room 2: extents without metadata: raw bytes (FLAT, VMFS), and none at all (ZERO). Knows positions;
- * must not know descriptors.
+ * Extents without metadata: raw bytes (FLAT, VMFS), and none at all (ZERO). Knows positions; must not
+ * know descriptors. Called by image.
  */
 #include "vmdk/format.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 struct flat {
 	struct reader reader;
 	struct source *src; /* owned; NULL: zeros */
 	uint64_t from;      /* position of guest byte 0 */
-	uint64_t at;        /* guest byte that is given next */
+	uint64_t at;        /* next guest byte */
 };
 
 static int flat_next(struct reader *reader, struct run *run, struct err *e)
@@ -78,9 +79,8 @@ int flat_open(struct reader **out, struct source *src, uint64_t at, uint64_t siz
 {
 	if (at > src->size || size > src->size - at)
 		return fail(e, EBADMSG,
-			    "%s: the extent needs bytes %llu to %llu, the file has %llu", src->name,
-			    (unsigned long long)at, (unsigned long long)(at + size),
-			    (unsigned long long)src->size);
+			    "%s: the extent needs bytes %" PRIu64 " to %" PRIu64
+			    ", the file has %" PRIu64, src->name, at, at + size, src->size);
 	return flat_new(out, src, src->name, at, size, e);
 }
 

@@ -1,7 +1,8 @@
 /*
- * Room 2: the leaf openers, one for each format. Each takes the source over when it succeeds, checks
- * its header whole, and gives a reader of the extent's runs, the extent beginning at guest byte 0.
- * -EBADMSG: damaged; -ENOTSUP: valid, but not ours; or -errno.
+ * The leaf openers, one for each format, and what leaves share for their accounts. Each opener takes
+ * the source over when it succeeds, checks its header whole, and gives a reader of the extent's runs,
+ * the extent beginning at guest byte 0. -EBADMSG: damaged; -ENOTSUP: valid, but not ours; or -errno.
+ * Called by image.
  */
 #ifndef FORMAT_H
 #define FORMAT_H
@@ -11,7 +12,7 @@
 struct format_opts {
 	/* which of the two copies of hosted metadata is believed without comparing them */
 	enum { COPIES_EQUAL, COPY_PRIMARY, COPY_REDUNDANT } copies;
-	/* bytes of memory for what a passing source has named and not brought yet; 0: the usual */
+	/* bytes of memory for grains that a stream references before they are received; 0: the usual */
 	uint64_t remember;
 	/* files whose accounts do not balance are accepted; compressed ones are read by their markers */
 	bool unbalanced;

@@ -1,5 +1,5 @@
 /*
- * Room 2: hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, plain
+ * Hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, plain
  * and compressed (streamOptimized). Knows their header, footer and entries; the walk is tree's,
  * compressed grains and markers are streamopt's and deflate's. Facts: layout.h.
  */
@@ -31,7 +31,7 @@ struct hosted {
 	bool zeroed, warned_overhead;
 	struct inflater *inflater; /* NULL: grains are plain */
 	struct format_opts opts;
-	/* of packed grains: the walk over their markers goes on with that over the tables */
+	/* of compressed grains: their markers are counted along with the walk over the tables */
 	struct streamopt_shape markers;
 	struct streamopt_sums marks;
 };
@@ -67,7 +67,7 @@ static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, ui
 			    g->reader.name, n, raw, h->overhead) < 0)
 			return -EBADMSG;
 	}
-	if (first && h->inflater && !g->file) { /* in file order it comes later */
+	if (first && h->inflater && !g->file) { /* in file order hosted_received() does it */
 		uint64_t bytes;
 		int r = deflate_check_head(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
 
@@ -146,7 +146,7 @@ static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *
 }
 
 /* Every marker of a grain has its entry, and the other way round. */
-static int account_packed(struct hosted *h, const struct tree_sums *s, struct err *e)
+static int account_compressed(struct hosted *h, const struct tree_sums *s, struct err *e)
 {
 	const struct streamopt_sums *m = &h->marks;
 	struct tree *g = &h->tree;
@@ -157,8 +157,8 @@ static int account_packed(struct hosted *h, const struct tree_sums *s, struct er
 		r = streamopt_count(&h->marks, g->src, &h->markers, e);
 	if (r < 0)
 		return r;
-	/* qemu writes the last grain of a disk that ends in the middle of one plain, then packed: what is
-	 * left of the first attempt may stand at the end of its files, which have no end marker */
+	/* where a disk ends in the middle of a grain, qemu writes that plain, then compressed: the rest of
+	 * the first attempt may remain at the end of its files, which have no end marker */
 	if (h->markers.no_end && !m->others && g->shape.size % g->shape.grain && s->data &&
 	    m->grains == s->data && m->hash == s->hash &&
 	    g->src->size - min_u64(g->src->size, m->pos) < g->shape.grain) {
@@ -203,8 +203,8 @@ static int account_packed(struct hosted *h, const struct tree_sums *s, struct er
 	return 0;
 }
 
-/* The markers of what passes. */
-static int pass_markers(struct hosted *h, uint64_t from, uint64_t to, struct err *e)
+/* Counts the markers of a stream. */
+static int count_markers(struct hosted *h, uint64_t from, uint64_t to, struct err *e)
 {
 	struct source *src = h->tree.src;
 	struct streamopt_sums *m = &h->marks;
@@ -228,17 +228,17 @@ static int hosted_received(struct tree *g, uint64_t from, uint64_t to, struct er
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
-	return h->inflater ? pass_markers(h, from, to, e) : 0;
+	return h->inflater ? count_markers(h, from, to, e) : 0;
 }
 
 static int hosted_account(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
-	return h->inflater ? account_packed(h, s, e) : account_plain(h, s, e);
+	return h->inflater ? account_compressed(h, s, e) : account_plain(h, s, e);
 }
 
-static int hosted_unpack(struct tree *g, const struct run *run, void *buf, struct err *e)
+static int hosted_inflate(struct tree *g, const struct run *run, void *buf, struct err *e)
 {
 	return inflater_run(container_of(g, struct hosted, tree)->inflater, run, buf, e);
 }
@@ -292,7 +292,7 @@ static bool is_footer(const uint8_t *h, const uint8_t *f)
 	       !memcmp(h + KDMV_COMPRESS, f + KDMV_COMPRESS, 2);
 }
 
-static bool passing_footer(const uint8_t *h, const uint8_t *f, uint64_t *dir_at)
+static bool stream_footer(const uint8_t *h, const uint8_t *f, uint64_t *dir_at)
 {
 	*dir_at = le64(f + KDMV_GD) < POS_LIMIT / SECTOR ? le64(f + KDMV_GD) * SECTOR : POS_LIMIT;
 	return is_footer(h, f);
@@ -590,7 +590,7 @@ static struct streamopt_shape marker_shape(const struct head *h, const struct fo
 		.no_end = gd != KDMV_GD_AT_END || o->copies == COPY_REDUNDANT,
 		.opts = *o,
 		.dir_at = gd < POS_LIMIT / SECTOR ? gd * SECTOR : UINT64_MAX,
-		.is_footer = passing_footer,
+		.is_footer = stream_footer,
 	};
 
 	memcpy(shape.head, h->bytes, sizeof(shape.head));
@@ -615,7 +615,7 @@ static struct tree_shape table_shape(const struct head *h, const struct format_o
 		.account = hosted_account,
 		.count_from = h->overhead * SECTOR,
 		.compressed = h->compressed,
-		.unpack = h->compressed ? hosted_unpack : NULL,
+		.unpack = h->compressed ? hosted_inflate : NULL,
 		.whole = h->compressed ? hosted_whole : NULL,
 		.free = hosted_free,
 		.floor = h->overhead * SECTOR,

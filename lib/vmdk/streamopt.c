@@ -249,8 +249,8 @@ static int scan(struct streamopt *s, enum pass pass, uint64_t pos, struct err *e
 	return pass == CHECK_ALL && m.kind == MARKS_END ? check_tail(s, pos, e) : 0;
 }
 
-int streamopt_count(struct streamopt_sums *sums, struct source *src, const struct streamopt_shape *shape,
-		 struct err *e)
+int streamopt_count(struct streamopt_sums *sums, struct source *src,
+		    const struct streamopt_shape *shape, struct err *e)
 {
 	struct err why = {0};
 	struct marker m;
@@ -632,8 +632,8 @@ static int stream_dir(struct streamopt *s, uint64_t pos, struct err *e)
 	uint8_t buf[SECTOR];
 
 	if (s->dir_at)
-		return unbalanced(&s->shape.opts, s->reader.name, e, "has a second grain directory at file sector %" PRIu64,
-				  pos / SECTOR);
+		return unbalanced(&s->shape.opts, s->reader.name, e,
+				  "has a second grain directory at file sector %" PRIu64, pos / SECTOR);
 	s->dir_at = pos;
 	for (uint64_t i = 0; i < tables; i++) {
 		const size_t k = (size_t)(i * 4 % sizeof(buf));
@@ -666,8 +666,9 @@ static int stream_footer(struct streamopt *s, uint64_t pos, struct err *e)
 	if (r < 0)
 		return r;
 	if (!s->shape.is_footer(s->shape.head, f, &dir_at))
-		return unbalanced(&s->shape.opts, s->reader.name, e, "the footer at file sector %" PRIu64
-					" does not agree with the header: it is damaged; copy it again",
+		return unbalanced(&s->shape.opts, s->reader.name, e,
+				  "the footer at file sector %" PRIu64
+				  " does not agree with the header: it is damaged; copy it again",
 				  pos / SECTOR);
 	s->footer_dir = dir_at;
 	return 0;
@@ -677,23 +678,20 @@ static int stream_footer(struct streamopt *s, uint64_t pos, struct err *e)
 static int check_end(struct streamopt *s, struct err *e)
 {
 	const uint64_t header = s->shape.dir_at;
+	const char *what;
 
 	if (!s->dir_at)
-		return unbalanced(&s->shape.opts, s->reader.name, e, "ends without a grain directory: it is damaged; copy it again");
-	if (header == UINT64_MAX && !s->footer_dir)
-		return unbalanced(&s->shape.opts, s->reader.name, e, "ends without a footer: it is damaged; copy it again");
-	if ((header != UINT64_MAX && header != s->dir_at) ||
-	    (s->footer_dir && s->footer_dir != s->dir_at))
-		return unbalanced(&s->shape.opts, s->reader.name, e,
-				  "its grain directory is at file sector %" PRIu64
-				  ", but the header or the footer has it elsewhere: it is damaged; copy "
-				  "it again",
-				  s->dir_at / SECTOR);
-	if (s->damaged_dir || s->mark_sum || s->mark_weighed)
-		return unbalanced(&s->shape.opts, s->reader.name, e,
-				  "the grains received are not those that its grain tables name: it is "
-				  "damaged; copy it again");
-	return 0;
+		what = "ends without a grain directory";
+	else if (header == UINT64_MAX && !s->footer_dir)
+		what = "ends without a footer";
+	else if ((header != UINT64_MAX && header != s->dir_at) ||
+		 (s->footer_dir && s->footer_dir != s->dir_at))
+		what = "its grain directory is not where the header or the footer has it";
+	else if (s->damaged_dir || s->mark_sum || s->mark_weighed)
+		what = "the grains received are not those that its grain tables name";
+	else
+		return 0;
+	return unbalanced(&s->shape.opts, s->reader.name, e, "%s: it is damaged; copy it again", what);
 }
 
 /* Reads the marker at s->pos. 1, 0 where the stream ends before it does, -errno. */
@@ -820,7 +818,7 @@ static int stream_init(struct streamopt *s, struct err *e)
 }
 
 int streamopt_open(struct reader **out, struct source *src, const struct streamopt_shape *shape,
-		struct err *e)
+		   struct err *e)
 {
 	struct streamopt *s = calloc(1, sizeof(*s));
 	int r;

@@ -1,12 +1,11 @@
 /*
- * Room 2: writes the log of old bytes, by which an apply is undone. The log is a streamOptimized
- * VMDK: a header, then grains behind their markers, and at the end tables and a footer. So whoever
- * reads VMDKs reads it. Knows one file and what lies in it; must not know targets or where old bytes
- * come from. Bytes, but for what is called sectors.
+ * Writes the log of old bytes by which an apply is undone: a streamOptimized VMDK (layout.h), so that
+ * whatever reads VMDKs reads it. Knows one file and its contents; must not know targets or where old
+ * bytes come from. Called by vmdksync.c and the apply job. Bytes, but for what is called sectors.
  *
- * Each grain is saved once, the first time it is asked for. What undo_barrier() has returned for is
- * on stable storage, and so is the file's name. A log that was not finished is read up to its last
- * whole record (streamopt.c), with a warning; the header says that it is one (layout.h).
+ * Each grain is saved once, the first time. What undo_barrier() has returned for is on stable storage,
+ * and so is the file's name. An unfinished log, which its header marks as one, is read up to its last
+ * whole record (streamopt), with a warning.
  */
 #ifndef UNDO_H
 #define UNDO_H
@@ -16,7 +15,7 @@
 struct undo;
 
 struct undo_opts {
-	bool append; /* go on with a log that was not finished */
+	bool append; /* resume an unfinished log */
 	mode_t mode; /* of a new file */
 	const char *disk;    /* printable name of what is saved, for people */
 	const char *applied; /* of what will be written over it */
@@ -30,10 +29,9 @@ struct undo_opts {
  * path must not exist; with append it must be an unfinished log of a disk of `size` bytes. -EEXIST;
  * -EALREADY: it was finished; -EINVAL: not such a log; or -errno.
  *
- * What o points to has to outlive it. A log knows checksums of some places of the disk, as it was. With append these places have to be
- * as they were, but for what the log holds: a log of another disk of that size would bring its bytes
- * here, and one of a disk that was written to without it would keep what is new for old. So neither
- * the disk's name matters (another one is a warning) nor what is going to be written.
+ * What o points to has to outlive it. A log has checksums of some places of the disk as it was. With
+ * append these places have to be unchanged, but for what the log holds: else it is the log of another
+ * disk, or the disk was written to without it. The disk's name need not be the same (a warning).
  */
 int undo_open(struct undo **out, const char *path, uint64_t size, const struct undo_opts *o,
 	      struct err *e);
@@ -48,7 +46,7 @@ void undo_free(struct undo *u);
 /* What undo_missing() aligns to: a power of two, 4 to 32 KiB. */
 uint32_t undo_grain(const struct undo *u);
 /*
- * The first stretch of whole grains, or grains up to the end of the disk, that [off, off+len)
+ * The first range of whole grains, or grains up to the end of the disk, that [off, off+len)
  * touches and that are not saved: 1, and it is [*from, *to). 0: all are saved. -errno.
  */
 int undo_missing(struct undo *u, uint64_t off, uint64_t len, uint64_t *from, uint64_t *to,

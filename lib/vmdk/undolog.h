@@ -1,6 +1,5 @@
 /*
- * Room 2: what undo.c, which writes an undo log, and undoresume.c, which resumes one, share. Private to
- * them.
+ * Shared by undo.c, which writes an undo log, and undoresume.c, which resumes one; private to them.
  */
 #ifndef UNDOLOG_H
 #define UNDOLOG_H

@@ -1,7 +1,8 @@
 /*
- * Room 2: what an undo log says of itself in its descriptor: of which disk it is, since when, what was
- * applied, and checksums of places of the disk as it was. All of it is comments, which other readers
- * of VMDKs skip. Knows that text; must not know the log's grains, nor how the disk is read.
+ * What an undo log says of itself in its descriptor: of which disk it is, since when, what was applied,
+ * and checksums of places of the disk as it was; all in comments, which other readers of VMDKs skip.
+ * Knows that text; must not know the log's grains, nor how the disk is read. Called by undo, image and
+ * the rollback check.
  */
 #ifndef UNDONOTE_H
 #define UNDONOTE_H

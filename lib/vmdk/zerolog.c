@@ -7,7 +7,7 @@
 /* Deflate makes at least 1/1032 of anything; a stored grain of data is never so short. */
 #define SHORT_RECORD(grain) ((grain) / 512 + 64)
 /* Neighbouring grains of zeros become one run, or a rollback would punch holes of 4 KiB one by one. But
- * it has to hear a stop in between. */
+ * a signal has to be able to stop it in between. */
 #define JOINED_MOST (UINT64_C(64) << 20)
 
 struct zerolog {
@@ -19,8 +19,8 @@ struct zerolog {
 	uint8_t buf[];
 };
 
-/* The next run of the child, told apart. */
-static int tell(struct zerolog *z, struct run *run, struct err *e)
+/* The next run of the child; a grain of zeros becomes a run of zeros. */
+static int next_run(struct zerolog *z, struct run *run, struct err *e)
 {
 	uint8_t size[4];
 	int r;
@@ -41,8 +41,7 @@ static int tell(struct zerolog *z, struct run *run, struct err *e)
 	return 1;
 }
 
-/* The run ahead is still the child's last one when it is given, so that of what passes, too, its bytes
- * are there. */
+/* The run ahead is the child's last one until it is given: in a stream its bytes are still held then. */
 static int zerolog_next(struct reader *reader, struct run *run, struct err *e)
 {
 	struct zerolog *z = container_of(reader, struct zerolog, reader);
@@ -52,9 +51,9 @@ static int zerolog_next(struct reader *reader, struct run *run, struct err *e)
 	*run = z->ahead;
 	z->ahead = (struct run){0};
 	if (!run->len)
-		r = tell(z, run, e);
+		r = next_run(z, run, e);
 	while (r > 0 && run->kind == RUN_ZERO && run->len < JOINED_MOST) {
-		r = tell(z, &z->ahead, e);
+		r = next_run(z, &z->ahead, e);
 		if (r <= 0)
 			z->ahead = (struct run){0};
 		if (!r)
@@ -89,7 +88,7 @@ static const struct reader_ops zerolog_ops = {
 	.free = zerolog_free,
 };
 
-static const struct reader_ops passing_ops = {
+static const struct reader_ops stream_ops = {
 	.next = zerolog_next,
 	.free = zerolog_free,
 };
@@ -104,7 +103,7 @@ struct reader *zerolog_over(struct reader *child, struct source *src, uint64_t g
 	z->ahead = (struct run){0};
 	z->src = src;
 	z->grain = grain;
-	reader_init(&z->reader, child->passing ? &passing_ops : &zerolog_ops, child->name, child->size);
+	reader_init(&z->reader, child->passing ? &stream_ops : &zerolog_ops, child->name, child->size);
 	z->reader.passing = child->passing;
 	return &z->reader;
 }

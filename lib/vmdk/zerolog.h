@@ -1,7 +1,7 @@
 /*
- * Room 2: undo logs hold what was zero as compressed grains of zeros. This reader gives these as runs
- * of zeros, neighbours as one, so that a rollback makes holes again. Knows how long such a record can be; must not know
- * where records are.
+ * A reader over the reader of an undo log, in which zeros are compressed grains of zeros: gives them as
+ * runs of zeros, neighbours as one, so that a rollback makes holes again. Knows how long such a record
+ * can be; must not know where records are. Called by hosted.
  */
 #ifndef ZEROLOG_H
 #define ZEROLOG_H
