@@ -477,7 +477,7 @@ confined() {
 	rmdir host.vmdk
 	"$MKVMDK" pattern host.vmdk 2048
 	run -2 --separate-stderr vs --full --create host-000001.vmdk got.raw
-	refused host.vmdk 'no VMDK'
+	refused host.vmdk 'not a recognized VMDK'
 }
 
 @test "forty extents of odd sizes on forty others" {

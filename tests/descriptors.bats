@@ -477,7 +477,7 @@ refuse_lines() {
 	VMFSSPARSE s.vmdk line 5: s.vmdk is no VMFSSPARSE extent
 	SESPARSE c.vmdk line 5: c.vmdk is no SESPARSE extent
 	SPARSE text.vmdk line 5: text.vmdk is no SPARSE extent
-	SPARSE a.raw a.raw: is no VMDK
+	SPARSE a.raw a.raw: is not a recognized VMDK
 	SPARSE h.gz h.gz: is compressed with gzip
 	SPARSE d.vmdk line 5: d.vmdk is no SPARSE extent
 	END

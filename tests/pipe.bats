@@ -433,7 +433,7 @@ cut_at() {
 	*)
 		[[ $output == "vmdksync: standard input: ends after $1 bytes"* ||
 			$output == 'vmdksync: standard input: is empty '* ||
-			($1 -lt 4 && $output == 'vmdksync: standard input: is no VMDK '*) ]]
+			($1 -lt 4 && $output == 'vmdksync: standard input: is not a recognized VMDK '*) ]]
 		;;
 	esac
 	if [ $((n++ % ${4:-1})) = 0 ]; then
