@@ -686,7 +686,7 @@ static int check_end(struct streamopt *s, struct err *e)
 		what = "ends without a footer";
 	else if ((header != UINT64_MAX && header != s->dir_at) ||
 		 (s->footer_dir && s->footer_dir != s->dir_at))
-		what = "its grain directory is not where the header or the footer has it";
+		what = "has a grain directory, but the header or the footer has it elsewhere";
 	else if (s->damaged_dir || s->mark_sum || s->mark_weighed)
 		what = "the grains received are not those that its grain tables name";
 	else
