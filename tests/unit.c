@@ -6,7 +6,7 @@
 #include "base/bitmap.h"
 #include "chain/chain.h"
 #include "chain/image.h"
-#include "input/inflow.h"
+#include "input/stream.h"
 #include "cli/progress.h"
 #include "output/pump.h"
 #include "vmdk/file_order.h"

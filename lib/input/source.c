@@ -1,6 +1,6 @@
 /* See source.h. */
 #include "input/source.h"
-#include "input/inflow.h"
+#include "input/stream.h"
 
 #include <fcntl.h>
 #include <limits.h>

@@ -1,5 +1,5 @@
 /* See inflow.h. */
-#include "input/inflow.h"
+#include "input/stream.h"
 
 #include <assert.h>
 #include <fcntl.h>
