@@ -33,7 +33,7 @@ done
 (cd "$sum$(realpath "$build")/lib" && find . -name '*.gcda' -exec cp {} "$(realpath "$build")/lib/{}" \;)
 # gcov finds the sources from here only, and writes here only
 for c in lib/*/*.c; do
-	gcov -r -o "$build/${c%/*}" "$build/${c%.c}.gcda" >/dev/null 2>&1 || :
+	gcov -r -p -o "$build/${c%/*}" "$build/${c%.c}.gcda" >/dev/null 2>&1 || :
 done
 # the first line of a call, where gcov gives the count to those of its arguments, is no line
 for f in ./*.gcov; do
@@ -50,7 +50,7 @@ for f in ./*.gcov; do
 done
 # a header's lines count where they are used; ours have hardly any
 for f in "$out"/*.c.gcov; do
-	awk -F: -v name="${f##*/}" '
+	awk -F: -v name="${f##*/lib#}" '
 		{ gsub(/ /, "", $1) }
 		$1 == "-" { next }
 		{ lines++ }
@@ -58,15 +58,15 @@ for f in "$out"/*.c.gcov; do
 		END { printf "%6d %6d %s\n", lines, missed, name }' "$f"
 done >"$out/table"
 awk '
-	{ lines += $1; missed += $2; sub(/\.gcov$/, "", $3)
-	  printf "%-16s %5d lines %5d missed %6.1f %%\n", $3, $1, $2, 100 * ($1 - $2) / $1 }
-	END { printf "%-16s %5d lines %5d missed %6.1f %%\n", "lib", lines, missed,
+	{ lines += $1; missed += $2; sub(/\.gcov$/, "", $3); sub(/#/, "/", $3)
+	  printf "%-20s %5d lines %5d missed %6.1f %%\n", $3, $1, $2, 100 * ($1 - $2) / $1 }
+	END { printf "%-20s %5d lines %5d missed %6.1f %%\n", "lib", lines, missed,
 		100 * (lines - missed) / lines
 	      exit 100 * (lines - missed) < min * lines }' min="$min" "$out/table" && code=0 || code=1
 
 # A block ends where a line was reached; lines without code lie between its lines.
 for f in "$out"/*.c.gcov; do
-	awk -v name="${f##*/}" '
+	awk -v name="${f##*/lib#}" '
 		function block() {
 			if (first)
 				printf "%s\t%d\t%d\t%d\t%s\t%s\t%s\n", name, first, last, n,
@@ -74,7 +74,7 @@ for f in "$out"/*.c.gcov; do
 			first = n = 0
 			all = ""
 		}
-		BEGIN { sub(/\.gcov$/, "", name) }
+		BEGIN { sub(/\.gcov$/, "", name); sub(/#/, "/", name) }
 		{
 			count = $0; sub(/:.*/, "", count); gsub(/ /, "", count)
 			text = $0; sub(/^[^:]*:/, "", text)
@@ -106,6 +106,8 @@ awk -F '\t' '
 	{
 		reason = "-"
 		plain = $6
+		file = $1
+		sub(/.*\//, "", file)
 		# what only hands on and puts away
 		gsub(/return (r|rc|got|false|NULL|-errno|-r|[a-z_]+_free\([a-z]*\));|goto [a-z]+;|break;|[a-z_]*(free|close|unlink)\([^;]*\);|[a-z>.-]+ = NULL;|if \([a-z]+ >= 0\)/, "", plain)
 		if ($6 ~ /out of memory|no_memory|no memory|ENOMEM|failed = true/)
@@ -114,7 +116,7 @@ awk -F '\t' '
 			reason = "handed on"
 		for (k in why) {
 			split(k, key, "\t")
-			if (key[1] == $1 && index($7 $6, key[2]))
+			if ((key[1] == $1 || key[1] == file) && index($7 $6, key[2]))
 				reason = why[k]
 		}
 		lines[reason == "memory" || reason == "handed on" || reason == "-" ? reason : "others"] += $4
