@@ -1,5 +1,5 @@
 /*
- * Unit tests of lib/: base, run and its gate, source, inflow, file order, stream, chain, queue, pump, undo log,
+ * Unit tests of lib/: base, run and its gate, source, stream (input), file order, streamOptimized, chain, queue, pump, undo log,
  * progress.
  * Random tests are seeded: a failure comes back. Usage: unit [NAME...]; scratch files lie in $TMPDIR.
  */
@@ -715,7 +715,7 @@ out:
 	free(buf);
 }
 
-/* --- inflow ---------------------------------------------------------------------------------- */
+/* --- stream ---------------------------------------------------------------------------------- */
 
 struct feed {
 	const uint8_t *bytes;
@@ -742,10 +742,10 @@ static void *feed(void *arg)
 
 /* What comes of the bytes sent is the beginning of `want`; how much, and how it ended. */
 static int flow(const uint8_t *bytes, size_t n, const uint8_t *want, size_t size,
-		const struct inflow_opts *o, uint64_t *have, struct err *e)
+		const struct stream_opts *o, uint64_t *have, struct err *e)
 {
 	struct feed f = {.bytes = bytes, .n = n, .chunk = 1 + below(700)};
-	struct inflow *flow = NULL;
+	struct stream *flow = NULL;
 	uint64_t checked = 0;
 	pthread_t thread;
 	int fd[2], r;
@@ -755,19 +755,19 @@ static int flow(const uint8_t *bytes, size_t n, const uint8_t *want, size_t size
 	f.fd = fd[1];
 	if (pthread_create(&thread, NULL, feed, &f))
 		die("pthread_create");
-	CHECK(inflow_open(&flow, fd[0], "pipe", o, e) == 0);
+	CHECK(stream_start(&flow, fd[0], "pipe", o, e) == 0);
 	for (;;) {
 		/* as far as can be asked for, or a little */
-		const uint64_t low = inflow_low(flow), most = low + inflow_room(flow);
+		const uint64_t low = stream_low(flow), most = low + stream_room(flow);
 		const uint64_t end = min_u64(most, below(3) ? checked + 1 + below(300) : most);
 
-		CHECK(inflow_wait(flow, end, have, e) == 0);
+		CHECK(stream_wait(flow, end, have, e) == 0);
 		if (!CHECK(*have <= size && *have <= most))
 			break;
 		/* nothing that is held has changed, wherever the windows begin */
 		for (uint64_t pos = low + below(*have - low + 1); pos < *have;) {
 			size_t here;
-			const uint8_t *p = inflow_at(flow, pos, &here);
+			const uint8_t *p = stream_at(flow, pos, &here);
 
 			if (!CHECK(here && !memcmp(p, want + pos, min_u64(here, *have - pos))))
 				break;
@@ -776,11 +776,11 @@ static int flow(const uint8_t *bytes, size_t n, const uint8_t *want, size_t size
 		if (*have < end)
 			break;
 		checked = *have;
-		inflow_release(flow, checked == most ? most : low + below(checked - low + 1));
-		CHECK(inflow_low(flow) % inflow_window(flow) == 0);
+		stream_release(flow, checked == most ? most : low + below(checked - low + 1));
+		CHECK(stream_low(flow) % stream_window(flow) == 0);
 	}
-	r = inflow_error(flow, e);
-	inflow_free(flow);
+	r = stream_error(flow, e);
+	stream_free(flow);
 	pthread_join(thread, NULL);
 	return r;
 }
@@ -798,11 +798,11 @@ static size_t gzip_add(uint8_t *to, size_t room, const uint8_t *from, size_t n)
 	return room - z.avail_out;
 }
 
-static void test_inflow(void)
+static void test_stream_input(void)
 {
 	enum { SIZE = 30000, ROOM = 100000 };
 	static uint8_t want[SIZE], packed[ROOM];
-	struct inflow_opts o = {.windows = 0};
+	struct stream_opts o = {.windows = 0};
 	struct err e = {.set = false};
 	uint64_t have;
 	size_t n;
@@ -861,7 +861,7 @@ static bool flag_stop(void *arg)
 }
 
 /* A sender that is always faster than we are keeps nobody from stopping. */
-static void test_inflow_stop(void)
+static void test_stream_stop(void)
 {
 	enum { SIZE = 32768 };
 	static uint8_t bytes[SIZE];
@@ -2931,8 +2931,8 @@ static const struct {
 	{"source-memory", test_source_memory},
 	{"source-file", test_source_file},
 	{"source-holes", test_source_holes},
-	{"inflow", test_inflow},
-	{"inflow-stop", test_inflow_stop},
+	{"stream", test_stream_input},
+	{"stream-stop", test_stream_stop},
 	{"stream-batches", test_stream_batches},
 	{"file-order", test_file_order},
 	{"window-claim", test_window_claim},

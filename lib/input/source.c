@@ -311,7 +311,7 @@ void source_free(struct source *s)
 {
 	if (!s)
 		return;
-	inflow_free(s->flow);
+	stream_free(s->flow);
 	if (s->spool >= 0)
 		close(s->spool);
 	if (s->fd >= 0 && s->fd != s->spool)
@@ -352,7 +352,7 @@ static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size
 
 static int wait_for(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 {
-	int r = inflow_wait(s->flow, end, have, e);
+	int r = stream_wait(s->flow, end, have, e);
 
 	if (!r && *have < end) /* that was all */
 		__atomic_store_n(&s->size, *have, __ATOMIC_RELAXED);
@@ -362,7 +362,7 @@ static int wait_for(struct source *s, uint64_t end, uint64_t *have, struct err *
 static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, const char *what,
 			struct err *e)
 {
-	const uint64_t low = inflow_low(s->flow);
+	const uint64_t low = stream_low(s->flow);
 	uint64_t have;
 	int r;
 
@@ -412,7 +412,7 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 		memcpy(buf, s->mem + off, n);
 		return 0;
 	}
-	if (s->passing && off + n > inflow_low(s->flow) + inflow_room(s->flow)) {
+	if (s->passing && off + n > stream_low(s->flow) + stream_room(s->flow)) {
 		r = source_spool_all(s, SPOOL_AHEAD, e);
 		if (r < 0)
 			return r;
@@ -426,10 +426,10 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 int source_some(struct source *s, size_t most, size_t *n, struct err *e)
 {
 	uint64_t have = s->size;
-	int r = s->passing ? inflow_wait(s->flow, min_u64(most, inflow_room(s->flow)), &have, e) : 0;
+	int r = s->passing ? stream_wait(s->flow, min_u64(most, stream_room(s->flow)), &have, e) : 0;
 
 	if (!r && s->passing && have < most) /* why it ends here */
-		r = inflow_error(s->flow, e);
+		r = stream_error(s->flow, e);
 	/* that it ended is for who misses something to find: he says what */
 	*n = (size_t)min_u64(most, have);
 	return r;
@@ -531,7 +531,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 		    struct err *e)
 {
 	const bool standard = source_is_stdin(path);
-	const struct inflow_opts flow = {
+	const struct stream_opts flow = {
 		.window = o->window, .expect = o->expect, .stop = o->stop, .arg = o->arg};
 	struct source *s = NULL;
 	struct stat st = {0};
@@ -559,7 +559,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	}
 	s->st = st;
 	s->passing = s->piped = true;
-	/* the inflow closes fd no sooner than the source is freed */
+	/* the stream closes fd no sooner than the source is freed */
 	if (S_ISREG(st.st_mode) && take_stamp(fd, &s->stamp) == 0)
 		s->stamp_fd = fd;
 	s->expect = o->expect;
@@ -570,7 +570,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 		r = fail(e, ENOMEM, "out of memory");
 		goto out;
 	}
-	r = inflow_open(&s->flow, fd, s->name, &flow, e);
+	r = stream_start(&s->flow, fd, s->name, &flow, e);
 	if (!r && o->spool_first)
 		r = source_spool_all(s, SPOOL_ASKED, e);
 out:
@@ -584,12 +584,12 @@ out:
 
 bool source_is_gzip(const struct source *s)
 {
-	return s->flow && inflow_gzip(s->flow);
+	return s->flow && stream_gzip(s->flow);
 }
 
 bool source_kept_open(const struct source *s)
 {
-	return s->flow && inflow_kept_open(s->flow);
+	return s->flow && stream_kept_open(s->flow);
 }
 
 uint64_t source_limit(const struct source *s)
@@ -602,45 +602,45 @@ uint64_t source_came(const struct source *s)
 	uint64_t have = s->size;
 
 	if (s->passing)
-		inflow_wait(s->flow, 0, &have, NULL); /* which is nothing to wait for */
+		stream_wait(s->flow, 0, &have, NULL); /* which is nothing to wait for */
 	return have;
 }
 
 size_t source_window(const struct source *s)
 {
-	return inflow_window(s->flow);
+	return stream_window(s->flow);
 }
 
 uint64_t source_room(const struct source *s)
 {
-	return inflow_room(s->flow);
+	return stream_room(s->flow);
 }
 
 int source_ahead(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 {
 	/* asked here, too: where the sender is always faster than we are nobody waits */
-	int r = inflow_ask_stop(s->flow, e);
+	int r = stream_ask_stop(s->flow, e);
 
 	return r < 0 ? r : wait_for(s, end, have, e);
 }
 
 const uint8_t *source_at(struct source *s, uint64_t off, size_t *n)
 {
-	return inflow_at(s->flow, off, n);
+	return stream_at(s->flow, off, n);
 }
 
 void source_release(struct source *s, uint64_t off)
 {
-	inflow_release(s->flow, off);
+	stream_release(s->flow, off);
 }
 
 int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 {
-	const uint64_t window = inflow_window(s->flow);
+	const uint64_t window = stream_window(s->flow);
 	int r;
 
 	for (;;) {
-		uint64_t to = min_u64(end, inflow_low(s->flow) + window);
+		uint64_t to = min_u64(end, stream_low(s->flow) + window);
 
 		r = source_ahead(s, to, have, e);
 		if (r < 0 || *have < to || to == end)
@@ -727,12 +727,12 @@ int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why
 
 int source_spool_rest(struct source *s, enum spool_reason why, struct err *e)
 {
-	const uint64_t window = inflow_window(s->flow);
+	const uint64_t window = stream_window(s->flow);
 	uint64_t have = 0;
 	int r = open_spool(s, e);
 
 	while (!r) {
-		uint64_t low = inflow_low(s->flow), to = low + window;
+		uint64_t low = stream_low(s->flow), to = low + window;
 
 		r = source_ahead(s, to, &have, e);
 		if (r < 0)
@@ -785,7 +785,7 @@ int source_finish(struct source *s, uint64_t *size, struct err *e)
 		r = source_skip(s, UINT64_MAX, size, e);
 	s->size = *size;
 	if (!r)
-		r = inflow_error(s->flow, e);
+		r = stream_error(s->flow, e);
 	if (!r && s->expect && *size < s->expect)
 		r = source_short(s, "the file", s->expect, e);
 	if (!r && s->expect && *size > s->expect)
@@ -798,7 +798,7 @@ int source_finish(struct source *s, uint64_t *size, struct err *e)
 
 int source_short(struct source *s, const char *what, uint64_t need, struct err *e)
 {
-	int r = s->flow ? inflow_error(s->flow, e) : 0;
+	int r = s->flow ? stream_error(s->flow, e) : 0;
 
 	need = max_u64(need, s->expect);
 	return r < 0 ? r

@@ -41,7 +41,7 @@ struct source {
 	const uint8_t *mem;
 	uint64_t data, hole; /* what SEEK_DATA and SEEK_HOLE last said: data in [data, hole) */
 	uint64_t since;      /* and no data in [since, data) */
-	struct inflow *flow;
+	struct stream *flow;
 	char *spool_dir;
 	int spool;
 	uint64_t spool_end;
@@ -55,7 +55,7 @@ struct source_opts {
 	/* asked while waiting for a pipe: true gives up, with -EINTR. NULL: never. */
 	bool (*stop)(void *arg);
 	void *arg;
-	size_t window; /* for tests, see inflow.h; 32 KiB at least, which file_order.c relies on */
+	size_t window; /* for tests, see stream.h; 32 KiB at least, which file_order.c relies on */
 };
 
 /* Opens a regular file or a block device for reading. Anything else is refused without being waited

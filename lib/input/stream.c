@@ -1,4 +1,4 @@
-/* See inflow.h. */
+/* See stream.h. */
 #include "input/stream.h"
 
 #include <assert.h>
@@ -28,7 +28,7 @@
 #define FRESH_WAIT 5 /* milliseconds */
 #define ASK_STOP 100 /* milliseconds between questions whether to go on waiting */
 
-struct inflow {
+struct stream {
 	const char *name;
 	uint8_t *memory;
 	size_t window;
@@ -47,7 +47,7 @@ struct inflow {
 	unsigned used; /* places from this one on never were */
 	uint64_t want; /* how much has to be there before anyone is woken */
 	bool end, quit;
-	uint64_t expect; /* see inflow_opts */
+	uint64_t expect; /* see stream_opts */
 	int64_t complete; /* when that had come, milliseconds; 0: it has not */
 	bool cut; /* the end was not waited for: what comes later does not count */
 	uint64_t cut_at;
@@ -55,7 +55,7 @@ struct inflow {
 	int failed;
 
 	/* 1 to n bytes into buf; 0: no more come; -errno, with f->e */
-	ssize_t (*fill)(struct inflow *f, uint8_t *buf, size_t n);
+	ssize_t (*fill)(struct stream *f, uint8_t *buf, size_t n);
 	/* from a descriptor */
 	int fd, wake;
 	uint8_t head[2]; /* bytes read already */
@@ -63,7 +63,7 @@ struct inflow {
 	int aside[2];    /* a pipe of our own, -1: there is none */
 	size_t in_aside; /* bytes in it */
 	/* from gzip */
-	struct inflow *packed;
+	struct stream *packed;
 	uint64_t packed_at;
 	z_stream z;
 	bool inflating; /* z is initialized */
@@ -99,7 +99,7 @@ static ssize_t read_some(int fd, int wake, int timeout, uint8_t *buf, size_t n)
  * the pages are moved into a pipe of our own, which takes no time, and the bytes are copied from there
  * while the next ones come. As read_some(); -EINVAL: such pages cannot be moved.
  */
-static ssize_t read_aside(struct inflow *f, uint8_t *buf, size_t n)
+static ssize_t read_aside(struct stream *f, uint8_t *buf, size_t n)
 {
 	ssize_t got;
 
@@ -125,7 +125,7 @@ static ssize_t read_aside(struct inflow *f, uint8_t *buf, size_t n)
 	return got < 0 ? -errno : got;
 }
 
-static void close_aside(struct inflow *f)
+static void close_aside(struct stream *f)
 {
 	for (int i = 0; i < 2; i++) {
 		if (f->aside[i] >= 0)
@@ -134,7 +134,7 @@ static void close_aside(struct inflow *f)
 	}
 }
 
-static ssize_t fill_read(struct inflow *f, uint8_t *buf, size_t n)
+static ssize_t fill_read(struct stream *f, uint8_t *buf, size_t n)
 {
 	ssize_t got = -EINVAL;
 
@@ -158,7 +158,7 @@ static ssize_t fill_read(struct inflow *f, uint8_t *buf, size_t n)
 
 static bool packed_quit(void *arg)
 {
-	struct inflow *f = arg;
+	struct stream *f = arg;
 	bool quit;
 
 	pthread_mutex_lock(&f->lock);
@@ -167,7 +167,7 @@ static bool packed_quit(void *arg)
 	return quit;
 }
 
-static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
+static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 {
 	z_stream *z = &f->z;
 
@@ -178,15 +178,15 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 		size_t here;
 		int r;
 
-		inflow_release(f->packed, f->packed_at);
-		r = inflow_ask_stop(f->packed, &f->e); /* there may always be more */
+		stream_release(f->packed, f->packed_at);
+		r = stream_ask_stop(f->packed, &f->e); /* there may always be more */
 		if (!r)
-			r = inflow_wait(f->packed, f->packed_at + 1, &have, &f->e);
+			r = stream_wait(f->packed, f->packed_at + 1, &have, &f->e);
 		if (r < 0)
 			return 0; /* told to quit */
 		if (have == f->packed_at)
 			break;
-		z->next_in = (z_const Bytef *)inflow_at(f->packed, f->packed_at, &here);
+		z->next_in = (z_const Bytef *)stream_at(f->packed, f->packed_at, &here);
 		z->avail_in = (uInt)here;
 		if (f->between) {
 			/* what tapes and block devices put behind a file */
@@ -234,7 +234,7 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 	if (z->avail_out < n)
 		return (ssize_t)(n - z->avail_out);
 	/* nothing came, so nothing more will */
-	if (inflow_error(f->packed, &f->e) < 0)
+	if (stream_error(f->packed, &f->e) < 0)
 		return -EIO;
 	if (!f->between)
 		return fail(&f->e, EBADMSG,
@@ -247,7 +247,7 @@ static ssize_t fill_inflate(struct inflow *f, uint8_t *buf, size_t n)
 
 /* --- the windows --- */
 
-static uint8_t *address(const struct inflow *f, uint64_t off)
+static uint8_t *address(const struct stream *f, uint64_t off)
 {
 	return f->memory + f->place[off / f->window % f->windows] * f->window + off % f->window;
 }
@@ -264,7 +264,7 @@ static struct timespec from_now(long milliseconds)
 }
 
 /* A place for the next window. The lock is held, but while it waits. */
-static void take_place(struct inflow *f)
+static void take_place(struct stream *f)
 {
 	const struct timespec until = from_now(FRESH_WAIT);
 	unsigned place;
@@ -280,8 +280,8 @@ static void take_place(struct inflow *f)
 
 static void *work(void *arg)
 {
-	struct inflow *f = arg;
-	const uint64_t room = inflow_room(f);
+	struct stream *f = arg;
+	const uint64_t room = stream_room(f);
 
 	for (;;) {
 		uint64_t in_window, n;
@@ -312,39 +312,39 @@ static void *work(void *arg)
 	}
 }
 
-bool inflow_gzip(const struct inflow *f)
+bool stream_gzip(const struct stream *f)
 {
 	return f->packed != NULL;
 }
 
-size_t inflow_window(const struct inflow *f)
+size_t stream_window(const struct stream *f)
 {
 	return f->window;
 }
 
-uint64_t inflow_room(const struct inflow *f)
+uint64_t stream_room(const struct stream *f)
 {
 	return (uint64_t)f->window * f->windows;
 }
 
-uint64_t inflow_low(const struct inflow *f)
+uint64_t stream_low(const struct stream *f)
 {
 	/* only who asks changes it; others of his threads look what has not gone */
 	return __atomic_load_n(&f->low, __ATOMIC_RELAXED);
 }
 
-bool inflow_kept_open(const struct inflow *f)
+bool stream_kept_open(const struct stream *f)
 {
 	return f->cut;
 }
 
-int inflow_ask_stop(struct inflow *f, struct err *e)
+int stream_ask_stop(struct stream *f, struct err *e)
 {
 	return f->stop && f->stop(f->arg) ? fail(e, EINTR, "%s: stopped", f->name) : 0;
 }
 
 /* All that was expected came long ago, and the sender does not end. The lock is held. */
-static bool out_of_patience(struct inflow *f)
+static bool out_of_patience(struct stream *f)
 {
 	const bool whole = !f->packed || __atomic_load_n(&f->between, __ATOMIC_RELAXED);
 	struct timespec t;
@@ -358,15 +358,15 @@ static bool out_of_patience(struct inflow *f)
 	now = t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
 	if (!f->complete)
 		f->complete = now;
-	return now - f->complete >= INFLOW_PATIENCE * 1000;
+	return now - f->complete >= STREAM_PATIENCE * 1000;
 }
 
-int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
+int stream_wait(struct stream *f, uint64_t end, uint64_t *have, struct err *e)
 {
 	int r = 0;
 
 	pthread_mutex_lock(&f->lock);
-	assert(f->end || end <= f->low + inflow_room(f)); /* or it would wait for ever */
+	assert(f->end || end <= f->low + stream_room(f)); /* or it would wait for ever */
 	while (!f->cut && f->have < end && !f->end && !r) {
 		struct timespec until;
 
@@ -377,7 +377,7 @@ int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
 		}
 		f->want = end;
 		pthread_mutex_unlock(&f->lock);
-		r = inflow_ask_stop(f, e);
+		r = stream_ask_stop(f, e);
 		pthread_mutex_lock(&f->lock);
 		if (r || f->have >= end || f->end)
 			break;
@@ -389,7 +389,7 @@ int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e)
 	return r;
 }
 
-const uint8_t *inflow_at(struct inflow *f, uint64_t off, size_t *n)
+const uint8_t *stream_at(struct stream *f, uint64_t off, size_t *n)
 {
 	const uint8_t *at;
 
@@ -400,7 +400,7 @@ const uint8_t *inflow_at(struct inflow *f, uint64_t off, size_t *n)
 	return at;
 }
 
-void inflow_release(struct inflow *f, uint64_t off)
+void stream_release(struct stream *f, uint64_t off)
 {
 	off -= off % f->window;
 	if (off <= f->low)
@@ -414,7 +414,7 @@ void inflow_release(struct inflow *f, uint64_t off)
 	pthread_mutex_unlock(&f->lock);
 }
 
-int inflow_error(struct inflow *f, struct err *e)
+int stream_error(struct stream *f, struct err *e)
 {
 	int failed;
 
@@ -424,7 +424,7 @@ int inflow_error(struct inflow *f, struct err *e)
 	return failed < 0 ? fail(e, -failed, "%s", f->e.msg) : 0;
 }
 
-static int start(struct inflow *f, struct err *e)
+static int start(struct stream *f, struct err *e)
 {
 	pthread_condattr_t attr;
 	sigset_t all, old;
@@ -445,9 +445,9 @@ static int start(struct inflow *f, struct err *e)
 	return r ? fail(e, r, "no thread can be made: %s", strerror(r)) : 0;
 }
 
-static struct inflow *inflow_new(const char *name, size_t window, unsigned windows)
+static struct stream *stream_new(const char *name, size_t window, unsigned windows)
 {
-	struct inflow *f = calloc(1, sizeof(*f));
+	struct stream *f = calloc(1, sizeof(*f));
 
 	if (!f)
 		return NULL;
@@ -481,7 +481,7 @@ static struct inflow *inflow_new(const char *name, size_t window, unsigned windo
 	return f;
 }
 
-void inflow_free(struct inflow *f)
+void stream_free(struct stream *f)
 {
 	const uint64_t one = 1;
 
@@ -504,7 +504,7 @@ void inflow_free(struct inflow *f)
 		pthread_cond_destroy(&f->grown);
 		pthread_cond_destroy(&f->freed);
 	}
-	inflow_free(f->packed);
+	stream_free(f->packed);
 	if (f->inflating)
 		inflateEnd(&f->z);
 	if (f->fd >= 0)
@@ -520,7 +520,7 @@ void inflow_free(struct inflow *f)
 
 /* The first bytes, at most n, as far as there are as many. */
 static int sniff(uint8_t *buf, size_t n, size_t *got, int fd, const char *name,
-		 const struct inflow_opts *o, struct err *e)
+		 const struct stream_opts *o, struct err *e)
 {
 	*got = 0;
 	while (*got < n) {
@@ -539,12 +539,12 @@ static int sniff(uint8_t *buf, size_t n, size_t *got, int fd, const char *name,
 	return 0;
 }
 
-int inflow_open(struct inflow **out, int fd, const char *name, const struct inflow_opts *o,
+int stream_start(struct stream **out, int fd, const char *name, const struct stream_opts *o,
 		struct err *e)
 {
 	const size_t window = o->window ? o->window : WINDOW;
 	const unsigned windows = o->windows ? o->windows : WINDOWS;
-	struct inflow *f = NULL, *g;
+	struct stream *f = NULL, *g;
 	uint8_t head[2];
 	size_t heads;
 	bool gzip;
@@ -557,7 +557,7 @@ int inflow_open(struct inflow **out, int fd, const char *name, const struct infl
 		return r;
 	}
 	gzip = heads == 2 && head[0] == 0x1f && head[1] == 0x8b;
-	f = inflow_new(name, gzip ? PACKED_WINDOW : window, gzip ? PACKED_WINDOWS : windows);
+	f = stream_new(name, gzip ? PACKED_WINDOW : window, gzip ? PACKED_WINDOWS : windows);
 	if (!f) {
 		close(fd);
 		return fail(e, ENOMEM, "out of memory");
@@ -576,11 +576,11 @@ int inflow_open(struct inflow **out, int fd, const char *name, const struct infl
 	f->arg = o->arg;
 	r = f->wake < 0 ? fail(e, errno, "eventfd: %s", strerror(errno)) : 0;
 	if (!r && gzip) {
-		g = inflow_new(name, window, windows);
+		g = stream_new(name, window, windows);
 		if (!g || inflateInit2(&g->z, 15 + 16) != Z_OK) {
 			if (g)
-				inflow_free(g);
-			inflow_free(f);
+				stream_free(g);
+			stream_free(f);
 			return fail(e, ENOMEM, "out of memory");
 		}
 		g->inflating = true;
@@ -597,7 +597,7 @@ int inflow_open(struct inflow **out, int fd, const char *name, const struct infl
 	if (!r)
 		r = start(f, e);
 	if (r < 0) {
-		inflow_free(f);
+		stream_free(f);
 		return r;
 	}
 	*out = f;

@@ -6,19 +6,19 @@
  * window is free. The bytes from `low` on that have arrived are held until they are released; low is
  * a multiple of the window. One thread asks; others may look at what has come.
  */
-#ifndef INFLOW_H
-#define INFLOW_H
+#ifndef INPUT_STREAM_H
+#define INPUT_STREAM_H
 
 #include "base/base.h"
 
-struct inflow;
+struct stream;
 
-#define INFLOW_PATIENCE 10
+#define STREAM_PATIENCE 10
 
-struct inflow_opts {
+struct stream_opts {
 	size_t window;    /* power of two; 0: the usual size */
 	unsigned windows; /* 0: the usual number */
-	/* Bytes, unpacked, after which an end is waited for INFLOW_PATIENCE seconds and no longer; 0: none. Of
+	/* Bytes, unpacked, after which an end is waited for STREAM_PATIENCE seconds and no longer; 0: none. Of
 	 * gzip only when a trailer has come, too. */
 	uint64_t expect;
 	/* Asked while waiting: true gives up, with -EINTR. NULL: never. */
@@ -26,35 +26,35 @@ struct inflow_opts {
 	void *arg;
 };
 
-/* Reads fd from where it stands; it is closed by inflow_free(), or when this fails. Waits for the
+/* Reads fd from where it stands; it is closed by stream_free(), or when this fails. Waits for the
  * first bytes, which tell gzip. name: printable, has to outlive it. -errno. */
-int inflow_open(struct inflow **out, int fd, const char *name, const struct inflow_opts *o,
+int stream_start(struct stream **out, int fd, const char *name, const struct stream_opts *o,
 		struct err *e);
 /* NULL-safe. Ends the threads, whatever they wait for. */
-void inflow_free(struct inflow *f);
+void stream_free(struct stream *f);
 
-bool inflow_gzip(const struct inflow *f);
-size_t inflow_window(const struct inflow *f);
+bool stream_gzip(const struct stream *f);
+size_t stream_window(const struct stream *f);
 /* Bytes that can be held at once. */
-uint64_t inflow_room(const struct inflow *f);
-uint64_t inflow_low(const struct inflow *f);
+uint64_t stream_room(const struct stream *f);
+uint64_t stream_low(const struct stream *f);
 
 /*
  * Waits until the bytes before `end` <= low + room have arrived, or no more will. *have: how many
- * have, in all. Bytes that are missing then: inflow_error() tells why. -EINTR.
+ * have, in all. Bytes that are missing then: stream_error() tells why. -EINTR.
  */
-int inflow_wait(struct inflow *f, uint64_t end, uint64_t *have, struct err *e);
+int stream_wait(struct stream *f, uint64_t end, uint64_t *have, struct err *e);
 /* Whether it did not end by itself, see expect. */
-bool inflow_kept_open(const struct inflow *f);
+bool stream_kept_open(const struct stream *f);
 /* For who never has to wait: -EINTR when it is to be given up. */
-int inflow_ask_stop(struct inflow *f, struct err *e);
+int stream_ask_stop(struct stream *f, struct err *e);
 /* Where byte `off` stands, low <= off < have; *n: how many of those that have arrived follow it
  * without a break. */
-const uint8_t *inflow_at(struct inflow *f, uint64_t off, size_t *n);
+const uint8_t *stream_at(struct stream *f, uint64_t off, size_t *n);
 /* Windows that end before or at `off` <= have may be filled anew. */
-void inflow_release(struct inflow *f, uint64_t off);
+void stream_release(struct stream *f, uint64_t off);
 /* To be asked when all has arrived that will: 0 when it ended as it should, or -errno: reading
  * failed, or the gzip data is cut or damaged. */
-int inflow_error(struct inflow *f, struct err *e);
+int stream_error(struct stream *f, struct err *e);
 
 #endif
