@@ -1,18 +1,17 @@
 /* See source.h. */
 #include "input/source.h"
+#include "input/beneath.h"
+#include "input/spool.h"
 #include "input/stream.h"
 
 #include <fcntl.h>
-#include <limits.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
-#include <linux/openat2.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/statfs.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -41,51 +40,6 @@ static const char *type_text(mode_t mode)
 }
 
 #define SPOOL_PART 4096u /* zeros of this size, and aligned to it, are not written to the spool */
-
-/* Opening a device may already do something: rewind a tape, start a watchdog. So each file is looked at
- * first through a descriptor that opens nothing. */
-#define LOOK_FLAGS (O_PATH | O_CLOEXEC)
-/* O_NONBLOCK: a FIFO that came in its place must not hang us */
-#define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
-
-/*
- * Really opens what `at`, opened with LOOK_FLAGS, stands for; takes `at` over. A regular file, a block
- * device, with `pipe` a FIFO; else -ENOTSUP, and *st tells what it is. dir, path: its name, for systems
- * without /proc; what that leads to must still be the same file. The file's descriptor, or -errno.
- */
-static int open_looked_at(int at, int dir, const char *path, bool pipe, struct stat *st)
-{
-	char link[32];
-	struct stat now;
-	int fd;
-
-	if (fstat(at, st) < 0)
-		fd = -errno;
-	else if (!S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode) && !(pipe && S_ISFIFO(st->st_mode)))
-		fd = -ENOTSUP;
-	else {
-		snprintf(link, sizeof(link), "/proc/self/fd/%d", at);
-		fd = open(link, OPEN_FLAGS);
-		/* EACCES: also where /proc is not ours to use, as with file capabilities */
-		if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || errno == EACCES))
-			fd = openat(dir, path, OPEN_FLAGS);
-		if (fd < 0)
-			fd = -errno;
-	}
-	if (fd >= 0 && (fstat(fd, &now) < 0 || now.st_dev != st->st_dev || now.st_ino != st->st_ino)) {
-		close(fd);
-		fd = -ESTALE;
-	}
-	close(at);
-	return fd;
-}
-
-static int open_path(const char *path, bool pipe, struct stat *st)
-{
-	int at = open(path, LOOK_FLAGS);
-
-	return at < 0 ? -errno : open_looked_at(at, AT_FDCWD, path, pipe, st);
-}
 
 static int no_image(const struct source *s, mode_t mode, struct err *e)
 {
@@ -216,63 +170,6 @@ int source_open(struct source **out, const char *path, struct err *e)
 	int fd = open_path(path, false, &st);
 
 	return source_fd(out, path, fd, &st, e);
-}
-
-/* For kernels without openat2, and stricter: no symbolic link is followed at all. A descriptor with
- * LOOK_FLAGS, or -errno. */
-static int walk_beneath(int dir, const char *file)
-{
-	char part[NAME_MAX + 1];
-	int at = dup(dir), next;
-	struct stat st;
-
-	if (at < 0)
-		return -errno;
-	for (;;) {
-		size_t n = strcspn(file, "/");
-		bool last = !file[n];
-
-		if (n > NAME_MAX || (n == 2 && !memcmp(file, "..", 2))) {
-			close(at);
-			return n > NAME_MAX ? -ENAMETOOLONG : -EXDEV;
-		}
-		memcpy(part, file, n);
-		part[n] = '\0';
-		next = openat(at, n ? part : ".", O_NOFOLLOW | LOOK_FLAGS);
-		if (next < 0)
-			next = -errno;
-		else if (fstat(next, &st) < 0 || S_ISLNK(st.st_mode)) {
-			close(next);
-			next = -EXDEV;
-		}
-		close(at);
-		if (last || next < 0)
-			return next;
-		at = next;
-		file += n + 1;
-	}
-}
-
-static int open_beneath(const char *dir, const char *file, struct stat *st)
-{
-	struct open_how how = {.flags = LOOK_FLAGS,
-			       .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
-	int at, fd;
-
-	if (*file == '/')
-		return -EXDEV;
-	at = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (at < 0)
-		return -errno;
-	fd = (int)syscall(SYS_openat2, at, file, &how, sizeof(how));
-	if (fd < 0)
-		fd = -errno;
-	if (fd == -ENOSYS || fd == -EPERM || fd == -EINVAL || fd == -E2BIG)
-		fd = walk_beneath(at, file);
-	if (fd >= 0)
-		fd = open_looked_at(fd, at, file, false, st);
-	close(at);
-	return fd;
 }
 
 int source_open_beneath(struct source **out, const char *dir, const char *file, struct err *e)
@@ -510,13 +407,6 @@ static bool like_a_file(int fd, const struct stat *st)
 		!(pread(fd, head, 2, 0) == 2 && head[0] == 0x1f && head[1] == 0x8b));
 }
 
-static const char *spool_folder(const char *dir)
-{
-	if (!dir)
-		dir = getenv("TMPDIR");
-	return dir && *dir ? dir : "/var/tmp";
-}
-
 /* What cannot be read has been closed: main() puts something write-only there. */
 static int standard_input(void)
 {
@@ -647,27 +537,6 @@ int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 			return r;
 		source_release(s, to);
 	}
-}
-
-int spool_open(const char *dir, const char *name, struct err *e)
-{
-	char *path;
-	int fd;
-
-	dir = spool_folder(dir);
-	fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	if (fd >= 0)
-		return fd;
-	/* file systems that know no nameless files */
-	if (asprintf(&path, "%s/vmdksync-spool-XXXXXX", dir) < 0)
-		return fail(e, ENOMEM, "out of memory");
-	fd = mkostemp(path, O_CLOEXEC);
-	if (fd >= 0)
-		unlink(path);
-	free(path);
-	return fd < 0 ? fail(e, errno, "%s: no spool can be made in %s: %s", name, dir,
-			     strerror(errno))
-		      : fd;
 }
 
 static int open_spool(struct source *s, struct err *e)

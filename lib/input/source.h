@@ -113,8 +113,6 @@ void source_release(struct source *s, uint64_t off);
 /* Bytes [off, end) pass, whether they are wanted or not. *have as above: less than end when there are
  * no more. */
 int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e);
-/* An unlinked file in dir (NULL: as for source_opts.spool). Its descriptor, or -errno. */
-int spool_open(const char *dir, const char *name, struct err *e);
 /* Copies held bytes into the spool, where source_read() finds them after they were released. */
 int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why, struct err *e);
 /* Everything that is held, and still to come, goes into the spool; the source is passing no more.

@@ -1,5 +1,6 @@
 /* See jobs.h. */
 #include "jobs/jobs.h"
+#include "input/spool.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,0 +1,16 @@
+/*
+ * A place on disk for what has to wait: an unlinked file. Called by source.c for bytes of a stream and by
+ * jobs/verify.c for checksums; must not know what a source is.
+ */
+#ifndef SPOOL_H
+#define SPOOL_H
+
+#include "base/base.h"
+
+/* The folder: dir, else $TMPDIR, else /var/tmp. */
+const char *spool_folder(const char *dir);
+/* An unlinked file in that folder. name: printable, for messages. Its descriptor, to be closed by the
+ * caller, or -errno. */
+int spool_open(const char *dir, const char *name, struct err *e);
+
+#endif
