@@ -370,6 +370,39 @@ static void test_size_text(void)
 	}
 }
 
+/* What the kernel does in parts: a file that ends, one that may not grow further, one of /proc. */
+static void test_full_io(void)
+{
+	static uint8_t out[64 * KIB], in[64 * KIB];
+	int fd = temp_file(NULL), parts = open("/proc/self/smaps", O_RDONLY | O_CLOEXEC);
+	void (*was)(int) = signal(SIGXFSZ, SIG_IGN);
+	struct rlimit limit, small;
+
+	random_bytes(out, sizeof(out));
+	CHECK(write_full(fd, out, sizeof(out), 5) == 0);
+	CHECK(read_full(fd, in, sizeof(in), 5) == (ssize_t)sizeof(in));
+	CHECK(memcmp(in, out, sizeof(in)) == 0);
+	CHECK(read_full(fd, in, sizeof(in), 10) == (ssize_t)sizeof(in) - 5);
+	CHECK(memcmp(in, out + 5, sizeof(in) - 5) == 0);
+	CHECK(read_full(fd, in, 1, sizeof(out) + 5) == 0);
+	CHECK(read_full(fd, in, 0, 0) == 0 && write_full(fd, out, 0, 0) == 0);
+	CHECK(read_full(-1, in, 1, 0) == -EBADF && write_full(-1, out, 1, 0) == -EBADF);
+	/* the first part goes, the rest is refused */
+	getrlimit(RLIMIT_FSIZE, &limit);
+	small = (struct rlimit){sizeof(out) + 1000, limit.rlim_max};
+	setrlimit(RLIMIT_FSIZE, &small);
+	CHECK(write_full(fd, out, sizeof(out), 2000) == -EFBIG);
+	setrlimit(RLIMIT_FSIZE, &limit);
+	signal(SIGXFSZ, was);
+	CHECK(lseek(fd, 0, SEEK_END) == (off_t)sizeof(out) + 1000);
+	/* a page at a time */
+	if (parts >= 0) {
+		CHECK(read_full(parts, in, 2 * 4096, 0) == 2 * 4096);
+		close(parts);
+	}
+	close(fd);
+}
+
 static void test_name_text(void)
 {
 	static const struct {
@@ -2922,6 +2955,7 @@ static const struct {
 	{"all-zero", test_all_zero},
 	{"bitmap", test_bitmap},
 	{"size-text", test_size_text},
+	{"full-io", test_full_io},
 	{"name-text", test_name_text},
 	{"run-trim", test_trim},
 	{"run-joins", test_joins},

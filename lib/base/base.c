@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 void fail_text(struct err *e, const char *fmt, ...)
 {
@@ -64,6 +65,38 @@ bool all_zero(const void *p, size_t n)
 			return false;
 	/* every byte equals the one 16 before it, and those are zero: memcmp does the wide loads */
 	return n <= 16 || memcmp(b, b + 16, n - 16) == 0;
+}
+
+ssize_t read_full(int fd, void *buf, size_t n, uint64_t off)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t got = pread(fd, (char *)buf + done, n - done, (off_t)(off + done));
+
+		if (got == 0)
+			break;
+		if (got > 0)
+			done += (size_t)got;
+		else if (errno != EINTR)
+			return -errno;
+	}
+	return (ssize_t)done;
+}
+
+int write_full(int fd, const void *buf, size_t n, uint64_t off)
+{
+	size_t done = 0;
+
+	while (done < n) {
+		ssize_t put = pwrite(fd, (const char *)buf + done, n - done, (off_t)(off + done));
+
+		if (put > 0)
+			done += (size_t)put;
+		else if (put == 0 || errno != EINTR)
+			return put ? -errno : -ENOSPC;
+	}
+	return 0;
 }
 
 const char *size_text(char buf[32], uint64_t bytes)

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define SECTOR 512u
 /* Positions in bytes stay below this, so that every sum of two of them fits in off_t. */
@@ -104,6 +105,13 @@ static inline uint64_t le64(const void *p)
 }
 
 bool all_zero(const void *p, size_t n);
+
+/* Reads n bytes of a file at off, however often the kernel stops short. How many there were: fewer than n
+ * only at the end of the file; or -errno. */
+ssize_t read_full(int fd, void *buf, size_t n, uint64_t off);
+/* The same for writing: 0 when all n bytes are in the file, or -errno; -ENOSPC where the kernel takes no
+ * more and does not say why. */
+int write_full(int fd, const void *buf, size_t n, uint64_t off);
 
 /* "1.5 GiB" into buf, which it returns. */
 const char *size_text(char buf[32], uint64_t bytes);

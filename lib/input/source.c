@@ -229,21 +229,14 @@ static int outside(const struct source *s, uint64_t off, size_t n, const char *w
 static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size_t n,
 		   const char *what, struct err *e)
 {
-	size_t done = 0;
+	const ssize_t got = read_full(fd, buf, n, off);
 
-	while (done < n) {
-		ssize_t got = pread(fd, (char *)buf + done, n - done, (off_t)(off + done));
-
-		if (got > 0)
-			done += (size_t)got;
-		else if (got == 0)
-			return fail(e, EBADMSG,
-				    "%s: %s at byte %llu: the file became shorter while it was read",
-				    s->name, what, (unsigned long long)(off + done));
-		else if (errno != EINTR)
-			return fail(e, errno, "%s: reading %s at byte %llu: %s", s->name, what,
-				    (unsigned long long)(off + done), strerror(errno));
-	}
+	if (got < 0)
+		return fail(e, (int)-got, "%s: reading %s at byte %llu: %s", s->name, what,
+			    (unsigned long long)off, strerror((int)-got));
+	if ((size_t)got < n)
+		return fail(e, EBADMSG, "%s: %s at byte %llu: the file became shorter while it was read",
+			    s->name, what, (unsigned long long)off + (size_t)got);
 	return 0;
 }
 
@@ -563,7 +556,6 @@ int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why
 	while (!r && n) {
 		size_t here, part;
 		const uint8_t *p = source_at(s, off, &here);
-		ssize_t put;
 
 		part = here < n ? here : n;
 		/* zeros need no room: a hole reads the same */
@@ -578,18 +570,15 @@ int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why
 			if (all_zero(p + here, next))
 				break;
 		}
-		put = pwrite(s->spool, p, here, (off_t)off);
-		if (put < 0 && errno == EINTR)
-			continue;
-		if (put <= 0)
-			return fail(e, put < 0 ? errno : ENOSPC,
-				    "%s: the spool in %s cannot take %zu more bytes after %llu: %s; "
-				    "--spool names another folder",
+		r = write_full(s->spool, p, here, off);
+		if (r < 0)
+			return fail(e, -r, "%s: the spool in %s cannot take %zu more bytes after %llu: %s; "
+					   "--spool names another folder",
 				    s->name, s->spool_dir, here, (unsigned long long)s->spooled,
-				    strerror(put < 0 ? errno : ENOSPC));
-		s->spooled += (uint64_t)put;
-		off += (uint64_t)put;
-		n -= (size_t)put;
+				    strerror(-r));
+		s->spooled += here;
+		off += here;
+		n -= here;
 	}
 	return r;
 }

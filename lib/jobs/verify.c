@@ -206,24 +206,13 @@ struct sums {
 
 static int spool_sums(struct sums *s, bool out, uint64_t first, size_t n, struct err *e)
 {
-	uint8_t *p = (uint8_t *)s->held;
-	size_t todo = n * sizeof(*s->held);
-	uint64_t at = first * sizeof(*s->held);
+	const size_t size = n * sizeof(*s->held);
+	const uint64_t at = first * sizeof(*s->held);
+	ssize_t r = out ? write_full(s->spool, s->held, size, at) : read_full(s->spool, s->held, size, at);
 
-	while (todo) {
-		ssize_t did = out ? pwrite(s->spool, p, todo, (off_t)at)
-				  : pread(s->spool, p, todo, (off_t)at);
-
-		if (did > 0) {
-			p += did;
-			at += (uint64_t)did;
-			todo -= (size_t)did;
-		} else if (!did || errno != EINTR) {
-			return fail(e, did ? errno : EIO, "%s: checksums in the spool: %s",
-				    s->tap.name, did ? strerror(errno) : "no room");
-		}
-	}
-	return 0;
+	if (!out && r >= 0 && r != (ssize_t)size)
+		r = -EIO;
+	return r < 0 ? fail(e, (int)-r, "%s: checksums in the spool: %s", s->tap.name, strerror((int)-r)) : 0;
 }
 
 static int add_sum(struct sums *s, uint64_t off, uint32_t len, uint32_t crc, struct err *e)

@@ -771,17 +771,7 @@ uint64_t target_stretch(struct target *t, uint64_t off, bool *hole)
 
 bool target_look(const struct target *t, uint64_t off, void *buf, size_t n)
 {
-	size_t done = 0;
-
-	while (done < n) {
-		ssize_t got = pread(t->fd, (char *)buf + done, n - done, (off_t)(off + done));
-
-		if (got > 0)
-			done += (size_t)got;
-		else if (got == 0 || errno != EINTR)
-			return false;
-	}
-	return true;
+	return read_full(t->fd, buf, n, off) == (ssize_t)n;
 }
 
 bool target_in_memory(const struct target *t)

@@ -20,18 +20,11 @@
 
 int undo_write_at(struct undo *u, const void *buf, size_t n, uint64_t off, struct err *e)
 {
-	size_t done = 0;
+	const int r = u->failed ? 0 : write_full(u->fd, buf, n, off);
 
-	while (!u->failed && done < n) {
-		ssize_t put = pwrite(u->fd, (const char *)buf + done, n - done, (off_t)(off + done));
-
-		if (put > 0)
-			done += (size_t)put;
-		else if (put == 0 || errno != EINTR)
-			u->failed = fail(e, put == 0 ? ENOSPC : errno,
-					 "%s: writing the undo log at byte %" PRIu64 ": %s", u->name,
-					 off + done, strerror(put == 0 ? ENOSPC : errno));
-	}
+	if (r < 0)
+		u->failed = fail(e, -r, "%s: writing the undo log at byte %" PRIu64 ": %s", u->name, off,
+				 strerror(-r));
 	return u->failed;
 }
 
@@ -127,13 +120,11 @@ static int read_table(struct undo *u, struct table *t, struct err *e)
 
 	if (r < 0)
 		return r;
-	do
-		got = pread(u->fd, bytes, sizeof(bytes), (off_t)at);
-	while (got < 0 && errno == EINTR);
+	got = read_full(u->fd, bytes, sizeof(bytes), at);
 	if (got != (ssize_t)sizeof(bytes))
-		return u->failed = fail(e, got < 0 ? errno : EIO,
+		return u->failed = fail(e, got < 0 ? (int)-got : EIO,
 					"%s: reading the undo log at byte %" PRIu64 ": %s", u->name,
-					at, got < 0 ? strerror(errno) : "it became shorter");
+					at, got < 0 ? strerror((int)-got) : "it became shorter");
 	for (unsigned i = 0; i < UNDO_TABLE; i++)
 		t->entry[i] = le32(bytes + 4 * i);
 	return 0;
