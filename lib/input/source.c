@@ -39,8 +39,6 @@ static const char *type_text(mode_t mode)
 				 : "no regular file";
 }
 
-#define SPOOL_PART 4096u /* zeros of this size, and aligned to it, are not written to the spool */
-
 static int no_image(const struct source *s, mode_t mode, struct err *e)
 {
 	return fail(e, EINVAL, "%s: is %s, no image can be read from it", s->name, type_text(mode));
@@ -532,62 +530,41 @@ int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e)
 	}
 }
 
-static int open_spool(struct source *s, struct err *e)
-{
-	int r = s->spool < 0 ? spool_open(s->spool_dir, s->name, e) : s->spool;
-
-	if (r >= 0)
-		s->spool = r;
-	return r < 0 ? r : 0;
-}
-
 int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why, struct err *e)
 {
-	int r = open_spool(s, e);
+	int r = s->spool < 0 ? spool_open(s->spool_dir, s->name, e) : 0;
 
+	if (r < 0)
+		return r;
+	if (s->spool < 0)
+		s->spool = r;
 	s->spool_reason = why;
 	/* so that a hole at the end is there, too */
-	if (!r && off + n > s->spool_end) {
+	if (off + n > s->spool_end) {
 		s->spool_end = off + n;
 		if (ftruncate(s->spool, (off_t)s->spool_end) < 0)
-			r = fail(e, errno, "%s: the spool in %s: %s", s->name, s->spool_dir,
-				 strerror(errno));
+			return fail(e, errno, "%s: the spool in %s: %s", s->name, s->spool_dir,
+				    strerror(errno));
 	}
-	while (!r && n) {
-		size_t here, part;
+	for (size_t here; n; off += here, n -= here) {
 		const uint8_t *p = source_at(s, off, &here);
 
-		part = here < n ? here : n;
-		/* zeros need no room: a hole reads the same */
-		here = (size_t)min_u64(part, SPOOL_PART - off % SPOOL_PART);
-		if (all_zero(p, here)) {
-			off += here;
-			n -= here;
-			continue;
-		}
-		for (size_t next; here < part; here += next) {
-			next = part - here < SPOOL_PART ? part - here : SPOOL_PART;
-			if (all_zero(p + here, next))
-				break;
-		}
-		r = write_full(s->spool, p, here, off);
+		here = here < n ? here : n;
+		r = spool_write(s->spool, p, here, off, &s->spooled);
 		if (r < 0)
 			return fail(e, -r, "%s: the spool in %s cannot take %zu more bytes after %llu: %s; "
 					   "--spool names another folder",
 				    s->name, s->spool_dir, here, (unsigned long long)s->spooled,
 				    strerror(-r));
-		s->spooled += here;
-		off += here;
-		n -= here;
 	}
-	return r;
+	return 0;
 }
 
 int source_spool_rest(struct source *s, enum spool_reason why, struct err *e)
 {
 	const uint64_t window = stream_window(s->flow);
 	uint64_t have = 0;
-	int r = open_spool(s, e);
+	int r = source_spool(s, 0, 0, why, e); /* it is there even if nothing follows */
 
 	while (!r) {
 		uint64_t low = stream_low(s->flow), to = low + window;

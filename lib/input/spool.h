@@ -12,5 +12,8 @@ const char *spool_folder(const char *dir);
 /* An unlinked file in that folder. name: printable, for messages. Its descriptor, to be closed by the
  * caller, or -errno. */
 int spool_open(const char *dir, const char *name, struct err *e);
+/* Writes n bytes at off; zeros become holes, where nothing was written there before. *written grows by the
+ * bytes that need room. 0 or -errno. */
+int spool_write(int fd, const uint8_t *p, size_t n, uint64_t off, uint64_t *written);
 
 #endif
