@@ -1004,8 +1004,9 @@ int main(int argc, char **argv)
 		complain(e.msg);
 		fputs("Try 'vmdksync --help'.\n", stderr);
 	} else if (o.help || o.version) {
-		fputs(o.help ? usage : "vmdksync " VERSION "\n", stdout);
-		r = fflush(stdout);
+		r = put(o.help ? options_help() : strdup("vmdksync " VERSION "\n"), &e);
+		if (r < 0)
+			complain(e.set ? e.msg : "out of memory");
 	}
 	if (r || o.help || o.version) {
 		free(o.search);

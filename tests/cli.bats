@@ -80,11 +80,31 @@ repaired() {
 	[ "$status" = 0 ]
 }
 
-@test "--help names each option there is" {
-	vs --help >help
-	for o in dry-run create strict force no-uring progress quiet verbose help version; do
-		grep -q -- "--$o" help
-	done
+@test "--help names each option there is, and no other is taken" {
+	run -0 vs --help
+	# rows with a space behind the name take no value; each is known to the program that prints it
+	while read -r o; do
+		case $o in
+		*'[='*) words=("${o%%[*}") ;;
+		*=*) words=("${o%%=*}=") ;;
+		*) words=("$o=x") ;;
+		esac
+		run --separate-stderr vs "${words[0]}"
+		[ "$status" = 2 ]
+		[[ $stderr != *unrecognized* ]]
+		[[ $o == *=* || $stderr == *': takes no value'* ]]
+	done < <(grep -oE -- '^ +(-[a-zA-Z], )?--[^ ]+' <<<"$output" | grep -oE -- '--.*')
+	run --separate-stderr vs --nonsense a b
+	refused '--nonsense: unrecognized or ambiguous option'
+	# a part of a name that stands for two
+	run --separate-stderr vs --undo- --spool=. a b
+	refused 'undo'
+	run --separate-stderr vs --ver a b
+	refused '--ver: unrecognized or ambiguous option'
+	run --separate-stderr vs --memory=0 a b
+	refused '--memory: must be greater than 0'
+	run --separate-stderr vs --expect-size=0 a b
+	refused '--expect-size: must be greater than 0'
 }
 
 @test "--version" {
@@ -126,11 +146,11 @@ repaired() {
 	run --separate-stderr vs --offset 100 a b
 	refused '--offset: 100 is no whole number of sectors'
 	run --separate-stderr vs --offset one a b
-	refused 'is no number of bytes'
+	refused 'is not a number of bytes'
 	run --separate-stderr vs --offset -1 a b
-	refused 'is no number of bytes'
+	refused 'is not a number of bytes'
 	run --separate-stderr vs --offset 1Mi a b
-	refused 'is no number of bytes in range'
+	refused 'is not a number of bytes in range'
 	run --separate-stderr vs --nonsense a b
 	refused 'nonsense'
 	run --separate-stderr vs -Z a b

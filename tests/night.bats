@@ -297,7 +297,7 @@ made() {
 	"$MKVMDK" cowd d.vmdk capacity=20480 alloc=random:1000
 	"$MKVMDK" pattern t 20480 3
 	run -2 --separate-stderr vs --dryrun d.vmdk t
-	[[ $stderr == *'--dryrun: there is no such option, or more than one; did you mean --dry-run?'* ]]
+	[[ $stderr == *'--dryrun: unrecognized or ambiguous option; did you mean --dry-run?'* ]]
 	run -2 --separate-stderr vs --force=bsuy d.vmdk t
 	[[ $stderr == *'did you mean --force=busy?'* ]]
 	run -2 --separate-stderr vs --nonsense d.vmdk t

@@ -185,15 +185,45 @@ sort_shown() {
 			grep -oE -- '^	(-h \| )?--[a-z-]+' | grep -oE -- '--[a-z-]+' | grep -v -- --help | sort -u)
 }
 
-@test "README, --help, the manual and the completion list the same options" {
+# option_rows: of --help, from standard input: one a line as "--name", "--name=N", "-p --name[=WORD]".
+option_rows() {
+	grep -oE -- '^ +(-[a-zA-Z], )?--[a-z][^ ]+' | sed 's/^ *//; s/, / /' | sort
+}
+
+@test "README, --help, the manual and the completion list the same options, with the same values" {
 	run -0 vs --help
-	diff <(grep -oE -- '--[a-z][a-z-]+' <<<"$output" | sort -u) \
-		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | grep -oE -- '--[a-z][a-z-]+' | sort -u)
+	option_rows <<<"$output" >rows
+	[ "$(wc -l <rows)" -ge 28 ]
+	# README has room for the name of --progress alone
+	diff <(sed 's/\[.*//' rows) \
+		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | option_rows)
+	# ".It Fl p , -progress Ns Op Cm =json Ns Op : Ns Ar fd" is "-p --progress[=json[:FD]]"
+	diff rows <(sed -n '/^The options:/,/^\.Ss/s/^\.It Fl //p' "$TOP/vmdksync.1" |
+		sed -e 's/^\(.\) , /\1 -/; s/^\([a-zA-Z]\) /-\1 /; t' -e 's/^/-/' |
+		sed -e 's/ Ns Op Cm \(=[a-z]*\) Ns Op : Ns Ar \(.*\)/[\1[:\U\2]]/' -e 's/ Ns = Ns Ar \(.*\)/=\U\1/' |
+		sort)
+	# what takes a file, a folder or a word has that completed
+	mkdir dir-of-mine
+	# shellcheck disable=SC2016 # for the bash inside
+	while read -r o; do
+		o=${o##* }
+		case ${o#*=} in
+		FILE | DIR) want=dir-of-mine ;;
+		WORD) want=busy ;;
+		'json[:FD]]') want=json ;;
+		*) continue ;;
+		esac
+		o=${o%%=*} o=${o%[}
+		run -0 env PATH="${VMDKSYNC%/*}:$PATH" bash --norc -c '
+			. "$0"
+			COMP_WORDS=(vmdksync "$1" = "${2:0:1}") COMP_CWORD=3
+			_vmdksync vmdksync
+			printf "%s\n" "${COMPREPLY[@]}"' "$TOP/examples/completion.bash" "$o" "$want"
+		[[ $'\n'$output$'\n' == *$'\n'"$want"$'\n'* ]]
+	done <rows
+	run -0 vs --help
 	diff <(grep -oE -- '^ +(busy|gd|rgd|[a-z]+)  ' <<<"$output" | tr -d ' ' | sort -u) \
 		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | grep -oE -- '^ +[a-z]+  ' | tr -d ' ' | sort -u)
-	diff <(grep -oE -- '(^| )-[a-zA-Z],|--[a-z][a-z-]+' <<<"$output" | tr -d ' ,' | sort -u) \
-		<(sed -n '/^The options:/,/^\.Ss/s/^\.It Fl //p' "$TOP/vmdksync.1" | sed 's/ Ns.*//; s/ , /\n/' |
-			sed 's/^/-/' | sort -u)
 	# shellcheck disable=SC2016 # for the bash inside
 	diff <(grep -oE -- '(^| )-[a-zA-Z],|--[a-z][a-z-]+' <<<"$output" | tr -d ' ,' | sort -u) \
 		<(PATH=${VMDKSYNC%/*}:$PATH bash --norc -c '

@@ -1,6 +1,7 @@
 /* See options.h. */
 #include "cli/options.h"
 #include "base/hints.h"
+#include "cli/json.h"
 #include "cli/progress.h"
 
 #include <fcntl.h>
@@ -10,71 +11,25 @@
 #include <string.h>
 #include <unistd.h>
 
-const char usage[] =
-    "Usage: vmdksync [OPTIONS] DELTA... TARGET\n"
-    "       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
-    "       vmdksync --info | --map [OPTIONS] IMAGE...\n"
-    "Writes VMware snapshot deltas, oldest first, onto TARGET, a raw file or a block\n"
-    "device that holds the disk beneath them. DELTA is an extent (COWD, SEsparse,\n"
-    "hosted sparse, streamOptimized), a descriptor, or '-', a pipe, plain or gzip.\n"
-    "\n"
-    "      --chain         the parents of DELTA as well, but for the base\n"
-    "      --full          ... and the base: TARGET becomes the whole disk\n"
-    "      --base=FILE     the parent of the first image: a raw disk, or a VMDK\n"
-    "      --verify        compare TARGET with the disk of IMAGE; write nothing\n"
-    "      --max-ranges=N  list at most N differences (20)\n"
-    "      --info          say what IMAGE and its parents are, and what they hold\n"
-    "      --map           list where each stretch of the disk of IMAGE comes from\n"
-    "      --json          results as JSON on standard output\n"
-    "      --read-back     after writing: read from the disk again, and compare\n"
-    "      --undo=FILE     save in FILE, a new VMDK, what is overwritten, first;\n"
-    "                      'vmdksync FILE TARGET' brings it back, also after a crash\n"
-    "      --undo-append   go on with such a FILE after a crash\n"
-    "      --dry-run       check everything, say what would be written, write nothing\n"
-    "      --create        make TARGET, a new sparse file of the disk's size\n"
-    "      --strict        refuse what is only odd (warnings become errors)\n"
-    "      --force=WORD    override one refusal:\n"
-    "                        busy  TARGET is mounted, locked or in use\n"
-    "                        raw   TARGET begins as a VMDK does, not as a raw disk\n"
-    "                        gd    the copies of a directory differ: use the first\n"
-    "                        rgd   ... or are damaged: use the redundant one\n"
-    "                        cid   a parent is not the one its child was made from\n"
-    "                        size  the images are not of one size\n"
-    "                        base  TARGET does not hold the parents of DELTA\n"
-    "                        changed  a file changed while it was read\n"
-    "                        disk  an undo log is of another disk than TARGET\n"
-    "                        room  the undo log cannot fit\n"
-    "                        accounts  what DELTA holds does not add up\n"
-    "      --search=DIR    look for parents and extents in DIR, too\n"
-    "      --confine       refuse files outside the folder of who names them\n"
-    "      --offset=N      a bare extent belongs at byte N (Ns, NK, NM ...) of disk\n"
-    "      --spool=DIR     where a pipe's bytes wait that come too early (/var/tmp)\n"
-    "      --spool-first   from a pipe: take in everything, check it, then write\n"
-    "      --expect-size=N a pipe has to bring N bytes (unpacked)\n"
-    "      --memory=N      for what a pipe has announced and not brought (64M)\n"
-    "      --no-uring      plain reads and writes instead of io_uring\n"
-    "  -p, --progress      a progress line anywhere; =json[:FD]: objects, a line each\n"
-    "  -q, --quiet         no progress, no summary, no warnings\n"
-    "  -v, --verbose       say what is done, and how\n"
-    "  -h, --help          this text\n"
-    "  -V, --version       the version\n"
-    "Exit status: 0 done and durable; 1 a comparison found differences; 2 trouble,\n"
-    "TARGET is untouched; 3 trouble after writing began (running again is safe).\n";
-
+/* What --force skips. help: the rest of its line. */
 static const struct {
 	const char *word;
 	enum force bit;
-} force_words[] = {{"busy", FORCE_BUSY},
-		   {"gd", FORCE_GD},
-		   {"rgd", FORCE_RGD},
-		   {"cid", FORCE_CID},
-		   {"size", FORCE_SIZE},
-		   {"raw", FORCE_RAW},
-		   {"base", FORCE_BASE},
-		   {"changed", FORCE_CHANGED},
-		   {"disk", FORCE_DISK},
-		   {"room", FORCE_ROOM},
-		   {"accounts", FORCE_ACCOUNTS}};
+	const char *help;
+} force_words[] = {
+    {"busy", FORCE_BUSY, "TARGET is mounted, locked or in use"},
+    {"raw", FORCE_RAW, "TARGET begins as a VMDK does, not as a raw disk"},
+    {"gd", FORCE_GD, "the copies of a directory differ: use the first"},
+    {"rgd", FORCE_RGD, "... or are damaged: use the redundant one"},
+    {"cid", FORCE_CID, "a parent is not the one its child was made from"},
+    {"size", FORCE_SIZE, "the images are not of one size"},
+    {"base", FORCE_BASE, "TARGET does not hold the parents of DELTA"},
+    {"changed", FORCE_CHANGED, "a file changed while it was read"},
+    {"disk", FORCE_DISK, "an undo log is of another disk than TARGET"},
+    {"room", FORCE_ROOM, "the undo log cannot fit"},
+    {"accounts", FORCE_ACCOUNTS, "what DELTA holds does not add up"},
+};
+#define FORCE_WORDS (sizeof(force_words) / sizeof(*force_words))
 
 /* "before WORD after", the word being what the user typed. */
 static int refuse(struct err *e, const char *before, const char *word, const char *after)
@@ -99,11 +54,11 @@ static int byte_number(uint64_t *v, const char *word, struct err *e)
 	errno = 0;
 	*v = strtoull(word, &end, 10);
 	if (end == word || *word == '-' || errno)
-		return refuse(e, "", word, " is no number of bytes");
+		return refuse(e, "", word, " is not a number of bytes");
 	s = *end ? strchr(suffixes, *end) : NULL;
 	if ((*end && !s) || (s && end[1]) || (s && *v > POS_LIMIT >> shift[s - suffixes]) ||
 	    *v > POS_LIMIT)
-		return refuse(e, "", word, " is no number of bytes in range");
+		return refuse(e, "", word, " is not a number of bytes in range");
 	if (s)
 		*v <<= shift[s - suffixes];
 	return 0;
@@ -111,22 +66,27 @@ static int byte_number(uint64_t *v, const char *word, struct err *e)
 
 static int force_option(struct options *o, const char *word, struct err *e)
 {
+	struct text after = {0};
 	const char *near;
+	char *text;
+	int r;
 
-	for (size_t i = 0; i < sizeof(force_words) / sizeof(*force_words); i++)
+	for (size_t i = 0; i < FORCE_WORDS; i++)
 		if (!strcmp(word, force_words[i].word)) {
 			o->force |= force_words[i].bit;
 			return 0;
 		}
-	near = hint_word(word, force_words, sizeof(force_words) / sizeof(*force_words),
-			 sizeof(*force_words));
-	if (near) {
-		char after[64];
-
-		snprintf(after, sizeof(after), ": there is no such word; did you mean --force=%s?", near);
-		return refuse(e, "--force=", word, after);
-	}
-	return refuse(e, "--force=", word, ": there is no such word (busy, raw, gd, rgd, cid, size, base, changed, disk, room, accounts)");
+	near = hint_word(word, force_words, FORCE_WORDS, sizeof(*force_words));
+	text_printf(&after, ": there is no such word");
+	if (near)
+		text_printf(&after, "; did you mean --force=%s?", near);
+	for (size_t i = 0; !near && i < FORCE_WORDS; i++)
+		text_printf(&after, "%s%s%s", i ? ", " : " (", force_words[i].word,
+			    i + 1 < FORCE_WORDS ? "" : ")");
+	text = text_take(&after);
+	r = text ? refuse(e, "--force=", word, text) : fail(e, ENOMEM, "out of memory");
+	free(text);
+	return r;
 }
 
 static int search_option(struct options *o, const char *word, struct err *e)
@@ -145,25 +105,6 @@ static int offset_option(struct options *o, const char *word, struct err *e)
 	if (!r && o->offset % SECTOR)
 		r = refuse(e, "--offset: ", word, " is no whole number of sectors; 8s are 8 sectors");
 	return r;
-}
-
-static int expect_option(struct options *o, const char *word, struct err *e)
-{
-	int r = byte_number(&o->expect, word, e);
-
-	return !r && !o->expect ? fail(e, EINVAL, "--expect-size: no delta has 0 bytes") : r;
-}
-
-static int memory_option(struct options *o, const char *word, struct err *e)
-{
-	int r = byte_number(&o->memory, word, e);
-
-	return !r && !o->memory ? fail(e, EINVAL, "--memory: 0 bytes are too few") : r;
-}
-
-static int max_ranges_option(struct options *o, const char *word, struct err *e)
-{
-	return byte_number(&o->max_ranges, word, e);
 }
 
 static bool can_write(int fd)
@@ -202,45 +143,67 @@ static int verbose_option(struct options *o, const char *word, struct err *e)
 
 /* --- the table ----------------------------------------------------------------------------------- */
 
-#define FLAG(name, letter, field) {name, letter, no_argument, offsetof(struct options, field), NULL}
-#define NAME(name, field) {name, 0, required_argument, offsetof(struct options, field), NULL}
-#define CALL(name, letter, arg, call) {name, letter, arg, 0, call}
+/* What an option does: set a bool, take a word as it is, take a number of bytes, or call a function. */
+#define FLAG(field) .at = offsetof(struct options, field), .kind = IS_FLAG
+#define WORD(field) .at = offsetof(struct options, field), .kind = IS_WORD
+#define BYTES(field) .at = offsetof(struct options, field), .kind = IS_BYTES
+#define CALL(function) .call = function
 
+/*
+ * All that is known of an option: --help is printed from here, getopt's table is made from here, and
+ * README, manual and completion are compared with what --help says (tests/readme.bats).
+ */
 static const struct row {
 	const char *name;
-	char letter;
-	int arg;
-	size_t at; /* the field: bool where there is no argument, const char * where there is one */
-	int (*call)(struct options *o, const char *word, struct err *e); /* instead, if not NULL */
+	char letter;          /* 0: none */
+	const char *argument; /* as --help shows it, "=N", or "[=N]" where it may be left out; NULL: none */
+	const char *help;     /* lines of at most 58 columns */
+	int (*call)(struct options *o, const char *word, struct err *e);
+	size_t at;
+	enum { IS_CALL, IS_FLAG, IS_WORD, IS_BYTES } kind;
+	uint64_t least;    /* BYTES: not less */
+	const char *group; /* a heading that stands above it */
 } rows[] = {
-    FLAG("chain", 0, chain),
-    FLAG("full", 0, full),
-    NAME("base", base),
-    FLAG("verify", 0, verify),
-    CALL("max-ranges", 0, required_argument, max_ranges_option),
-    FLAG("info", 0, info),
-    FLAG("map", 0, map),
-    FLAG("json", 0, json),
-    FLAG("read-back", 0, read_back),
-    NAME("undo", undo),
-    FLAG("undo-append", 0, undo_append),
-    FLAG("dry-run", 0, dry_run),
-    FLAG("create", 0, create),
-    FLAG("strict", 0, strict),
-    CALL("force", 0, required_argument, force_option),
-    CALL("search", 0, required_argument, search_option),
-    FLAG("confine", 0, confine),
-    CALL("offset", 0, required_argument, offset_option),
-    NAME("spool", spool),
-    FLAG("spool-first", 0, spool_first),
-    CALL("expect-size", 0, required_argument, expect_option),
-    CALL("memory", 0, required_argument, memory_option),
-    FLAG("no-uring", 0, in_line),
-    CALL("progress", 'p', optional_argument, progress_option),
-    FLAG("quiet", 'q', quiet),
-    CALL("verbose", 'v', no_argument, verbose_option),
-    FLAG("help", 'h', help),
-    FLAG("version", 'V', version),
+    {"chain", 0, NULL, "the parents of DELTA as well, but for the base", FLAG(chain),
+     .group = "What is written, or done instead"},
+    {"full", 0, NULL, "... and the base: TARGET becomes the whole disk", FLAG(full)},
+    {"base", 0, "=FILE", "the parent of the first image: a raw disk, or a VMDK", WORD(base)},
+    {"create", 0, NULL, "make TARGET, a new sparse file of the disk's size", FLAG(create)},
+    {"dry-run", 0, NULL, "check everything, say what would be written, write nothing",
+     FLAG(dry_run)},
+    {"verify", 0, NULL, "compare TARGET with the disk of IMAGE; write nothing", FLAG(verify)},
+    {"info", 0, NULL, "say what IMAGE and its parents are, and what they hold", FLAG(info)},
+    {"map", 0, NULL, "list where each stretch of the disk of IMAGE comes from", FLAG(map)},
+    {"undo", 0, "=FILE", "save in FILE, a new VMDK, what is overwritten, first;\n"
+			 "'vmdksync FILE TARGET' brings it back, also after a crash",
+     WORD(undo), .group = "Safety"},
+    {"undo-append", 0, NULL, "go on with such a FILE after a crash", FLAG(undo_append)},
+    {"read-back", 0, NULL, "after writing: read from the disk again, and compare",
+     FLAG(read_back)},
+    {"strict", 0, NULL, "refuse what is only odd (warnings become errors)", FLAG(strict)},
+    {"force", 0, "=WORD", "override one refusal:", CALL(force_option)},
+    {"search", 0, "=DIR", "look for parents and extents in DIR, too", CALL(search_option),
+     .group = "Input"},
+    {"confine", 0, NULL, "refuse files outside the folder of who names them", FLAG(confine)},
+    {"offset", 0, "=N", "a bare extent belongs at byte N (Ns, NK, NM ...) of disk",
+     CALL(offset_option)},
+    {"spool", 0, "=DIR", "where a pipe's bytes wait that come too early (/var/tmp)",
+     WORD(spool)},
+    {"spool-first", 0, NULL, "from a pipe: take in everything, check it, then write",
+     FLAG(spool_first)},
+    {"expect-size", 0, "=N", "a pipe has to bring N bytes (unpacked)", BYTES(expect), .least = 1},
+    {"memory", 0, "=N", "for what a pipe has announced and not brought (64M)", BYTES(memory),
+     .least = 1},
+    {"json", 0, NULL, "results as JSON on standard output", FLAG(json), .group = "Output"},
+    {"max-ranges", 0, "=N", "list at most N differences (20)", BYTES(max_ranges)},
+    {"progress", 'p', "[=json[:FD]]", "a progress line anywhere; json: objects, a line each",
+     CALL(progress_option)},
+    {"quiet", 'q', NULL, "no progress, no summary, no warnings", FLAG(quiet)},
+    {"verbose", 'v', NULL, "say what is done, and how", CALL(verbose_option)},
+    {"no-uring", 0, NULL, "plain reads and writes instead of io_uring", FLAG(in_line),
+     .group = "Other"},
+    {"help", 'h', NULL, "this text", FLAG(help)},
+    {"version", 'V', NULL, "the version", FLAG(version)},
 };
 
 #define ROWS (sizeof(rows) / sizeof(*rows))
@@ -259,14 +222,66 @@ static const struct row *find_row(int c)
 static int set(struct options *o, const struct row *row, const char *word, struct err *e)
 {
 	void *field = (char *)o + row->at;
+	int r = 0;
 
-	if (row->call)
+	if (row->kind == IS_CALL)
 		return row->call(o, word, e);
-	if (row->arg == no_argument)
+	if (row->kind == IS_FLAG)
 		*(bool *)field = true;
-	else
+	else if (row->kind == IS_WORD)
 		*(const char **)field = word;
-	return 0;
+	else
+		r = byte_number(field, word, e);
+	if (!r && row->kind == IS_BYTES && *(uint64_t *)field < row->least)
+		r = fail(e, EINVAL, "must be greater than 0");
+	return r;
+}
+
+#define HELP_COLUMN 22
+
+static void help_row(struct text *t, const struct row *row)
+{
+	const char *argument = row->argument ? row->argument : "", *line = row->help;
+	int column = HELP_COLUMN - 8;
+
+	if (row->group)
+		text_printf(t, "%s%s:\n", row == rows ? "\n" : "", row->group);
+	if (row->letter)
+		text_printf(t, "  -%c, --", row->letter);
+	else
+		text_printf(t, "      --");
+	if (strlen(row->name) + strlen(argument) > (size_t)column) {
+		text_printf(t, "%s%s\n", row->name, argument);
+		column = HELP_COLUMN;
+	} else {
+		text_printf(t, "%s%s", row->name, argument);
+		column -= (int)(strlen(row->name) + strlen(argument));
+	}
+	for (size_t n; *line; line += n + (line[n] == '\n'), column = HELP_COLUMN) {
+		n = strcspn(line, "\n");
+		text_printf(t, "%*s%.*s\n", column, "", (int)n, line);
+	}
+	for (size_t i = 0; row->call == force_option && i < FORCE_WORDS; i++)
+		text_printf(t, "%*s%-4s  %s\n", HELP_COLUMN + 2, "", force_words[i].word,
+			    force_words[i].help);
+}
+
+char *options_help(void)
+{
+	struct text t = {0};
+
+	text_printf(&t, "Usage: vmdksync [OPTIONS] DELTA... TARGET\n"
+			"       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
+			"       vmdksync --info | --map [OPTIONS] IMAGE...\n"
+			"Writes VMware snapshot deltas, oldest first, onto TARGET, a raw file or a block\n"
+			"device that holds the disk beneath them. DELTA is an extent (COWD, SEsparse,\n"
+			"hosted sparse, streamOptimized), a descriptor, or '-', a pipe, plain or gzip.\n");
+	for (size_t i = 0; i < ROWS; i++)
+		help_row(&t, &rows[i]);
+	text_printf(&t, "\n"
+			"Exit status: 0 done and durable; 1 a comparison found differences; 2 trouble,\n"
+			"TARGET is untouched; 3 trouble after writing began (running again is safe).\n");
+	return text_take(&t);
 }
 
 /* Why getopt did not like it. */
@@ -277,7 +292,7 @@ static int not_understood(int c, char **argv, struct err *e)
 	if (c == ':')
 		return refuse(e, "", argv[optind - 1], ": needs a value");
 	if (optopt && !find_row(optopt))
-		return refuse(e, "", letter, ": there is no such option");
+		return refuse(e, "", letter, ": unrecognized option");
 	if (!optopt) {
 		char typed[64], after[96];
 		const char *near;
@@ -285,7 +300,7 @@ static int not_understood(int c, char **argv, struct err *e)
 		snprintf(typed, sizeof(typed), "%.*s", (int)strcspn(argv[optind - 1], "="),
 			 argv[optind - 1]);
 		near = !strncmp(typed, "--", 2) ? hint_word(typed + 2, rows, ROWS, sizeof(*rows)) : NULL;
-		snprintf(after, sizeof(after), ": there is no such option, or more than one%s%s%s",
+		snprintf(after, sizeof(after), ": unrecognized or ambiguous option%s%s%s",
 			 near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
 		return refuse(e, "", argv[optind - 1], after);
 	}
@@ -331,20 +346,29 @@ static int check(const struct options *o, int names, struct err *e)
 int options_parse(struct options *o, int argc, char **argv, struct err *e)
 {
 	struct option longs[ROWS + 1] = {{0}};
+	char letters[ROWS + 2] = ":", *letter = letters + 1;
 	int c;
 
 	*o = (struct options){.progress = -1, .progress_fd = STDERR_FILENO, .max_ranges = 20};
 	o->search = calloc((size_t)argc + 1, sizeof(*o->search));
 	if (!o->search)
 		return fail(e, ENOMEM, "out of memory");
-	for (size_t i = 0; i < ROWS; i++)
+	for (size_t i = 0; i < ROWS; i++) {
+		const char *argument = rows[i].argument;
+
 		longs[i] = (struct option){
 		    .name = rows[i].name,
-		    .has_arg = rows[i].arg,
+		    .has_arg = !argument	  ? no_argument
+			       : *argument == '[' ? optional_argument
+						  : required_argument,
 		    .val = rows[i].letter ? rows[i].letter : LONG_ONLY + (int)i,
 		};
+		/* a letter takes no value: -p is --progress alone */
+		if (rows[i].letter)
+			*letter++ = rows[i].letter;
+	}
 	opterr = 0; /* getopt would print */
-	while ((c = getopt_long(argc, argv, ":pqvhV", longs, NULL)) != -1) {
+	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
 		struct err mine = {.set = false};
 		const struct row *row = c == ':' || c == '?' ? NULL : find_row(c);
 		int r = row ? set(o, row, optarg, &mine) : not_understood(c, argv, &mine);

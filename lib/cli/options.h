@@ -49,7 +49,8 @@ struct options { /* what is a name points into argv */
 	const char *target; /* NULL for info and map */
 };
 
-extern const char usage[];
+/* What --help prints, for the caller to free; NULL when memory is short. */
+char *options_help(void);
 
 /* -EINVAL for a word that is not understood, or what does not go together; -ENOMEM. */
 int options_parse(struct options *o, int argc, char **argv, struct err *e);
