@@ -366,47 +366,47 @@ int report_map(const struct chain *c, bool json, const struct report_out *out,
 
 /* --- what was done ------------------------------------------------------------------------------- */
 
-static const char *layer_name(const struct result *r, const struct difference *d)
+static const char *layer_name(const struct work *w, const struct difference *d)
 {
-	return d->layer == LAYER_NONE ? NULL : r->chain->link[d->layer]->name;
+	return d->layer == LAYER_NONE ? NULL : w->chain->link[d->layer]->name;
 }
 
-char *report_differences(const struct result *r, struct err *e)
+char *report_differences(const struct work *w, struct err *e)
 {
-	const struct verify_result *v = r->differences;
+	const struct verify_result *v = &w->differences;
 	struct text t = {0};
 
-	for (size_t i = 0; i < v->n && i < r->max_ranges; i++) {
+	for (size_t i = 0; i < v->n && i < w->o->max_ranges; i++) {
 		const struct difference *d = &v->diff[i];
-		const char *layer = layer_name(r, d);
+		const char *layer = layer_name(w, d);
 
 		text_printf(&t, "%s: bytes %" PRIu64 " to %" PRIu64 " differ (%" PRIu64
 				" from sector %" PRIu64 " on); expected: %s%s%s\n",
-			    r->target, d->off, d->off + d->len - 1, d->len, d->off / SECTOR,
+			    w->target->name, d->off, d->off + d->len - 1, d->len, d->off / SECTOR,
 			    d->zero ? "zeros" : "", d->zero && layer ? " of " : "",
 			    layer ? layer : "");
 	}
-	if (v->n > r->max_ranges)
-		text_printf(&t, "%s: and %s%zu more range%s\n", r->target, v->more ? "at least " : "",
-			    v->n - (size_t)r->max_ranges, plural(v->n - r->max_ranges));
+	if (v->n > w->o->max_ranges)
+		text_printf(&t, "%s: and %s%zu more range%s\n", w->target->name, v->more ? "at least " : "",
+			    v->n - (size_t)w->o->max_ranges, plural(v->n - w->o->max_ranges));
 	return take(&t, e);
 }
 
-static void json_differences(struct text *t, const struct result *r)
+static void json_differences(struct text *t, const struct work *w)
 {
-	const struct verify_result *v = r->differences;
+	const struct verify_result *v = &w->differences;
 
 	json_bool(t, "equal", !v->n);
 	json_number(t, "different", v->bytes);
 	json_number(t, "ranges", v->n);
-	json_bool(t, "more_ranges", v->more || v->n > r->max_ranges);
+	json_bool(t, "more_ranges", v->more || v->n > w->o->max_ranges);
 	json_open(t, "differences", '[');
-	for (size_t i = 0; i < v->n && i < r->max_ranges; i++) {
+	for (size_t i = 0; i < v->n && i < w->o->max_ranges; i++) {
 		json_open(t, NULL, '{');
 		json_number(t, "start", v->diff[i].off);
 		json_number(t, "length", v->diff[i].len);
 		json_bool(t, "zero", v->diff[i].zero);
-		json_string(t, "layer", layer_name(r, &v->diff[i]));
+		json_string(t, "layer", layer_name(w, &v->diff[i]));
 		json_close(t, '}');
 	}
 	json_close(t, ']');
@@ -437,38 +437,48 @@ static void json_piped(struct text *t, const struct chain *c)
 	json_close(t, '}');
 }
 
-char *report_result(const struct result *r, struct err *e)
+uint64_t report_unaccounted(const struct work *w)
 {
+	uint64_t bytes = 0;
+
+	for (size_t i = 0; i < w->chain->links; i++)
+		bytes += w->chain->link[i]->unaccounted;
+	return bytes;
+}
+
+char *report_result(const struct work *w, struct err *e)
+{
+	const struct options *o = w->o;
 	struct text t = {0};
 
 	json_open(&t, NULL, '{');
-	json_string(&t, "job", r->job);
-	json_string(&t, "target", r->target);
-	json_number(&t, "size", r->chain->link[0]->size);
+	json_string(&t, "job", o->verify ? "verify" : o->dry_run ? "dry-run" : "apply");
+	json_string(&t, "target", w->target->name);
+	json_number(&t, "size", w->chain->link[0]->size);
 	json_open(&t, "chain", '[');
-	for (size_t i = 0; i < r->chain->links; i++)
-		json_string(&t, NULL, r->chain->link[i]->name);
+	for (size_t i = 0; i < w->chain->links; i++)
+		json_string(&t, NULL, w->chain->link[i]->name);
 	json_close(&t, ']');
-	json_bool(&t, "full_disk", r->whole);
-	json_totals(&t, r->totals, r->chain->link[0]->size);
-	json_number(&t, "unaccounted", r->unaccounted);
-	if (r->stats) {
-		json_number(&t, "written", r->stats->written);
-		json_number(&t, "zeroed", r->stats->zeroed);
-		json_number(&t, "writes", r->stats->writes);
+	json_bool(&t, "full_disk", w->whole);
+	json_totals(&t, &w->totals, w->chain->link[0]->size);
+	json_number(&t, "unaccounted", report_unaccounted(w));
+	if (!o->verify && !o->dry_run) {
+		json_number(&t, "written", w->stats.written);
+		json_number(&t, "zeroed", w->stats.zeroed);
+		json_number(&t, "writes", w->stats.writes);
 	}
-	if (strcmp(r->job, "verify")) {
-		json_bool(&t, "base_checked", r->base_checked);
-		if (r->present)
-			json_number(&t, "already_present", *r->present);
+	if (!o->verify) {
+		json_bool(&t, "base_checked", !w->look.why && !w->look.differ);
+		if (w->undo)
+			json_number(&t, "already_present", w->stats.present);
 		else
 			json_string(&t, "already_present", NULL);
 	}
-	json_piped(&t, r->chain);
-	if (r->differences)
-		json_differences(&t, r);
-	json_warnings(&t, r->warnings);
-	json_number(&t, "milliseconds", (uint64_t)(r->seconds * 1000));
+	json_piped(&t, w->chain);
+	if (o->verify || o->read_back)
+		json_differences(&t, w);
+	json_warnings(&t, &w->warnings);
+	json_number(&t, "milliseconds", (uint64_t)(progress_seconds(w->progress) * 1000));
 	json_close(&t, '}');
 	return take(&t, e);
 }

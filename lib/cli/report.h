@@ -5,6 +5,8 @@
 #ifndef REPORT_H
 #define REPORT_H
 
+#include "cli/options.h"
+#include "cli/progress.h"
 #include "jobs/info.h"
 
 /* Where text goes that is not held whole. */
@@ -20,24 +22,35 @@ char *report_info(struct info *const *info, size_t n, bool json, struct err *e);
 int report_map(const struct chain *c, bool json, const struct report_out *out,
 	       int (*last)(void *arg, struct err *e), struct err *e);
 
-struct result {
-	const char *job; /* apply, dry-run, verify */
-	const struct chain *chain;
-	const char *target;
-	const struct totals *totals;
-	uint64_t unaccounted; /* bytes of the files that nothing names */
-	const struct pump_stats *stats;                /* of apply */
-	bool base_checked;                             /* of apply and dry-run */
-	const uint64_t *present;                       /* of these; NULL: not known */
-	const struct verify_result *differences;       /* NULL: nothing was compared */
-	uint64_t max_ranges;
-	bool whole;      /* it was about every byte of the disk */
-	const struct warnings *warnings;
-	double seconds;
+/* What one run of the program has found out and done so far. */
+struct work {
+	const struct options *o;
+	struct warnings warnings;
+	struct progress *progress; /* NULL: none yet */
+	struct chain *chain;
+	struct target *target;
+	struct undo *undo;
+	char *undo_name; /* printable */
+	bool warned_repeated;
+	size_t applied; /* links of the chain that are written, the newest */
+	struct look look;
+	bool log_checked; /* undo logs were compared with TARGET, */
+	size_t places;    /* in so many places */
+	bool by_stream;   /* progress is counted in bytes received, not in bytes written */
+	bool undone;      /* --undo-append: the log is finished, and so is the apply */
+	struct totals totals;
+	struct pump_stats stats;
+	struct verify_result differences;
+	struct sums *sums; /* of a stream, for a read-back */
+	uint64_t done;     /* bytes, for progress */
+	bool whole;        /* every byte of the disk is read */
 };
 
-char *report_result(const struct result *r, struct err *e);
+/* Bytes of the files that nothing names, as far as they were walked. */
+uint64_t report_unaccounted(const struct work *w);
+/* Of an apply, a dry run or a verify, as JSON. */
+char *report_result(const struct work *w, struct err *e);
 /* The differences, one a line. */
-char *report_differences(const struct result *r, struct err *e);
+char *report_differences(const struct work *w, struct err *e);
 
 #endif
