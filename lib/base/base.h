@@ -1,5 +1,6 @@
 /*
- * Room 0: what every other room stands on. Knows libc; must not know disks, files or formats.
+ * What every other file of lib/ may use: errors and warnings, checked arithmetic, byte loads, full reads
+ * and writes, sizes and names as text. Must not know disks, sources or formats.
  */
 #ifndef BASE_H
 #define BASE_H

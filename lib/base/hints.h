@@ -1,6 +1,6 @@
 /*
- * What the system knows about a name or a device that did not work, for messages. Knows /proc, /sys
- * and how other programs call their volumes; decides nothing.
+ * What the system knows about a name or a device that did not work, for messages. Knows /proc, /sys and
+ * the volume names of other programs; decides nothing.
  */
 #ifndef HINTS_H
 #define HINTS_H
@@ -9,7 +9,7 @@
 
 #include <sys/types.h>
 
-/* Who uses a block device, as "; mounted on /mnt, unmount it first"; "" where that is not known. */
+/* Who uses a block device, as " (mounted on /mnt): unmount it first"; "" where that is not known. */
 const char *hint_users(char *buf, size_t size, dev_t dev);
 /* The whole disk of a partition, as "/dev/sda"; false where dev is none. */
 bool hint_partition(char *buf, size_t size, dev_t dev);

@@ -1,6 +1,6 @@
 /*
- * Room 6: text that is built in memory and comes out whole or not at all; on top of it, JSON (RFC
- * 8259). Must not know what is said in it.
+ * Text built in memory, and on top of it JSON (RFC 8259). Must not know what is said in it. Called by the
+ * files of this folder.
  */
 #ifndef JSON_H
 #define JSON_H

@@ -1,6 +1,6 @@
 /*
- * Room 6: the command line, as the program understands it. Knows words; must not know what is done
- * with them, nor print.
+ * The command line: options, their values, which of them exclude each other. Must not know what is done
+ * with them, nor print. Called by vmdksync.c.
  */
 #ifndef OPTIONS_H
 #define OPTIONS_H

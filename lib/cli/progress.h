@@ -1,5 +1,5 @@
 /*
- * Room 6: the progress line. Knows a terminal and a clock; must not know what is being done.
+ * The progress line. Knows a terminal and a clock; must not know what is being done. Called by vmdksync.c.
  */
 #ifndef PROGRESS_H
 #define PROGRESS_H

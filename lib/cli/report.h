@@ -1,6 +1,6 @@
 /*
- * Room 6: results as text for people or as one JSON object, built whole but for a map. Knows what the
- * jobs found; must not print.
+ * Results for standard output, as text or as one JSON object, built whole except for a map. Knows what the
+ * jobs found; must not print. Called by vmdksync.c.
  */
 #ifndef REPORT_H
 #define REPORT_H

@@ -1,12 +1,11 @@
 /*
- * Room 1: bytes in. A file, a block device, a pipe, or memory (for tests). Knows descriptors and
- * positions; must not know runs or formats. All offsets and lengths are bytes.
+ * Input: a file, a block device, a stream, or memory (for tests). Must not know runs or formats. Opened by
+ * chain/image.c, read by leaf readers and by the pump. All offsets and lengths are bytes.
  *
- * What comes through a pipe or a socket (plain, or gzip, which is unpacked) passes once. A source
- * that is `passing` holds the last windows of it: source_read() finds there what has not been
- * released. It moves on only as far as room is; whoever asks for more makes it take everything that
- * is still to come into the spool, an unlinked sparse file with the same offsets, and the source is
- * a file like others from then on.
+ * A pipe or a socket (plain, or gzip, which is inflated) is a stream: it is read once. While a source is
+ * `passing` it holds the last windows of its stream, and source_read() finds there what has not been
+ * released. To ask for bytes behind all windows spools the whole rest: an unlinked sparse file with the
+ * same offsets takes it, and the source is a file like others from then on.
  */
 #ifndef SOURCE_H
 #define SOURCE_H
@@ -51,8 +50,8 @@ struct source {
 struct source_opts {
 	const char *spool; /* folder of the spool; NULL: $TMPDIR, else /var/tmp */
 	bool spool_first;  /* take in everything before anything is looked at */
-	uint64_t expect;   /* bytes that have to come, unpacked; 0: not known */
-	/* asked while waiting for a pipe: true gives up, with -EINTR. NULL: never. */
+	uint64_t expect;   /* bytes that have to be received, inflated; 0: not known */
+	/* asked while waiting for a stream: true gives up, with -EINTR. NULL: never. */
 	bool (*stop)(void *arg);
 	void *arg;
 	size_t window; /* for tests, see stream.h; 32 KiB at least, which file_order.c relies on */
@@ -80,38 +79,36 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 int source_unchanged(const struct source *s, struct err *e);
 /* Whether the range is known to be a hole of the file: it reads as zeros. */
 bool source_is_hole(struct source *s, uint64_t off, uint64_t n);
-/* Where the stretch of data, or of hole, that begins at off < size ends; *hole says which it is. */
+/* Where the range of data, or the hole, that begins at off < size ends; *hole says which it is. */
 uint64_t source_stretch(struct source *s, uint64_t off, bool *hole);
 /* The range will be read soon. */
 void source_hint(struct source *s, uint64_t off, uint64_t n);
-/* How many bytes there are, at most `most`; on a pipe waits for as many, or for the end. -errno where
- * that is no end but a failure. */
+/* *n: how many bytes there are, at most `most`; a stream is waited for until it has as many, or ends. -errno
+ * where it fails. */
 int source_some(struct source *s, size_t most, size_t *n, struct err *e);
 
-/* The rest is for who reads a passing source in file order. */
+/* --- for readers of a stream, in file order --- */
 
 bool source_is_gzip(const struct source *s);
-/* Whether the sender had sent what was expected, and kept the pipe open: that was not waited for. */
+/* Whether all expected bytes were received, but no end: the sender kept the pipe open. */
 bool source_kept_open(const struct source *s);
-/* Whether that is standard input under one of its names. */
+/* Whether path is one of the names of standard input. */
 bool source_is_stdin(const char *path);
 size_t source_window(const struct source *s);
-/* Bytes that are held at once, from the beginning of the window on that something lies in: what has
- * to be there as a whole may begin at the end of that window. */
+/* Bytes that are held at once, from the beginning of a window on. */
 uint64_t source_room(const struct source *s);
-/* Bytes that have come in all. */
+/* Bytes received so far. */
 uint64_t source_came(const struct source *s);
-/* No byte from here on can come, as far as anyone has said. */
+/* The size of the stream where it is known, else a number that none reaches. */
 uint64_t source_limit(const struct source *s);
-/* Waits until the bytes before `end` have come, or no more will; end lies no further than all windows
- * behind the last release. *have: how many have come in all. -EINTR. */
+/* Waits until the bytes before `end` are received, or the stream ends; end lies no further than
+ * source_room() behind the last release. *have: how many bytes were received so far. -EINTR. */
 int source_ahead(struct source *s, uint64_t end, uint64_t *have, struct err *e);
-/* Where byte `off` stands, which has come and is not released; *n: how many follow without a break. */
+/* Where byte `off`, received and not released, lies in memory; *n: how many bytes follow there. */
 const uint8_t *source_at(struct source *s, uint64_t off, size_t *n);
-/* Nothing before `off` will be asked for, but what was spooled. Only whole windows go. */
+/* The bytes before `off` are not needed any more, unless they were spooled. Only whole windows are freed. */
 void source_release(struct source *s, uint64_t off);
-/* Bytes [off, end) pass, whether they are wanted or not. *have as above: less than end when there are
- * no more. */
+/* Receives and releases everything before `end`. *have as above: less than end where the stream ends. */
 int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e);
 /* Copies held bytes into the spool, where source_read() finds them after they were released. */
 int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why, struct err *e);
@@ -126,7 +123,7 @@ const char *spool_reason_text(const struct source *s);
 /* Reads to the end, however much it is. -errno when the stream broke off, or is shorter than it was
  * expected to be. *size: what came in all. Does nothing for files. */
 int source_finish(struct source *s, uint64_t *size, struct err *e);
-/* -EBADMSG: it ended after s->size bytes, in the middle of `what`; at least `need` had to come. */
+/* -EBADMSG: the stream is truncated in the middle of `what`; it needs at least `need` bytes. */
 int source_short(struct source *s, const char *what, uint64_t need, struct err *e);
 
 #endif

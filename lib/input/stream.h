@@ -1,10 +1,10 @@
 /*
- * Room 1: bytes that come from a pipe or a socket, plain or gzip, into a few windows of memory. Knows
- * descriptors and gzip; must not know runs, formats, or the spool. All numbers are bytes.
+ * A pipe or a socket, plain or gzip, in a few windows of memory. Knows descriptors and gzip; must not know
+ * runs, formats, or the spool. Called by source.c. All numbers are bytes.
  *
- * A thread of its own reads (for gzip a second one inflates), so the other end never waits while a
- * window is free. The bytes from `low` on that have arrived are held until they are released; low is
- * a multiple of the window. One thread asks; others may look at what has come.
+ * A thread of its own reads (for gzip a second one inflates), so the sender never waits while a window is
+ * free. Received bytes from `low` on, a multiple of the window, are held until they are released. One
+ * thread waits and releases; others may look at received bytes.
  */
 #ifndef INPUT_STREAM_H
 #define INPUT_STREAM_H
@@ -18,8 +18,8 @@ struct stream;
 struct stream_opts {
 	size_t window;    /* power of two; 0: the usual size */
 	unsigned windows; /* 0: the usual number */
-	/* Bytes, unpacked, after which an end is waited for STREAM_PATIENCE seconds and no longer; 0: none. Of
-	 * gzip only when a trailer has come, too. */
+	/* Bytes, inflated, after which the end is waited for STREAM_PATIENCE seconds and no longer, of gzip only
+	 * once its trailer was received; 0: not known. */
 	uint64_t expect;
 	/* Asked while waiting: true gives up, with -EINTR. NULL: never. */
 	bool (*stop)(void *arg);
@@ -46,7 +46,7 @@ uint64_t stream_low(const struct stream *f);
 int stream_wait(struct stream *f, uint64_t end, uint64_t *have, struct err *e);
 /* Whether it did not end by itself, see expect. */
 bool stream_kept_open(const struct stream *f);
-/* For who never has to wait: -EINTR when it is to be given up. */
+/* Asks stop() without waiting: -EINTR. */
 int stream_ask_stop(struct stream *f, struct err *e);
 /* Where byte `off` stands, low <= off < have; *n: how many of those that have arrived follow it
  * without a break. */

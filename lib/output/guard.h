@@ -1,5 +1,5 @@
 /*
- * Room 4: what the system knows about a target besides its bytes: who has it open, who locks it,
+ * What the system knows about a target besides its bytes: who has it open, who locks it,
  * which disk a partition lies on. Knows /proc, /sys and leases; must not know how a target is
  * written.
  */

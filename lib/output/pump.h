@@ -1,5 +1,5 @@
 /*
- * Room 4: moves the runs of a reader to a target: gathers neighbours into batches, fills many batches
+ * Moves the runs of a reader to a target: gathers neighbours into batches, fills many batches
  * at once, and hands each to its consumer, or writes it with one transfer. Knows runs, the ring and
  * the target; must not know formats, chains, or what a consumer does. All numbers are bytes.
  */

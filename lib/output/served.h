@@ -1,5 +1,5 @@
 /*
- * Room 4: who keeps the bytes of a file or device: the kernel, or a program on its behalf (FUSE).
+ * Who keeps the bytes of a file or device: the kernel, or a program on its behalf (FUSE).
  * Knows file systems, loop devices and sysfs; must not know targets.
  *
  * A promise of the kernel's own file systems and drivers is believed, one that a program makes on

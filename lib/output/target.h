@@ -1,5 +1,5 @@
 /*
- * Room 4: the disk that is written. Opens and identifies a file or block device, refuses the wrong
+ * The disk that is written. Opens and identifies a file or block device, refuses the wrong
  * one, tells how to write to it, and zeroes ranges. Knows file systems and devices; must not know
  * runs or formats. All offsets and lengths are bytes.
  */

@@ -1,7 +1,7 @@
 /*
- * Rooms 2 and 3 speak in runs: a stretch of guest bytes that is either data or zero. This file knows
- * runs, the reader that gives them, and the gate that checks every one of them. It must not know
- * formats or targets. All numbers are bytes.
+ * A run is a range of guest bytes that is either data or zero. Runs, the reader that gives them, and the
+ * gate that checks every one of them; all folders from vmdk/ on speak in runs. Must not know formats or
+ * targets. All numbers are bytes.
  */
 #ifndef RUN_H
 #define RUN_H
