@@ -14,7 +14,7 @@ PREFIX ?= /usr/local
 BUILD ?= build/plain
 SCRATCH ?= build/scratch
 PKG_CONFIG ?= pkg-config
-VERSION := 1.0.0
+VERSION := 1.1.0-dev
 
 bindir = $(PREFIX)/bin
 mandir = $(PREFIX)/share/man/man1

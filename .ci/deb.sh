@@ -41,13 +41,10 @@ vmdksync ($version) unstable; urgency=medium
 
  -- $maintainer  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 END
-cat >"$doc/copyright" <<END
-This package was made by "make deb" from the source of vmdksync.
-
-Copyright (C) $(date -u -d "@$SOURCE_DATE_EPOCH" +%Y) the authors of vmdksync
-
-The source names no licence: ask its authors before you pass the package on.
-END
+{
+	printf 'This package was made by "make deb" from the source of vmdksync.\n\n'
+	cat LICENSE
+} >"$doc/copyright"
 
 # dpkg-shlibdeps reads this file, and asks for the libraries the program is linked with
 cat >"$work/debian/control" <<END

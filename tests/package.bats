@@ -12,7 +12,7 @@ setup() {
 # copy NAME: a copy of the source as it is now, built nowhere yet, committed once.
 copy() {
 	mkdir "$BATS_TEST_TMPDIR/$1"
-	cp -R .ci .clang-format .gitignore Makefile README CHANGELOG vmdksync.1 vmdksync.c lib tests \
+	cp -R .ci .gitignore LICENSE Makefile README CHANGELOG vmdksync.1 vmdksync.c lib tests \
 		examples "$BATS_TEST_TMPDIR/$1"
 	cd "$BATS_TEST_TMPDIR/$1" || return
 	git init -q
@@ -102,6 +102,7 @@ copy() {
 	dpkg-deb -x first.deb x
 	[ "$(x/usr/bin/vmdksync --version)" = "$(vs --version)" ]
 	[ -f x/usr/share/man/man1/vmdksync.1.gz ]
+	diff LICENSE <(sed '1,/^$/d' x/usr/share/doc/vmdksync/copyright)
 	[ -f x/usr/share/bash-completion/completions/vmdksync ]
 	dpkg-deb -f first.deb Depends | grep -q liburing
 	# what the sources lie in is left alone
