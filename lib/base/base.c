@@ -123,51 +123,48 @@ const char *exact_text(char buf[32], uint64_t bytes)
 	return buf;
 }
 
-/* How many bytes the UTF-8 character at s has; 0 when there is none, or a control character. */
-static size_t utf8_len(const unsigned char *s)
+size_t utf8_len(const char *text, uint32_t *code)
 {
-	uint32_t c, least;
-	size_t n;
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	const unsigned char *s = (const unsigned char *)text;
+	const size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : 2;
+	uint32_t c = n == 1 ? s[0] : s[0] & (0x7fu >> n);
 
-	if (s[0] < 0x80)
-		return s[0] >= 0x20 && s[0] != 0x7f;
-	if ((s[0] & 0xe0) == 0xc0)
-		n = 2, c = s[0] & 0x1f, least = 0xa0; /* below lie the C1 control characters */
-	else if ((s[0] & 0xf0) == 0xe0)
-		n = 3, c = s[0] & 0x0f, least = 0x800;
-	else if ((s[0] & 0xf8) == 0xf0)
-		n = 4, c = s[0] & 0x07, least = 0x10000;
-	else
+	if ((s[0] >= 0x80 && s[0] < 0xc0) || s[0] >= 0xf8)
 		return 0;
 	for (size_t i = 1; i < n; i++) {
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
 		c = c << 6 | (s[i] & 0x3f);
 	}
-	if (c < least || c > 0x10ffff || (c >= 0xd800 && c < 0xe000))
-		return 0;
-	/* line and paragraph separators, and the characters that turn the writing direction */
-	if ((c >= 0x2028 && c <= 0x202e) || (c >= 0x2066 && c <= 0x2069))
-		return 0;
-	return n;
+	*code = c;
+	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
+}
+
+/* Not a control character, nor a line or paragraph separator, nor one that turns the writing direction. */
+static bool is_printable(uint32_t c)
+{
+	return c >= 0x20 && (c < 0x7f || c >= 0xa0) && (c < 0x2028 || c > 0x202e) &&
+	       (c < 0x2066 || c > 0x2069);
 }
 
 char *name_text(const char *name)
 {
-	const unsigned char *s = (const unsigned char *)name;
+	const char *s = name;
 	char *out = malloc(strlen(name) * 4 + 1), *o = out;
 
 	if (!out)
 		return NULL;
 	while (*s) {
-		size_t n = utf8_len(s);
+		uint32_t c;
+		const size_t n = utf8_len(s, &c);
 
-		if (n) {
+		if (n && is_printable(c)) {
 			memcpy(o, s, n);
 			o += n;
 			s += n;
 		} else {
-			o += snprintf(o, 5, "\\x%02x", *s++);
+			o += snprintf(o, 5, "\\x%02x", (unsigned char)*s++);
 		}
 	}
 	*o = '\0';

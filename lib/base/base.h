@@ -123,6 +123,8 @@ static inline const char *plural(uint64_t n)
 {
 	return n == 1 ? "" : "s";
 }
+/* How many bytes the UTF-8 character at s has, and *code, which one it is; 0 where that is not UTF-8. */
+size_t utf8_len(const char *s, uint32_t *code);
 /*
  * A printable copy of a file name: control bytes and bytes that are not UTF-8 become \xNN. The
  * caller frees it; NULL when memory is short.

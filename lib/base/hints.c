@@ -159,12 +159,22 @@ static bool proxmox_volume(const char *path)
 	return guest_volume(slash ? slash + 1 : volume);
 }
 
+/* Whether it is there, or looks as if it could be on the machine that is meant. */
+static bool in_folder(const char *dir, const char *path)
+{
+	char dev[PATH_MAX];
+	struct stat st;
+
+	return snprintf(dev, sizeof(dev), "%s/%s", dir, path) < (int)sizeof(dev) &&
+	       (guest_volume(strrchr(path, '/') + 1) || lstat(dev, &st) == 0);
+}
+
 bool hint_volume(char *buf, size_t size, const char *path)
 {
 	const char *slash = strchr(path, '/');
-	char dev[PATH_MAX], *name;
 	struct stat st;
 	bool found = true;
+	char *name;
 
 	if (lstat(path, &st) == 0)
 		return false;
@@ -180,15 +190,10 @@ bool hint_volume(char *buf, size_t size, const char *path)
 	else if (proxmox_volume(path))
 		snprintf(buf, size, "is a Proxmox volume, not a path; 'pvesm path %s' prints its path",
 			 name);
-	else if (slash && slash != path && path[0] != '.' && !strchr(slash + 1, '/') &&
-		 snprintf(dev, sizeof(dev), "/dev/%s", path) < (int)sizeof(dev) &&
-		 (guest_volume(slash + 1) || lstat(dev, &st) == 0))
-		snprintf(buf, size, "is the name of a volume, not a path; its device is /dev/%s", name);
 	else if (slash && slash != path && path[0] != '.' &&
-		 snprintf(dev, sizeof(dev), "/dev/zvol/%s", path) < (int)sizeof(dev) &&
-		 (lstat(dev, &st) == 0 || guest_volume(strrchr(path, '/') + 1)))
-		snprintf(buf, size, "is the name of a volume, not a path; its device is /dev/zvol/%s",
-			 name);
+		 ((!strchr(slash + 1, '/') && in_folder("/dev", path)) || in_folder("/dev/zvol", path)))
+		snprintf(buf, size, "is the name of a volume, not a path; its device is %s/%s",
+			 !strchr(slash + 1, '/') && in_folder("/dev", path) ? "/dev" : "/dev/zvol", name);
 	else
 		found = false;
 	free(name);

@@ -58,37 +58,17 @@ char *text_take(struct text *t)
 	return s;
 }
 
-/* How many bytes the character at s has; 0 when it is no UTF-8. */
-static size_t utf8_len(const unsigned char *s)
-{
-	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-	uint32_t c = s[0];
-	size_t n = c < 0x80 ? 1 : c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : 2;
-
-	if (n == 1)
-		return 1;
-	if (c < 0xc0 || c >= 0xf8)
-		return 0;
-	c &= 0x7fu >> n;
-	for (size_t i = 1; i < n; i++) {
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-		c = c << 6 | (s[i] & 0x3f);
-	}
-	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
-}
-
 static void quoted(struct text *t, const char *s)
 {
 	text_add(t, "\"", 1);
 	while (*s) {
-		size_t n = utf8_len((const unsigned char *)s);
-		unsigned char c = (unsigned char)*s;
+		uint32_t c;
+		const size_t n = utf8_len(s, &c);
 
 		if (!n)
 			text_add(t, "\xef\xbf\xbd", 3);
 		else if (c == '"' || c == '\\')
-			text_printf(t, "\\%c", c);
+			text_printf(t, "\\%c", (char)c);
 		else if (c < 0x20 || c == 0x7f)
 			text_printf(t, "\\u%04x", c);
 		else

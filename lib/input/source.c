@@ -100,12 +100,37 @@ int source_unchanged(const struct source *s, struct err *e)
 		    "running? (--force=changed accepts it)", s->name);
 }
 
+/* What it is, and how large. */
+static int look_at(struct source *s, struct err *e)
+{
+	int r = fstat(s->fd, &s->st) < 0 ? -errno : 0, flags;
+
+	if (!r && !S_ISREG(s->st.st_mode) && !S_ISBLK(s->st.st_mode))
+		return no_image(s, s->st.st_mode, e);
+	if (!r && S_ISBLK(s->st.st_mode)) {
+		if (ioctl(s->fd, BLKGETSIZE64, &s->size) < 0)
+			return fail(e, errno, "%s: size of the device: %s", s->name, strerror(errno));
+	} else if (!r) {
+		r = take_stamp(s->fd, &s->stamp);
+		s->stamp_fd = s->fd;
+		s->size = (uint64_t)s->st.st_size;
+	}
+	if (s->size > POS_LIMIT)
+		return fail(e, EFBIG, "%s: %llu bytes are more than can be addressed", s->name,
+			    (unsigned long long)s->size);
+	/* or the ring answers EAGAIN where it could wait */
+	flags = fcntl(s->fd, F_GETFL);
+	if (!r && (flags & O_NONBLOCK) && fcntl(s->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+		r = -errno;
+	return r < 0 ? fail(e, -r, "%s: %s", s->name, strerror(-r)) : 0;
+}
+
 /* Takes fd over, which is -errno where it could not be opened; -ENOTSUP: `st` tells why. */
 static int source_fd(struct source **out, const char *path, int fd, const struct stat *st,
 		     struct err *e)
 {
 	struct source *s = NULL;
-	int r = source_new(&s, path, e), flags;
+	int r = source_new(&s, path, e);
 
 	if (r < 0) {
 		if (fd >= 0)
@@ -113,52 +138,18 @@ static int source_fd(struct source **out, const char *path, int fd, const struct
 		return r;
 	}
 	s->fd = fd;
-	if (fd == -ENOTSUP && st->st_mode && !S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
+	if (fd >= 0)
+		r = look_at(s, e);
+	else if (fd == -ENOTSUP && st->st_mode && !S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
 		r = no_image(s, st->st_mode, e);
-		goto bad;
-	}
-	if (fd < 0) {
-		r = fd == -EXDEV ? fail(e, EXDEV, "%s: leads out of its folder, which --confine "
-						  "forbids", s->name)
-				 : fail(e, -fd, "%s: %s", s->name, strerror(-fd));
-		goto bad;
-	}
-	if (fstat(s->fd, &s->st) < 0) {
-		r = fail(e, errno, "%s: %s", s->name, strerror(errno));
-		goto bad;
-	}
-	if (S_ISBLK(s->st.st_mode)) {
-		if (ioctl(s->fd, BLKGETSIZE64, &s->size) < 0) {
-			r = fail(e, errno, "%s: size of the device: %s", s->name, strerror(errno));
-			goto bad;
-		}
-	} else if (S_ISREG(s->st.st_mode)) {
-		r = take_stamp(s->fd, &s->stamp);
-		if (r < 0) {
-			r = fail(e, -r, "%s: %s", s->name, strerror(-r));
-			goto bad;
-		}
-		s->stamp_fd = s->fd;
-		s->size = (uint64_t)s->st.st_size;
-	} else {
-		r = no_image(s, s->st.st_mode, e);
-		goto bad;
-	}
-	if (s->size > POS_LIMIT) {
-		r = fail(e, EFBIG, "%s: %llu bytes are more than can be addressed", s->name,
-			 (unsigned long long)s->size);
-		goto bad;
-	}
-	/* or the ring answers EAGAIN where it could wait */
-	flags = fcntl(fd, F_GETFL);
-	if ((flags & O_NONBLOCK) && fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
-		r = fail(e, errno, "%s: %s", s->name, strerror(errno));
-		goto bad;
-	}
-	*out = s;
-	return 0;
-bad:
-	source_free(s);
+	else if (fd == -EXDEV)
+		r = fail(e, EXDEV, "%s: leads out of its folder, which --confine forbids", s->name);
+	else
+		r = fail(e, -fd, "%s: %s", s->name, strerror(-fd));
+	if (r < 0)
+		source_free(s);
+	else
+		*out = s;
 	return r;
 }
 

@@ -457,25 +457,15 @@ static struct stream *stream_new(const char *name, size_t window, unsigned windo
 	f->windows = windows;
 	f->place = calloc(windows, sizeof(*f->place));
 	f->free = calloc(windows, sizeof(*f->free));
-	if (!f->place || !f->free) {
-		free(f->place);
-		free(f->free);
-		free(f);
-		return NULL;
-	}
-	while (f->frees < windows) {
-		f->free[f->frees] = windows - 1 - f->frees;
-		f->frees++;
-	}
 	/* pages that no byte ever reaches cost nothing */
 	f->memory = mmap(NULL, window * windows, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (f->memory == MAP_FAILED) {
-		free(f->place);
-		free(f->free);
-		free(f);
+	if (!f->place || !f->free || f->memory == MAP_FAILED) {
+		stream_free(f);
 		return NULL;
 	}
+	for (; f->frees < windows; f->frees++)
+		f->free[f->frees] = windows - 1 - f->frees;
 	/* a tenth of the time that a sequential delta takes */
 	madvise(f->memory, window * windows, MADV_HUGEPAGE);
 	return f;
@@ -512,7 +502,8 @@ void stream_free(struct stream *f)
 	if (f->wake >= 0)
 		close(f->wake);
 	close_aside(f);
-	munmap(f->memory, f->window * f->windows);
+	if (f->memory != MAP_FAILED)
+		munmap(f->memory, f->window * f->windows);
 	free(f->place);
 	free(f->free);
 	free(f);
@@ -578,8 +569,7 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 	if (!r && gzip) {
 		g = stream_new(name, window, windows);
 		if (!g || inflateInit2(&g->z, 15 + 16) != Z_OK) {
-			if (g)
-				stream_free(g);
+			stream_free(g);
 			stream_free(f);
 			return fail(e, ENOMEM, "out of memory");
 		}
