@@ -74,7 +74,7 @@ static uint64_t shown_done(const struct work *w)
 {
 	const struct source *s = w->chain->link[0]->piped;
 
-	return w->by_stream && s ? source_came(s) : w->done;
+	return w->by_stream && s ? source_received(s) : w->done;
 }
 
 static void on_moved(void *arg, uint64_t bytes)
@@ -181,7 +181,7 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	if (r < 0)
 		return r;
 	c = w->chain;
-	/* what passes can be looked at only once, and in its own order */
+	/* a stream is read once, in file order */
 	for (size_t i = 0; i < c->links; i++)
 		if (c->link[i]->reader && c->link[i]->reader->passing &&
 		    (c->links > 1 || o->chain || o->full || o->verify))

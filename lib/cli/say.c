@@ -94,8 +94,8 @@ static void say_piped(struct text *t, const struct work *w)
 			text_printf(t,
 				"vmdksync: %s: %s came (%" PRIu64 " bytes%s), %s spooled (%" PRIu64
 				" bytes)%s%s\n",
-				w->chain->link[i]->name, size_text(came, source_came(s)),
-				source_came(s),
+				w->chain->link[i]->name, size_text(came, source_received(s)),
+				source_received(s),
 				source_is_gzip(s) ? ", unpacked" : "",
 				size_text(spooled, s->spooled), s->spooled, s->spooled ? ": " : "",
 				s->spooled ? spool_reason_text(s) : "");

@@ -366,7 +366,7 @@ void source_hint(struct source *s, uint64_t off, uint64_t n)
 		posix_fadvise(s->fd, (off_t)off, (off_t)n, POSIX_FADV_WILLNEED);
 }
 
-/* --- what passes --------------------------------------------------------------------------------- */
+/* --- streams ------------------------------------------------------------------------------------- */
 
 bool source_is_stdin(const char *path)
 {
@@ -469,7 +469,7 @@ uint64_t source_limit(const struct source *s)
 	return s->expect ? s->expect : POS_LIMIT;
 }
 
-uint64_t source_came(const struct source *s)
+uint64_t source_received(const struct source *s)
 {
 	uint64_t have = s->size;
 

@@ -98,7 +98,7 @@ size_t source_window(const struct source *s);
 /* Bytes that are held at once, from the beginning of a window on. */
 uint64_t source_room(const struct source *s);
 /* Bytes received so far. */
-uint64_t source_came(const struct source *s);
+uint64_t source_received(const struct source *s);
 /* The size of the stream where it is known, else a number that none reaches. */
 uint64_t source_limit(const struct source *s);
 /* Waits until the bytes before `end` are received, or the stream ends; end lies no further than
