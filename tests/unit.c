@@ -1919,7 +1919,7 @@ static void test_pump_passing(void)
 		p.reader.threads = i & 1;
 		if (target_open(&t, b.path, &to, &e) < 0)
 			die(e.msg);
-		if (t->direct >= 0) /* there are blocks to read for their rest, on any disk */
+		if (t->past_cache) /* there are blocks to read for their rest, on any disk */
 			t->block = 4096;
 		CHECK(pump_run(&p.reader, t, &o, &s, &e) == 0);
 		CHECK_STR(e.msg, "");
@@ -1951,7 +1951,7 @@ static void test_pump_direct_refused(void)
 		bench_model(&b, b.n);
 		if (target_open(&t, b.path, &to, &e) < 0)
 			die(e.msg);
-		if (t->direct < 0) {
+		if (!t->past_cache) {
 			target_free(t);
 			bench_free(&b);
 			return;

@@ -5,7 +5,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
 /* "; 2 warnings" into buf, or nothing where there were none. */
 static const char *warnings_text(char buf[32], const struct work *w)
@@ -209,7 +208,7 @@ static void say_broken_off(struct text *t, const struct work *w, int r)
 {
 	const char *how = w->stats.stopped ? "stopped by a signal" : "gave up";
 	const uint64_t done = w->stats.written + w->stats.zeroed;
-	struct statvfs fs;
+	uint64_t bytes;
 	char room[32];
 
 	text_printf(t, "vmdksync: %s: %s after %" PRIu64, w->target->name, how, done);
@@ -218,8 +217,8 @@ static void say_broken_off(struct text *t, const struct work *w, int r)
 			    w->stats.synced ? ", are on stable storage" : "");
 	else
 		text_printf(t, " of %" PRIu64 " bytes", w->totals.data + w->totals.zero);
-	if (r == -ENOSPC && !w->undo && !w->target->device && fstatvfs(w->target->fd, &fs) == 0)
-		text_printf(t, "; %s are free there", size_text(room, (uint64_t)fs.f_bavail * fs.f_frsize));
+	if (r == -ENOSPC && !w->undo && target_room(w->target, &bytes))
+		text_printf(t, "; %s are free there", size_text(room, bytes));
 	say_next_step(t, w);
 }
 

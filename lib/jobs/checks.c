@@ -12,14 +12,6 @@
 
 /* --- the target ---------------------------------------------------------------------------------- */
 
-static struct identity identify(const struct stat *st)
-{
-	return (struct identity){.dev = st->st_dev,
-				 .ino = st->st_ino,
-				 .rdev = st->st_rdev,
-				 .device = S_ISBLK(st->st_mode)};
-}
-
 /* Whether a file begins as an image; without opening anything but a regular file. */
 static bool kind_of(const char *path, struct image_kind *kind)
 {
@@ -96,7 +88,7 @@ int job_open_target(struct target **out, const char *path, const struct target_o
 	names = calloc(n, sizeof(*names));
 	for (size_t i = 0; inputs && names && i < c->links; i++)
 		for (size_t k = 0; k < c->link[i]->files; k++) {
-			inputs[opts.n_inputs] = identify(&c->link[i]->file[k].st);
+			inputs[opts.n_inputs] = identity_of(&c->link[i]->file[k].st);
 			names[opts.n_inputs++] = c->link[i]->file[k].name;
 		}
 	opts.need = c->link[0]->size;
@@ -115,12 +107,10 @@ int job_open_target(struct target **out, const char *path, const struct target_o
 
 int job_check_kinds(const struct chain *c, const struct target *t, bool deltas, struct err *e)
 {
-	struct stat st;
 	char disk[64];
 	int r = 0;
 
-	if (t->device && fstat(t->fd, &st) == 0 &&
-	    hint_partition(disk, sizeof(disk), st.st_rdev))
+	if (t->device && hint_partition(disk, sizeof(disk), t->id.rdev))
 		r = warning(e, "%s: is a partition, but a delta is of a whole disk: is %s meant?",
 			    t->name, disk);
 	for (size_t i = 0; !r && deltas && i < c->links; i++) {
@@ -189,15 +179,13 @@ int job_check_logs(const struct chain *c, struct target *t, bool *checked, size_
 static int check_name(const struct log_opts *o, const struct chain *c, const struct target *t, struct err *e)
 {
 	const char *name = o->name;
-	struct stat st, target;
+	struct stat st;
 
 	if (lstat(o->path, &st) < 0)
 		return 0; /* undo_open() says more */
-	if (fstat(t->fd, &target) < 0 ||
-	    (stat(o->path, &st) < 0 && o->append))
+	if (stat(o->path, &st) < 0 && o->append)
 		return fail(e, errno, "%s: %s", name, strerror(errno));
-	if ((st.st_dev == target.st_dev && st.st_ino == target.st_ino) ||
-	    (S_ISBLK(st.st_mode) && S_ISBLK(target.st_mode) && st.st_rdev == target.st_rdev))
+	if (target_is(t, &st))
 		return fail(e, EINVAL, "%s: is the target, and cannot be the undo log", name);
 	for (size_t i = 0; i < c->links; i++)
 		for (size_t k = 0; k < c->link[i]->files; k++) {

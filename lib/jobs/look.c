@@ -1,11 +1,9 @@
 /* See jobs.h. */
 #include "jobs/jobs.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #define SAMPLE 4096u
 #define READS 256u /* of TARGET at most, for what the parents hold, and as many for the deltas */
@@ -123,7 +121,7 @@ static void hint(const struct looker *l, const struct picks *p)
 	for (unsigned i = 0; i < p->n; i++) {
 		const struct run *run = &p->at[i];
 
-		posix_fadvise(l->target->fd, (off_t)run->off, (off_t)run->len, POSIX_FADV_WILLNEED);
+		target_hint(l->target, run->off, run->len);
 		if (run->kind == RUN_RAW)
 			source_hint(run->src, run->pos, run->len);
 	}
@@ -197,16 +195,11 @@ static int compare_below(struct looker *l, struct look *look, struct err *e)
 	return 0;
 }
 
-static bool is_target(const struct image *m, const struct stat *target)
+static bool is_target(const struct image *m, const struct target *t)
 {
-	for (size_t i = 0; i < m->files; i++) {
-		const struct stat *st = &m->file[i].st;
-
-		if ((st->st_dev == target->st_dev && st->st_ino == target->st_ino) ||
-		    (S_ISBLK(st->st_mode) && S_ISBLK(target->st_mode) &&
-		     st->st_rdev == target->st_rdev))
+	for (size_t i = 0; i < m->files; i++)
+		if (target_is(t, &m->file[i].st))
 			return true;
-	}
 	return false;
 }
 
@@ -214,11 +207,8 @@ static bool is_target(const struct image *m, const struct stat *target)
 static size_t readable(const struct chain *c, size_t first, const struct target *t)
 {
 	size_t n = first;
-	struct stat st;
 
-	if (fstat(t->fd, &st) < 0)
-		return 0;
-	while (n < c->links && n - first < LINKS_MAX && c->link[n]->reader && !is_target(c->link[n], &st))
+	while (n < c->links && n - first < LINKS_MAX && c->link[n]->reader && !is_target(c->link[n], t))
 		n++;
 	return n - first;
 }

@@ -8,6 +8,7 @@
 
 #include "output/queue.h"
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 /* What a file or device is, whatever name led to it: (dev, ino) of a file, rdev of a device. */
@@ -17,12 +18,36 @@ struct identity {
 	bool device;
 };
 
+struct identity identity_of(const struct stat *st);
+
+struct target;
+
+/*
+ * What a kind of target does, one table a file: target_file.c, target_nbd.c. The functions below of the
+ * same names say what is expected of each.
+ */
+struct target_ops {
+	void (*put)(struct target *t, struct queue *q, struct xfer *x);
+	bool (*can_zero)(const struct target *t);
+	bool (*zero_unsupported)(struct target *t, const struct xfer *x, int err);
+	bool (*written)(struct target *t, uint64_t off, uint64_t len);
+	uint64_t (*stretch)(struct target *t, uint64_t off, bool *hole);
+	bool (*look)(struct target *t, uint64_t off, void *buf, size_t n);
+	void (*hint)(struct target *t, uint64_t off, uint64_t len);
+	void (*forget)(struct target *t);
+	bool (*in_memory)(const struct target *t);
+	bool (*room)(const struct target *t, uint64_t *bytes);
+	int (*sync_name)(struct target *t, struct err *e);
+	void (*free)(struct target *t); /* all but name */
+};
+
 struct target {
-	char *name;      /* printable */
-	int fd;          /* buffered */
-	int direct;      /* the same thing opened O_DIRECT, or -1 where that cannot be had; where it is
-			  * there it holds O_EXCL and the locks, so it stays open to the end */
+	const struct target_ops *ops;
+	char *name;       /* printable; owned */
+	const char *kind; /* "file", "device", "nbd" */
+	struct identity id; /* zeros where a server keeps the bytes */
 	bool past_cache; /* transfers can be direct */
+	bool aligned;    /* all transfers align to block, not the direct ones alone */
 	uint64_t size;   /* bytes; never changes */
 	uint32_t block;  /* what direct transfers align to (offset, length), power of two, 512 ... */
 	uint32_t memory; /* what their buffers align to */
@@ -35,9 +60,6 @@ struct target {
 	 * write is in flight at a time, and zeros are sent as bytes. */
 	const char *served;
 	bool read_only;  /* may not be written; only where target_opts asks for no more than reading */
-	/* private to target.c */
-	struct target_map *map;
-	unsigned no_zero; /* rungs of the zero ladder that answered "not supported" */
 };
 
 struct target_opts {
@@ -54,6 +76,9 @@ struct target_opts {
  * changed when it fails. -errno: ENOENT, EISDIR, ENOTBLK (FIFO, terminal, socket, other), EROFS,
  * EBUSY, EINVAL (is an input), ENOSPC (too small), or the system's. */
 int target_open(struct target **out, const char *path, const struct target_opts *o, struct err *e);
+/* The same for one kind of target; called by target_open(). */
+int target_file_open(struct target **out, const char *path, const struct target_opts *o,
+		     struct err *e);
 /* NULL-safe. Does not sync. */
 void target_free(struct target *t);
 
@@ -66,7 +91,13 @@ bool target_written(struct target *t, uint64_t off, uint64_t len);
  * serves: holes that it names are a promise of its own. */
 uint64_t target_stretch(struct target *t, uint64_t off, bool *hole);
 /* What n bytes at off hold now; false when they cannot all be read. */
-bool target_look(const struct target *t, uint64_t off, void *buf, size_t n);
+bool target_look(struct target *t, uint64_t off, void *buf, size_t n);
+/* The bytes of the range are going to be looked at. */
+void target_hint(struct target *t, uint64_t off, uint64_t len);
+/* Whether st is of the same file or device. */
+bool target_is(const struct target *t, const struct stat *st);
+/* How many bytes are free where it lies; false where nobody knows. */
+bool target_room(const struct target *t, uint64_t *bytes);
 /* Whether it is a file that is lost when the machine stops (tmpfs). */
 bool target_in_memory(const struct target *t);
 /* Forgets what is in the page cache and in cached extent maps, so that what is read next comes from

@@ -1,16 +1,16 @@
-/* See target.h. */
+/* See target.h: files and block devices. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
 #include "base/hints.h"
-#include "output/target.h"
+#include "output/extents.h"
 #include "output/guard.h"
 #include "output/served.h"
+#include "output/target.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <linux/magic.h>
@@ -22,45 +22,32 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#define EXTENTS 256
 #define UNSURE_BLOCK 4096 /* no disk asks for more */
 #define CACHED_MAX (64u << 10)
 #define LOOP_MAJOR_NUMBER 7
 #define HELD_TRIES 20
 #define HELD_PAUSE_US 25000
 
-/* What makes a direct write to an extent more than an overwrite. */
-#define NOT_WRITTEN                                                                                \
-	(FIEMAP_EXTENT_UNKNOWN | FIEMAP_EXTENT_DELALLOC | FIEMAP_EXTENT_ENCODED |                  \
-	 FIEMAP_EXTENT_NOT_ALIGNED | FIEMAP_EXTENT_DATA_INLINE | FIEMAP_EXTENT_DATA_TAIL |         \
-	 FIEMAP_EXTENT_UNWRITTEN | FIEMAP_EXTENT_SHARED)
-
 /* Rungs of the zero ladder, bits of no_zero. */
 enum { PUNCH = 1, RANGE = 2, RUNGS_END = 4 };
 
-struct span {
-	uint64_t start, end;
+struct file {
+	struct target t;
+	int fd;     /* buffered */
+	int direct; /* the same thing opened O_DIRECT, or -1 where that cannot be had; where it is there it
+		     * holds O_EXCL and the locks, so it stays open to the end */
+	int dir;    /* where a created file lies, or -1 */
+	struct extents *extents;
+	unsigned no_zero; /* rungs of the zero ladder that answered "not supported" */
 };
 
-struct target_map {
-	bool no_fiemap;
-	struct span window; /* where the extents below tell everything */
-	size_t n;
-	struct span written[EXTENTS]; /* ascending; neighbours that touch are one */
-	struct span hole, data;	      /* the last ones found; empty when not known */
-	int dir;		      /* where a created file lies, or -1 */
-	union {
-		struct fiemap fm;
-		char room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
-	} ask;
-};
-
-static bool inside(const struct span *s, uint64_t pos)
+static struct file *file_of(const struct target *t)
 {
-	return pos >= s->start && pos < s->end;
+	return container_of(t, struct file, t);
 }
 
 static uint64_t queue_number(dev_t dev, const char *what)
@@ -147,7 +134,7 @@ static int check_loop(const struct target *t, const struct stat *st, const struc
 	if (major(st->st_rdev) != LOOP_MAJOR_NUMBER &&
 	    !sys_block_text(st->st_rdev, "loop/backing_file", file, sizeof(file)))
 		return 0;
-	if (ioctl(t->fd, LOOP_GET_STATUS64, &info) < 0)
+	if (ioctl(file_of(t)->fd, LOOP_GET_STATUS64, &info) < 0)
 		return 0;
 	for (size_t i = 0; i < o->n_inputs; i++) {
 		const struct identity *id = &o->inputs[i];
@@ -378,23 +365,23 @@ static int open_existing(struct target *t, const char *path, const struct target
 		flags |= O_NONBLOCK; /* a FIFO may have come in its place */
 	else if (!o->force_busy)
 		flags |= O_EXCL;
-	t->fd = open_patiently(path, flags | (t->device ? O_DIRECT : 0));
-	if (t->fd < 0 && errno == EINVAL)
-		t->fd = open_patiently(path, flags);
-	if (t->fd < 0)
+	file_of(t)->fd = open_patiently(path, flags | (t->device ? O_DIRECT : 0));
+	if (file_of(t)->fd < 0 && errno == EINVAL)
+		file_of(t)->fd = open_patiently(path, flags);
+	if (file_of(t)->fd < 0)
 		return open_failed(t, was.st_rdev, errno, o, e);
-	if (fstat(t->fd, st) < 0)
+	if (fstat(file_of(t)->fd, st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
 	if ((st->st_mode & S_IFMT) != (was.st_mode & S_IFMT) || st->st_dev != was.st_dev ||
 	    st->st_ino != was.st_ino || st->st_rdev != was.st_rdev)
 		return fail(e, EBUSY, "%s: was replaced while it was being opened", t->name);
 	if (!t->device) {
 		/* or the ring answers EAGAIN where it could wait */
-		if (fcntl(t->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+		if (fcntl(file_of(t)->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
 			return fail(e, errno, "%s: %s", t->name, strerror(errno));
 		return 0;
 	}
-	if (ioctl(t->fd, BLKROGET, &ro) == 0 && ro) {
+	if (ioctl(file_of(t)->fd, BLKROGET, &ro) == 0 && ro) {
 		if (!o->read_only)
 			return fail(e, EROFS, "%s: is a read-only device", t->name);
 		t->read_only = true;
@@ -424,7 +411,7 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 		/* a dry run leaves nothing behind, so its file has no name */
 		if (lstat(path, &st) == 0)
 			return fail(e, EEXIST, "%s: %s", t->name, exists);
-		if (faccessat(t->map->dir, ".", W_OK | X_OK, AT_EACCESS) < 0)
+		if (faccessat(file_of(t)->dir, ".", W_OK | X_OK, AT_EACCESS) < 0)
 			return fail(e, errno, "%s: cannot be made: %s", t->name, strerror(errno));
 		fd = memfd_create("vmdksync", MFD_CLOEXEC);
 	} else {
@@ -434,7 +421,7 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 		return fail(e, EEXIST, "%s: %s", t->name, exists);
 	if (fd < 0)
 		return fail(e, errno, "%s: cannot be made: %s", t->name, strerror(errno));
-	t->fd = fd;
+	file_of(t)->fd = fd;
 	t->created = true;
 	if (ftruncate(fd, (off_t)o->need) < 0)
 		return fail(e, errno, "%s: a file of %llu bytes cannot be made: %s", t->name,
@@ -457,18 +444,18 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 	dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");
-	t->map->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (t->map->dir < 0)
+	file_of(t)->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (file_of(t)->dir < 0)
 		r = fail(e, errno, "%s: its directory cannot be opened: %s", t->name,
 			 strerror(errno));
-	else if (under_dev(dir, t->map->dir))
+	else if (under_dev(dir, file_of(t)->dir))
 		r = fail(e, EINVAL, "%s: --create makes no files under /dev", t->name);
 	else
 		r = make_file(t, path, o, e);
 	free(dir);
 	if (r < 0)
 		return r;
-	if (fstat(t->fd, st) < 0)
+	if (fstat(file_of(t)->fd, st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
 	return 0;
 }
@@ -480,7 +467,7 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
 
 	if (!t->device)
 		t->size = (uint64_t)st->st_size;
-	else if (ioctl(t->fd, BLKGETSIZE64, &t->size) < 0)
+	else if (ioctl(file_of(t)->fd, BLKGETSIZE64, &t->size) < 0)
 		return fail(e, errno, "%s: size of the device: %s", t->name, strerror(errno));
 	if (t->size < o->need)
 		return fail(e, ENOSPC, "%s: has %llu byte%s, the disk needs %llu", t->name,
@@ -499,7 +486,7 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
  */
 static int holder(const struct target *t)
 {
-	return t->direct >= 0 ? t->direct : t->fd;
+	return file_of(t)->direct >= 0 ? file_of(t)->direct : file_of(t)->fd;
 }
 
 static int check_busy(struct target *t, const struct stat *st, const struct target_opts *o,
@@ -525,13 +512,13 @@ static bool find_alignment(struct target *t, const struct stat *st)
 	int sector;
 
 	if (t->device) {
-		if (ioctl(t->fd, BLKSSZGET, &sector) == 0 && sector > 0)
+		if (ioctl(file_of(t)->fd, BLKSSZGET, &sector) == 0 && sector > 0)
 			block = (uint64_t)sector;
 	} else {
 #ifdef STATX_DIOALIGN
 		struct statx sx;
 
-		if (statx(t->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+		if (statx(file_of(t)->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
 		    (sx.stx_mask & STATX_DIOALIGN)) {
 			if (!sx.stx_dio_offset_align)
 				return false;
@@ -561,7 +548,7 @@ static int open_again(const struct target *t, const struct stat *st, int flags)
 	struct stat other;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", file_of(t)->fd);
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
 	if (fd >= 0 && (fstat(fd, &other) < 0 || other.st_dev != st->st_dev ||
 			other.st_ino != st->st_ino || other.st_rdev != st->st_rdev)) {
@@ -581,16 +568,16 @@ static void open_direct(struct target *t, const struct stat *st, bool read_only)
 	int fd = find_alignment(t, st) ? open_again(t, st, mode | (t->device ? 0 : O_DIRECT)) : -1;
 
 	if (!t->device) {
-		t->direct = fd;
-	} else if (fd >= 0 && fcntl(t->fd, F_GETFL) & O_DIRECT) {
-		t->direct = t->fd;
-		t->fd = fd;
+		file_of(t)->direct = fd;
+	} else if (fd >= 0 && fcntl(file_of(t)->fd, F_GETFL) & O_DIRECT) {
+		file_of(t)->direct = file_of(t)->fd;
+		file_of(t)->fd = fd;
 	} else {
 		if (fd >= 0)
 			close(fd);
-		fcntl(t->fd, F_SETFL, 0);
+		fcntl(file_of(t)->fd, F_SETFL, 0);
 	}
-	t->past_cache = t->direct >= 0;
+	t->past_cache = file_of(t)->direct >= 0;
 }
 
 /*
@@ -616,185 +603,76 @@ static void plan_zeroing(struct target *t, const struct stat *st)
 	    t->device ? queue_number(st->st_rdev, "queue/discard_max_bytes") > 0 : !t->thick;
 
 	if (!thin)
-		t->no_zero |= PUNCH;
+		file_of(t)->no_zero |= PUNCH;
 }
 
-int target_open(struct target **out, const char *path, const struct target_opts *o, struct err *e)
-{
-	struct target *t = calloc(1, sizeof(*t));
-	struct stat st;
-	int r;
+/* --- the operations ------------------------------------------------------------------------------ */
 
-	if (t) {
-		t->fd = t->direct = -1;
-		t->block = t->memory = SECTOR;
-		t->name = name_text(path);
-		t->map = calloc(1, sizeof(*t->map));
-		if (t->map)
-			t->map->dir = -1;
-	}
-	if (!t || !t->name || !t->map) {
-		target_free(t);
-		return fail(e, ENOMEM, "out of memory");
-	}
-	r = o->create ? open_new(t, path, o, &st, e) : open_existing(t, path, o, &st, e);
-	if (r == 0)
-		r = check_size(t, &st, o, e);
-	if (r == 0) {
-		open_direct(t, &st, o->read_only);
-		r = check_busy(t, &st, o, e);
-	}
-	if (r < 0) {
-		if (t->created && !o->read_only)
-			unlink(path);
-		target_free(t);
-		return r;
-	}
-	t->served = served_by(t->fd, &st);
-	t->cached = find_cached(t, &st);
-	plan_zeroing(t, &st);
-	*out = t;
-	return 0;
+static void file_free(struct target *t)
+{
+	struct file *f = file_of(t);
+
+	if (f->fd >= 0)
+		close(f->fd);
+	if (f->direct >= 0) /* last: it holds what keeps others away */
+		close(f->direct);
+	if (f->dir >= 0)
+		close(f->dir);
+	extents_free(f->extents);
+	free(f);
 }
 
-void target_free(struct target *t)
+static bool file_written(struct target *t, uint64_t off, uint64_t len)
 {
-	if (!t)
-		return;
-	if (t->fd >= 0)
-		close(t->fd);
-	if (t->direct >= 0) /* last: it holds what keeps others away */
-		close(t->direct);
-	if (t->map && t->map->dir >= 0)
-		close(t->map->dir);
-	free(t->map);
-	free(t->name);
-	free(t);
+	return t->device || t->served || extents_written(file_of(t)->extents, off, len);
 }
 
-/* Makes the window begin at off. */
-static bool load_window(struct target *t, uint64_t off)
+static uint64_t file_stretch(struct target *t, uint64_t off, bool *hole)
 {
-	struct target_map *m = t->map;
-	struct fiemap *fm = &m->ask.fm;
-	uint64_t end = off;
-	bool last;
-
-	memset(fm, 0, sizeof(*fm));
-	fm->fm_start = off;
-	fm->fm_length = FIEMAP_MAX_OFFSET - off;
-	fm->fm_extent_count = EXTENTS;
-	m->n = 0;
-	m->window = (struct span){0, 0};
-	if (ioctl(t->fd, FS_IOC_FIEMAP, fm) < 0) {
-		m->no_fiemap = true;
-		return false;
-	}
-	last = fm->fm_mapped_extents < EXTENTS;
-	for (uint32_t i = 0; i < fm->fm_mapped_extents; i++) {
-		const struct fiemap_extent *x = &fm->fm_extents[i];
-		struct span *before = m->n ? &m->written[m->n - 1] : NULL;
-		uint64_t start = x->fe_logical;
-
-		end = start + x->fe_length;
-		last |= x->fe_flags & FIEMAP_EXTENT_LAST;
-		if (x->fe_flags & NOT_WRITTEN)
-			continue;
-		if (before && before->end == start)
-			before->end = end;
-		else
-			m->written[m->n++] = (struct span){start, end};
-	}
-	m->window = (struct span){off, last ? UINT64_MAX : end};
-	return inside(&m->window, off);
-}
-
-/* The end of the written extent that has pos in it, or 0. */
-static uint64_t written_until(const struct target_map *m, uint64_t pos)
-{
-	size_t lo = 0, hi = m->n;
-
-	while (lo < hi) {
-		size_t mid = lo + (hi - lo) / 2;
-
-		if (m->written[mid].end <= pos)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo < m->n && m->written[lo].start <= pos ? m->written[lo].end : 0;
-}
-
-bool target_written(struct target *t, uint64_t off, uint64_t len)
-{
-	struct target_map *m = t->map;
-	uint64_t end = off + len;
-
-	if (t->device || t->served)
-		return true;
-	while (off < end) {
-		if (m->no_fiemap || (!inside(&m->window, off) && !load_window(t, off)))
-			return false;
-		off = written_until(m, off);
-		if (!off)
-			return false;
-	}
-	return true;
-}
-
-uint64_t target_stretch(struct target *t, uint64_t off, bool *hole)
-{
-	struct target_map *m = t->map;
-	off_t next;
-
 	*hole = false;
-	if (t->device || t->served)
-		return UINT64_MAX;
-	if (inside(&m->data, off))
-		return m->data.end;
-	if (!inside(&m->hole, off)) {
-		next = lseek(t->fd, (off_t)off, SEEK_DATA);
-		if (next < 0 && errno != ENXIO)
-			return UINT64_MAX;
-		if (next >= 0 && (uint64_t)next <= off) {
-			next = lseek(t->fd, (off_t)off, SEEK_HOLE);
-			if (next <= (off_t)off)
-				return UINT64_MAX;
-			m->data = (struct span){off, (uint64_t)next};
-			return m->data.end;
-		}
-		m->hole = (struct span){off, next < 0 ? UINT64_MAX : (uint64_t)next};
-	}
-	*hole = true;
-	return m->hole.end;
+	return t->device || t->served ? UINT64_MAX
+				      : extents_stretch(file_of(t)->extents, off, hole);
 }
 
-bool target_look(const struct target *t, uint64_t off, void *buf, size_t n)
+static bool file_look(struct target *t, uint64_t off, void *buf, size_t n)
 {
-	return read_full(t->fd, buf, n, off) == (ssize_t)n;
+	return read_full(file_of(t)->fd, buf, n, off) == (ssize_t)n;
 }
 
-bool target_in_memory(const struct target *t)
+static bool file_in_memory(const struct target *t)
 {
 	struct statfs fs;
 
-	return !t->device && fstatfs(t->fd, &fs) == 0 &&
+	return !t->device && fstatfs(file_of(t)->fd, &fs) == 0 &&
 	       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
-void target_forget(struct target *t)
+static bool file_room(const struct target *t, uint64_t *bytes)
 {
-	struct span none = {0, 0};
+	struct statvfs fs;
 
-	t->map->window = t->map->hole = t->map->data = none;
-	posix_fadvise(t->fd, 0, 0, POSIX_FADV_DONTNEED);
+	if (t->device || fstatvfs(file_of(t)->fd, &fs) < 0)
+		return false;
+	*bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	return true;
+}
+
+static void file_hint(struct target *t, uint64_t off, uint64_t len)
+{
+	posix_fadvise(file_of(t)->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
+}
+
+static void file_forget(struct target *t)
+{
+	extents_forget(file_of(t)->extents);
+	posix_fadvise(file_of(t)->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 /* The first rung that is left; 0: none. */
 static unsigned rung_of(const struct target *t)
 {
 	for (unsigned rung = PUNCH; rung < RUNGS_END; rung <<= 1)
-		if (!(t->no_zero & rung))
+		if (!(file_of(t)->no_zero & rung))
 			return rung;
 	return 0;
 }
@@ -803,23 +681,23 @@ static unsigned rung_of(const struct target *t)
  * The rule (see served.h): a promise of the kernel's own file systems and drivers is believed, one that
  * a program makes on their behalf is not: what a program serves has no rungs.
  */
-bool target_can_zero(const struct target *t)
+static bool file_can_zero(const struct target *t)
 {
 	return !t->served && rung_of(t);
 }
 
-bool target_zero_unsupported(struct target *t, const struct xfer *x, int err)
+static bool file_zero_unsupported(struct target *t, const struct xfer *x, int err)
 {
 	if (err != -EOPNOTSUPP && err != -ENOSYS && err != -ENOTTY && err != -ENODEV &&
 	    !(t->device && err == -EINVAL))
 		return false;
-	t->no_zero |= x->mode & FALLOC_FL_PUNCH_HOLE ? PUNCH : RANGE;
+	file_of(t)->no_zero |= x->mode & FALLOC_FL_PUNCH_HOLE ? PUNCH : RANGE;
 	return true;
 }
 
-void target_put(struct target *t, struct queue *q, struct xfer *x)
+static void file_put(struct target *t, struct queue *q, struct xfer *x)
 {
-	x->fd = x->direct ? t->direct : t->fd;
+	x->fd = x->direct ? file_of(t)->direct : file_of(t)->fd;
 	/* A buffered write would be handed to one kernel worker, which is slower than to make it here. A
 	 * file system zeroes a range in no time; a device may have to write all of it. */
 	x->in_line |= t->served || (x->kind == XFER_WRITE && !x->direct) ||
@@ -836,11 +714,73 @@ void target_put(struct target *t, struct queue *q, struct xfer *x)
 	queue_put(q, x);
 }
 
-int target_sync_name(struct target *t, struct err *e)
+static int file_sync_name(struct target *t, struct err *e)
 {
-	int r = t->map->dir < 0 ? 0 : fsync(t->map->dir);
+	int r = file_of(t)->dir < 0 ? 0 : fsync(file_of(t)->dir);
 
 	if (r < 0 && errno != EINVAL) /* some file systems cannot, and need not */
 		return fail(e, errno, "%s: fsync of its directory: %s", t->name, strerror(errno));
+	return 0;
+}
+
+static const struct target_ops file_ops = {
+	.put = file_put,
+	.can_zero = file_can_zero,
+	.zero_unsupported = file_zero_unsupported,
+	.written = file_written,
+	.stretch = file_stretch,
+	.look = file_look,
+	.hint = file_hint,
+	.forget = file_forget,
+	.in_memory = file_in_memory,
+	.room = file_room,
+	.sync_name = file_sync_name,
+	.free = file_free,
+};
+
+/* --- opening ------------------------------------------------------------------------------------- */
+
+int target_file_open(struct target **out, const char *path, const struct target_opts *o,
+		     struct err *e)
+{
+	struct file *f = calloc(1, sizeof(*f));
+	struct target *t = &f->t;
+	struct stat st;
+	int r;
+
+	if (!f)
+		return fail(e, ENOMEM, "out of memory");
+	f->fd = f->direct = f->dir = -1;
+	t->ops = &file_ops;
+	t->block = t->memory = SECTOR;
+	t->name = name_text(path);
+	if (!t->name) {
+		target_free(t);
+		return fail(e, ENOMEM, "out of memory");
+	}
+	r = o->create ? open_new(t, path, o, &st, e) : open_existing(t, path, o, &st, e);
+	if (r == 0)
+		r = check_size(t, &st, o, e);
+	if (r == 0) {
+		open_direct(t, &st, o->read_only);
+		r = check_busy(t, &st, o, e);
+	}
+	if (r == 0) {
+		f->extents = extents_new(f->fd);
+		if (!f->extents)
+			r = fail(e, ENOMEM, "out of memory");
+	}
+	if (r < 0) {
+		if (t->created && !o->read_only)
+			unlink(path);
+		target_free(t);
+		return r;
+	}
+	t->kind = t->device ? "device" : "file";
+	t->id = identity_of(&st);
+	t->served = served_by(f->fd, &st);
+	t->cached = find_cached(t, &st);
+	plan_zeroing(t, &st);
+	*out = t;
 	return 0;
 }
