@@ -51,7 +51,7 @@ static int fail_image(const char *name, const struct image_kind *kind, bool too_
 }
 
 /* Somebody who is used to qemu-img commit names the base, which may be an image as well. */
-static int check_raw(const struct target *t, struct err *e)
+static int check_raw(struct target *t, struct err *e)
 {
 	struct image_kind kind;
 	uint8_t head[SECTOR];

@@ -25,6 +25,7 @@ struct queue {
 	int broken;   /* 0 or the -errno io_uring died of */
 	unsigned depth;
 	unsigned busy, jobs, offered, flying;
+	unsigned ran; /* callbacks, since queue_wait() was called */
 	struct list list, made;
 	struct xfer *fresh;
 	struct io_uring uring;
@@ -33,6 +34,11 @@ struct queue {
 	struct xfer bell; /* reads the eventfd of the workers, so that io_uring waits for them too */
 	bool bell_put;
 	uint64_t rung; /* what it reads */
+	struct peer *peer;   /* NULL: none yet */
+	unsigned peer_busy;  /* its transfers */
+	bool peer_fresh;     /* it has some that it has not heard of */
+	struct xfer poll;    /* waits for its fd, by io_uring */
+	bool poll_put;
 };
 
 static void append(struct list *l, struct xfer *x)
@@ -62,6 +68,7 @@ static void append_fresh(struct queue *q, struct xfer *x)
 static void finish(struct queue *q, struct xfer *x, int err)
 {
 	q->busy--;
+	q->ran++;
 	x->done(x, err);
 }
 
@@ -73,7 +80,7 @@ static int moved(struct xfer *x, ssize_t res)
 		return 1;
 	if (res < 0)
 		return (int)res;
-	if (x->kind == XFER_ZERO || x->kind == XFER_FLUSH) {
+	if (x->kind == XFER_ZERO || x->kind == XFER_FLUSH || x->kind == XFER_POLL) {
 		x->done_len = x->len;
 		return 0;
 	}
@@ -189,6 +196,9 @@ static void prepare(struct io_uring_sqe *sqe, struct xfer *x)
 	case XFER_ZERO:
 		io_uring_prep_fallocate(sqe, x->fd, x->mode, (off_t)x->off, (off_t)x->len);
 		break;
+	case XFER_POLL:
+		io_uring_prep_poll_add(sqe, x->fd, POLLIN);
+		break;
 	default:
 		io_uring_prep_fsync(sqe, x->fd, IORING_FSYNC_DATASYNC);
 	}
@@ -215,9 +225,11 @@ static void submit(struct queue *q, unsigned want)
 	}
 	if (!want && !q->offered)
 		return;
-	/* a bell that nobody is going to ring is not waited for */
+	/* a bell that nobody is going to ring is not waited for, nor a peer that has nothing to do */
 	held = q->offered + q->flying;
 	if (held && q->bell_put && !q->jobs)
+		held--;
+	if (held && q->poll_put && !q->peer_busy)
 		held--;
 	want = (unsigned)min_u64(want, held);
 	rc = io_uring_submit_and_wait(&q->uring, want);
@@ -233,13 +245,12 @@ static void submit(struct queue *q, unsigned want)
 		q->broken = rc;
 }
 
-static unsigned finish_jobs(struct queue *q);
+static void finish_jobs(struct queue *q);
 
 /* Runs the callbacks of what io_uring has completed. They only put, so this ends. */
-static unsigned reap(struct queue *q)
+static void reap(struct queue *q)
 {
 	struct io_uring_cqe *cqe;
-	unsigned ran = 0;
 
 	while (q->flying && !io_uring_peek_cqe(&q->uring, &cqe)) {
 		struct xfer *x = io_uring_cqe_get_data(cqe);
@@ -253,12 +264,16 @@ static unsigned reap(struct queue *q)
 			append_fresh(q, x);
 		} else if (x == &q->bell) {
 			q->bell_put = false;
+		} else if (x == &q->poll) {
+			q->poll_put = false;
+			if (rc < 0)
+				q->peer->broke(q->peer, q, rc);
+			else
+				q->peer->work(q->peer, q, true);
 		} else {
 			finish(q, x, rc);
-			ran++;
 		}
 	}
-	return ran;
 }
 
 /* io_uring is of no more use: waits for what the kernel still holds, for it uses the buffers, and
@@ -267,9 +282,13 @@ static int give_up(struct queue *q)
 {
 	if (q->bell_put)
 		workers_ring(q->workers);
-	while (q->flying)
-		if (!reap(q))
+	while (q->flying) {
+		unsigned flying = q->flying;
+
+		reap(q);
+		if (q->flying == flying)
 			nap();
+	}
 	while (q->jobs) {
 		if (!workers_want(q->workers, q->jobs))
 			workers_sleep(q->workers);
@@ -281,10 +300,15 @@ static int give_up(struct queue *q)
 
 		if (x == &q->bell)
 			q->bell_put = false;
+		else if (x == &q->poll)
+			q->poll_put = false;
 		else
 			finish(q, x, q->broken);
 	}
 	q->fresh = NULL;
+	while (q->peer_busy)
+		q->peer->broke(q->peer, q, q->broken);
+	q->peer_fresh = false;
 	return q->broken;
 }
 
@@ -303,32 +327,81 @@ static void put_job(struct queue *q, struct xfer *x)
 	}
 }
 
-static unsigned finish_jobs(struct queue *q)
+static void finish_jobs(struct queue *q)
 {
 	struct job *j = q->workers ? workers_take(q->workers) : NULL, *next;
-	unsigned ran = 0;
 
-	for (; j; j = next, ran++) {
+	for (; j; j = next) {
 		next = j->next;
 		q->jobs--;
 		finish(q, container_of(j, struct xfer, job), 0);
 	}
-	return ran;
 }
 
 /* Those that callbacks put have to wait for the next call: this ends. */
-static unsigned finish_made(struct queue *q)
+static void finish_made(struct queue *q)
 {
 	struct xfer *x = q->made.head, *next;
-	unsigned ran = 0;
 
 	q->made = (struct list){.tail = &q->made.head};
-	for (; x; x = next, ran++) {
+	for (; x; x = next) {
 		next = x->next;
 		q->jobs -= x->kind == XFER_JOB;
 		finish(q, x, x->res);
 	}
-	return ran;
+}
+
+/* --- the peer ------------------------------------------------------------------------------------ */
+
+void queue_put_peer(struct queue *q, struct xfer *x, struct peer *p)
+{
+	x->done_len = 0;
+	x->res = 0;
+	q->peer = p;
+	q->busy++;
+	q->peer_busy++;
+	q->peer_fresh = true;
+}
+
+void queue_done(struct queue *q, struct xfer *x, int err)
+{
+	q->peer_busy--;
+	finish(q, x, err);
+}
+
+/* Has it send what was put. What its callbacks put waits for the next call: this ends. */
+static void peer_send(struct queue *q)
+{
+	if (q->peer_fresh) {
+		q->peer_fresh = false;
+		q->peer->work(q->peer, q, false);
+	}
+}
+
+/* Without io_uring. jobs: the bell of the workers is waited for as well. */
+static void sleep_for_peer(struct queue *q, bool jobs, bool block)
+{
+	struct pollfd p[2] = {{.fd = q->peer->fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+
+	if (jobs && block && !workers_want(q->workers, (q->jobs + 3) / 4))
+		p[1].fd = workers_bell(q->workers);
+	else
+		block = block && !jobs;
+	if (poll(p, 2, block ? -1 : 0) <= 0)
+		return;
+	if (p[1].revents)
+		workers_sleep(q->workers);
+	if (p[0].revents)
+		q->peer->work(q->peer, q, true);
+}
+
+static void poll_peer(struct queue *q)
+{
+	if (q->poll_put)
+		return;
+	q->poll = (struct xfer){.kind = XFER_POLL, .fd = q->peer->fd};
+	q->poll_put = true;
+	append_fresh(q, &q->poll);
 }
 
 /* Sleeps until something has finished: one of the jobs that run, or one of io_uring's. A job is short
@@ -336,11 +409,20 @@ static unsigned finish_made(struct queue *q)
  * time of a streamOptimized image. */
 static void sleep_for(struct queue *q, unsigned want)
 {
-	/* where the bell is being read by io_uring, a read of our own would miss it */
-	const bool ring = !q->in_line && (q->list.head || q->flying);
+	bool ring;
 
 	if (q->made.head)
 		want = 0; /* callbacks are ready to run */
+	if (q->peer_busy && q->in_line) {
+		sleep_for_peer(q, q->jobs && want, want);
+		return;
+	}
+	if (q->peer_busy) {
+		poll_peer(q);
+		want = want != 0; /* one poll may end many transfers */
+	}
+	/* where the bell is being read by io_uring, a read of our own would miss it */
+	ring = !q->in_line && (q->list.head || q->flying);
 	if (want && q->jobs) {
 		want = !workers_want(q->workers, (q->jobs + 3) / 4);
 		if (want && !ring) {
@@ -366,7 +448,7 @@ int queue_new(struct queue **out, unsigned depth, bool in_line, struct err *e)
 
 	if (!q)
 		return fail(e, ENOMEM, "out of memory");
-	q->depth = depth + 1; /* the bell */
+	q->depth = depth + 2; /* the bell, and the peer */
 	q->list.tail = &q->list.head;
 	q->made.tail = &q->made.head;
 	q->in_line = in_line || !start_uring(q);
@@ -378,8 +460,9 @@ void queue_free(struct queue *q)
 {
 	if (!q)
 		return;
-	while (q->bell_put && !q->broken) {
-		workers_ring(q->workers);
+	while ((q->bell_put || q->poll_put) && !q->broken) {
+		if (q->bell_put)
+			workers_ring(q->workers);
 		submit(q, 1);
 		reap(q);
 	}
@@ -421,23 +504,25 @@ void queue_put(struct queue *q, struct xfer *x)
 
 int queue_wait(struct queue *q, unsigned min)
 {
-	unsigned ran = 0;
-
+	q->ran = 0;
 	do {
-		unsigned n = finish_made(q) + finish_jobs(q);
+		const unsigned before = q->ran;
 
-		sleep_for(q, ran + n < min ? min - ran - n : 0);
+		finish_made(q);
+		finish_jobs(q);
+		peer_send(q);
+		sleep_for(q, q->ran < min ? min - q->ran : 0);
 		if (q->broken)
 			return give_up(q);
 		if (!q->in_line)
-			n += reap(q);
-		ran += n;
-		if (q->tired && !n && ran < min)
+			reap(q);
+		if (q->tired && q->ran == before && q->ran < min)
 			nap();
 		q->tired = false;
-	} while (ran < min && q->busy);
+	} while (q->ran < min && q->busy);
 	/* what the callbacks put should be under way while the caller thinks */
 	if (q->fresh)
 		submit(q, 0);
-	return (int)ran;
+	peer_send(q);
+	return (int)q->ran;
 }

@@ -1,7 +1,7 @@
 /*
  * Transfers in flight: reads, writes, zeroing and flushes through io_uring or, where there is none or
- * the transfer asks for it, by the same calls in line; and jobs of the processor on worker threads.
- * The only place of the program that waits for any of them. Knows descriptors and offsets; must not
+ * the transfer asks for it, by the same calls in line; jobs of the processor on worker threads; and
+ * transfers that a server on the other end of a socket completes. The only place of the program that waits for any of them. Knows descriptors and offsets; must not
  * know targets, runs, or what is being written. Called by the pump and by targets.
  *
  * A transfer is a struct of the caller's that stays put from queue_put() to its callback. The queue
@@ -21,6 +21,7 @@ enum xfer_kind {
 	XFER_WRITE,
 	XFER_ZERO,  /* fallocate(2) with `mode`; no buffer */
 	XFER_FLUSH, /* fdatasync(2): covers all that completed before it was put; no range */
+	XFER_POLL,  /* private to queue.c: until fd is readable */
 	XFER_JOB,   /* job.run() on some thread, which leaves its result where it likes */
 };
 
@@ -44,6 +45,19 @@ struct xfer {
 	int res;
 };
 
+/*
+ * Completes transfers in its own way: the connection to a server. Both functions run inside
+ * queue_wait() and end a transfer by queue_done(), whose callback may put more. A queue has one peer
+ * at most, and a peer that has nothing in flight may go on to another queue.
+ */
+struct peer {
+	int fd; /* readable when there is something to do: an answer, room to send, time is up */
+	/* Sends what was put; ready: fd is readable. Does not block. */
+	void (*work)(struct peer *p, struct queue *q, bool ready);
+	/* io_uring broke: ends all transfers with err. */
+	void (*broke)(struct peer *p, struct queue *q, int err);
+};
+
 /* depth: how many transfers the kernel holds at once. in_line: never ask for io_uring. Falls back to
  * in line by itself where a ring is refused (ENOSYS, EPERM, ENOMEM, EINVAL ...). -ENOMEM. */
 int queue_new(struct queue **out, unsigned depth, bool in_line, struct err *e);
@@ -54,6 +68,10 @@ const char *queue_kind(const struct queue *q);
 /* Never fails: errors reach x->done. What is made in line may block; its callback runs later. Jobs
  * are run here and now where no thread can be had. */
 void queue_put(struct queue *q, struct xfer *x);
+/* Counts x, which p has taken, as in flight: p->work() is called for it, and ends it. */
+void queue_put_peer(struct queue *q, struct xfer *x, struct peer *p);
+/* Ends a transfer of the peer: err is 0 or -errno. Only inside p->work() and p->broke(). */
+void queue_done(struct queue *q, struct xfer *x, int err);
 /* Submits what was put, waits until at least min callbacks have run (fewer when nothing is left in
  * flight), runs all that are ready. Returns how many ran, or -errno when io_uring itself broke (which
  * nothing can be in flight after). */
