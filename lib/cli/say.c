@@ -108,7 +108,8 @@ static void say_writes(struct text *t, const struct work *w)
 			"vmdksync: %s: direct I/O was refused (%s); written through the page cache\n",
 			w->target->name, strerror(w->stats.refused));
 	text_printf(t, "vmdksync: %s: %s, %s, %" PRIu64 " write%s\n", w->target->name, w->stats.ring,
-		!w->target->past_cache || w->stats.refused ? "buffered"
+		w->target->aligned ? "NBD"
+		: !w->target->past_cache || w->stats.refused ? "buffered"
 		: w->target->served		  ? "direct"
 						  : "direct where allocated",
 		w->stats.writes, plural(w->stats.writes));

@@ -173,7 +173,7 @@ static bool again_buffered(struct xfer *x, int err)
 {
 	struct air *a = ((struct slot *)x->owner)->air;
 
-	if (!x->direct || (err != -EINVAL && err != -EOPNOTSUPP))
+	if (!x->direct || a->f.t->aligned || (err != -EINVAL && err != -EOPNOTSUPP))
 		return false;
 	a->f.stats->refused = -err;
 	x->direct = false;
@@ -199,11 +199,14 @@ static void put_refused(struct air *a)
 
 static void read_failed(struct flight *f, const char *name, const struct xfer *x, int err)
 {
+	const bool target = name == f->t->name;
+
 	flight_fail(f, fail(f->e, err == -ENODATA ? EBADMSG : -err,
 			    "%s: reading %llu bytes at byte %llu: %s", name,
 			    (unsigned long long)(x->len - x->done_len),
 			    (unsigned long long)(x->off + x->done_len),
 			    err == -ENODATA ? "the file became shorter while it was read"
+			    : target	    ? target_why(f->t, err)
 					    : strerror(-err)));
 }
 
@@ -234,7 +237,7 @@ static void write_done(struct xfer *x, int err)
 		s->bad = true;
 		flight_fail(f, fail(f->e, -err, "%s: writing %llu bytes at byte %llu: %s", f->t->name,
 				    (unsigned long long)(x->len - x->done_len),
-				    (unsigned long long)(x->off + x->done_len), strerror(-err)));
+				    (unsigned long long)(x->off + x->done_len), target_why(f->t, err)));
 	}
 	if (--s->waiting)
 		return;
@@ -294,7 +297,7 @@ static void zero_done(struct xfer *x, int err)
 		written(s);
 	} else {
 		flight_fail(&a->f, fail(a->f.e, -err, "%s: zeroing at byte %llu: %s", a->f.t->name,
-					(unsigned long long)s->b.off, strerror(-err)));
+					(unsigned long long)s->b.off, target_why(a->f.t, err)));
 		release(s);
 	}
 }
@@ -434,7 +437,7 @@ static void look(struct slot *s)
 	uint64_t align = f->o->look;
 	bool direct = t->past_cache && (f->o->compare ? f->o->past_cache : s->b.direct);
 
-	if (direct)
+	if (direct || t->aligned)
 		align = max_u64(align, t->block);
 	s->old_from = round_down(s->b.off, align);
 	s->old_to = min_u64(round_up(s->b.end, align), t->size);
@@ -678,7 +681,8 @@ static void flush_done(struct xfer *x, int err)
 
 	a->flushing = false;
 	if (err)
-		flight_fail(&a->f, fail(a->f.e, -err, "%s: fdatasync: %s", a->f.t->name, strerror(-err)));
+		flight_fail(&a->f, fail(a->f.e, -err, "%s: %s: %s", a->f.t->name,
+					 a->f.t->aligned ? "flush" : "fdatasync", target_why(a->f.t, err)));
 }
 
 static void put_flush(struct air *a, bool in_line)

@@ -1,7 +1,10 @@
 /* See target.h: what all kinds of targets have in common. */
+#include "output/nbd_uri.h"
 #include "output/target.h"
 
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 struct identity identity_of(const struct stat *st)
 {
@@ -13,7 +16,18 @@ struct identity identity_of(const struct stat *st)
 
 int target_open(struct target **out, const char *path, const struct target_opts *o, struct err *e)
 {
+	/* a file may be called anything */
+	if (nbd_uri_like(path) && access(path, F_OK) < 0)
+		return target_nbd_open(out, path, o, e);
 	return target_file_open(out, path, o, e);
+}
+
+int target_check_size(const struct target *t, const struct target_opts *o, struct err *e)
+{
+	if (t->size >= o->need)
+		return 0;
+	return fail(e, ENOSPC, "%s: has %llu byte%s, the disk needs %llu", t->name,
+		    (unsigned long long)t->size, plural(t->size), (unsigned long long)o->need);
 }
 
 void target_free(struct target *t)
@@ -80,6 +94,13 @@ bool target_in_memory(const struct target *t)
 bool target_room(const struct target *t, uint64_t *bytes)
 {
 	return t->ops->room(t, bytes);
+}
+
+const char *target_why(const struct target *t, int err)
+{
+	const char *why = t->ops->why ? t->ops->why(t, err) : NULL;
+
+	return why ? why : strerror(-err);
 }
 
 int target_sync_name(struct target *t, struct err *e)

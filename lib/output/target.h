@@ -38,6 +38,7 @@ struct target_ops {
 	bool (*in_memory)(const struct target *t);
 	bool (*room)(const struct target *t, uint64_t *bytes);
 	int (*sync_name)(struct target *t, struct err *e);
+	const char *(*why)(const struct target *t, int err);
 	void (*free)(struct target *t); /* all but name */
 };
 
@@ -67,6 +68,10 @@ struct target_opts {
 	bool read_only;  /* opened O_RDONLY: dry run, verify */
 	bool create;     /* make a new sparse regular file of `need` bytes (O_EXCL) */
 	bool force_busy; /* go on where it is held by someone */
+	unsigned silence; /* seconds after which a server that does not answer is given up; 0: usual */
+	/* Asked while a server is waited for that does not answer. NULL: never. */
+	bool (*stop)(void *arg);
+	void *arg;
 	const struct identity *inputs;
 	const char *const *input_names; /* printable */
 	size_t n_inputs;
@@ -79,6 +84,9 @@ int target_open(struct target **out, const char *path, const struct target_opts 
 /* The same for one kind of target; called by target_open(). */
 int target_file_open(struct target **out, const char *path, const struct target_opts *o,
 		     struct err *e);
+int target_nbd_open(struct target **out, const char *uri, const struct target_opts *o, struct err *e);
+/* -ENOSPC where t->size is too small. For those. */
+int target_check_size(const struct target *t, const struct target_opts *o, struct err *e);
 /* NULL-safe. Does not sync. */
 void target_free(struct target *t);
 
@@ -111,6 +119,8 @@ bool target_can_zero(const struct target *t);
 /* Whether err, of a transfer that was to zero, says that this way is not supported: it will not be
  * tried again, another one may. */
 bool target_zero_unsupported(struct target *t, const struct xfer *x, int err);
+/* What err, which a transfer ended with, means; for people. */
+const char *target_why(const struct target *t, int err);
 /* fsync of the directory of a created file. */
 int target_sync_name(struct target *t, struct err *e);
 

@@ -464,15 +464,15 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
 		      struct err *e)
 {
 	uint64_t slack;
+	int r;
 
 	if (!t->device)
 		t->size = (uint64_t)st->st_size;
 	else if (ioctl(file_of(t)->fd, BLKGETSIZE64, &t->size) < 0)
 		return fail(e, errno, "%s: size of the device: %s", t->name, strerror(errno));
-	if (t->size < o->need)
-		return fail(e, ENOSPC, "%s: has %llu byte%s, the disk needs %llu", t->name,
-			    (unsigned long long)t->size, plural(t->size),
-			    (unsigned long long)o->need);
+	r = target_check_size(t, o, e);
+	if (r < 0)
+		return r;
 	/* a guest leaves some blocks alone; small files get no slack to be thin in */
 	slack = min_u64(1 << 20, t->size / 64);
 	t->thick = t->device || (!t->created && (uint64_t)st->st_blocks * 512 + slack >= t->size);
