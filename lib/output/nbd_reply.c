@@ -65,7 +65,7 @@ static void finish(struct nbd_replies *r, struct nbd_request *q, int err)
 }
 
 /* A whole reply, or chunk, has been taken. */
-static int end_chunk(struct nbd_replies *r, const char *name, struct err *e)
+static int end_chunk(struct nbd_replies *r, struct err *e)
 {
 	struct nbd_request *q = r->into;
 
@@ -75,54 +75,54 @@ static int end_chunk(struct nbd_replies *r, const char *name, struct err *e)
 		return 0;
 	if (!q->err && q->buf && q->got != q->len)
 		return fail(e, EPROTO,
-			    "%s: the server answered %" PRIu64 " of %" PRIu64 " bytes that were read at "
-			    "byte %" PRIu64, name, q->got, q->len, q->off);
+			    "the server answered %" PRIu64 " of %" PRIu64 " bytes that were read at "
+			    "byte %" PRIu64, q->got, q->len, q->off);
 	finish(r, q, q->err);
 	return 0;
 }
 
 /* Whether n bytes at off lie in what the request asked for, and are not more than are missing. */
-static int check_range(const struct nbd_request *q, uint64_t off, uint64_t n, const char *name,
+static int check_range(const struct nbd_request *q, uint64_t off, uint64_t n,
 		       struct err *e)
 {
 	if (q->buf && n && off >= q->off && n <= q->len - q->got && off - q->off <= q->len - n)
 		return 0;
 	return fail(e, EPROTO,
-		    "%s: the server answered bytes (%" PRIu64 " at byte %" PRIu64 ") that were not asked for",
-		    name, n, off);
+		    "the server answered bytes (%" PRIu64 " at byte %" PRIu64 ") that were not asked for",
+		    n, off);
 }
 
 /* n bytes follow. */
-static int begin_bytes(struct nbd_replies *r, uint8_t *to, uint64_t n, const char *name, struct err *e)
+static int begin_bytes(struct nbd_replies *r, uint8_t *to, uint64_t n, struct err *e)
 {
 	r->to = to;
 	r->left = n;
-	return n ? 0 : end_chunk(r, name, e);
+	return n ? 0 : end_chunk(r, e);
 }
 
-static int take_simple(struct nbd_replies *r, const char *name, struct err *e)
+static int take_simple(struct nbd_replies *r, struct err *e)
 {
 	const uint32_t error = be32(r->head + 4);
 	struct nbd_request *q = find(r, be64(r->head + 8));
 
 	if (!q)
-		return fail(e, EPROTO, "%s: the server answered a request that was not made", name);
+		return fail(e, EPROTO, "the server answered a request that was not made");
 	r->into = q;
 	r->last = true;
 	if (error) {
 		q->err = code_of(error);
-		return end_chunk(r, name, e);
+		return end_chunk(r, e);
 	}
 	if (!q->buf)
-		return end_chunk(r, name, e);
+		return end_chunk(r, e);
 	if (r->structured)
-		return fail(e, EPROTO, "%s: the server answered a read by a simple reply", name);
+		return fail(e, EPROTO, "the server answered a read by a simple reply");
 	q->got = q->len;
-	return begin_bytes(r, q->buf, q->len, name, e);
+	return begin_bytes(r, q->buf, q->len, e);
 }
 
 /* The header of a chunk is there: what else belongs to it? */
-static int take_chunk(struct nbd_replies *r, const char *name, struct err *e)
+static int take_chunk(struct nbd_replies *r, struct err *e)
 {
 	const unsigned type = be16(r->head + 6);
 	const uint32_t n = be32(r->head + 16);
@@ -130,9 +130,9 @@ static int take_chunk(struct nbd_replies *r, const char *name, struct err *e)
 	r->into = find(r, be64(r->head + 8));
 	r->last = be16(r->head + 4) & CHUNK_DONE;
 	if (!r->into)
-		return fail(e, EPROTO, "%s: the server answered a request that was not made", name);
+		return fail(e, EPROTO, "the server answered a request that was not made");
 	if (type == CHUNK_NONE && n == 0 && r->last)
-		return end_chunk(r, name, e);
+		return end_chunk(r, e);
 	if (type == CHUNK_DATA && n > 8)
 		r->want = CHUNK_BYTES + 8;
 	else if (type == CHUNK_HOLE && n == 12)
@@ -140,12 +140,12 @@ static int take_chunk(struct nbd_replies *r, const char *name, struct err *e)
 	else if (type & CHUNK_ERROR && n >= 6 && n <= ERROR_MOST)
 		r->want = CHUNK_BYTES + 6;
 	else
-		return fail(e, EPROTO, "%s: the server sent a chunk of type %u and %u bytes", name, type, n);
+		return fail(e, EPROTO, "the server sent a chunk of type %u and %u bytes", type, n);
 	return 0;
 }
 
 /* What belongs to it is there, too. */
-static int take_payload(struct nbd_replies *r, const char *name, struct err *e)
+static int take_payload(struct nbd_replies *r, struct err *e)
 {
 	const unsigned type = be16(r->head + 6);
 	const uint32_t n = be32(r->head + 16);
@@ -156,24 +156,24 @@ static int take_payload(struct nbd_replies *r, const char *name, struct err *e)
 
 	if (type & CHUNK_ERROR) {
 		if (!be32(p) || be16(p + 4) > n - 6)
-			return fail(e, EPROTO, "%s: the server sent an error that makes no sense", name);
+			return fail(e, EPROTO, "the server sent an error that makes no sense");
 		err = code_of(be32(p));
 		q->err = q->err ? q->err : err;
-		return begin_bytes(r, NULL, n - 6, name, e); /* text for people, and an offset */
+		return begin_bytes(r, NULL, n - 6, e); /* text for people, and an offset */
 	}
 	len = type == CHUNK_DATA ? n - 8 : be32(p + 8);
-	err = check_range(q, be64(p), len, name, e);
+	err = check_range(q, be64(p), len, e);
 	if (err < 0)
 		return err;
 	q->got += len;
 	if (type == CHUNK_DATA)
-		return begin_bytes(r, q->buf + (be64(p) - q->off), len, name, e);
+		return begin_bytes(r, q->buf + (be64(p) - q->off), len, e);
 	memset(q->buf + (be64(p) - q->off), 0, len);
-	return end_chunk(r, name, e);
+	return end_chunk(r, e);
 }
 
 /* As many bytes of the head are there as were wanted. */
-static int take_head(struct nbd_replies *r, const char *name, struct err *e)
+static int take_head(struct nbd_replies *r, struct err *e)
 {
 	const uint32_t magic = be32(r->head);
 
@@ -182,18 +182,18 @@ static int take_head(struct nbd_replies *r, const char *name, struct err *e)
 	else if (r->have == 4 && magic == CHUNK_MAGIC && r->structured)
 		r->want = CHUNK_BYTES;
 	else if (r->have == 4)
-		return fail(e, EPROTO, "%s: the server's answer begins with 0x%08x, as no NBD reply does",
-			    name, magic);
+		return fail(e, EPROTO, "the server's answer begins with 0x%08x, as no NBD reply does",
+			    magic);
 	else if (magic == SIMPLE_MAGIC)
-		return take_simple(r, name, e);
+		return take_simple(r, e);
 	else if (r->have == CHUNK_BYTES)
-		return take_chunk(r, name, e);
+		return take_chunk(r, e);
 	else
-		return take_payload(r, name, e);
+		return take_payload(r, e);
 	return 0;
 }
 
-int nbd_replies_take(struct nbd_replies *r, const uint8_t *p, size_t n, const char *name, struct err *e)
+int nbd_replies_take(struct nbd_replies *r, const uint8_t *p, size_t n, struct err *e)
 {
 	int ret = 0;
 
@@ -204,7 +204,7 @@ int nbd_replies_take(struct nbd_replies *r, const uint8_t *p, size_t n, const ch
 			k = min_u64(r->left, n);
 			if (r->to)
 				memcpy(r->to, p, k);
-			ret = nbd_replies_filled(r, k, name, e);
+			ret = nbd_replies_filled(r, k, e);
 		} else {
 			if (!r->want)
 				r->want = 4;
@@ -212,7 +212,7 @@ int nbd_replies_take(struct nbd_replies *r, const uint8_t *p, size_t n, const ch
 			memcpy(r->head + r->have, p, k);
 			r->have += (unsigned)k;
 			if (r->have == r->want)
-				ret = take_head(r, name, e);
+				ret = take_head(r, e);
 		}
 		p += k;
 		n -= k;
@@ -226,10 +226,10 @@ uint8_t *nbd_replies_room(const struct nbd_replies *r, uint64_t *n)
 	return *n ? r->to : NULL;
 }
 
-int nbd_replies_filled(struct nbd_replies *r, uint64_t n, const char *name, struct err *e)
+int nbd_replies_filled(struct nbd_replies *r, uint64_t n, struct err *e)
 {
 	if (r->to)
 		r->to += n;
 	r->left -= n;
-	return r->left ? 0 : end_chunk(r, name, e);
+	return r->left ? 0 : end_chunk(r, e);
 }

@@ -56,12 +56,12 @@ struct nbd_replies {
 
 /* A free request with a cookie of its own; NULL: all are in flight. */
 struct nbd_request *nbd_request_new(struct nbd_replies *r, void *owner);
-/* Takes n bytes as they arrived. -EPROTO with a message that begins with `name`: nothing the server
+/* Takes n bytes as they arrived. -EPROTO with a message: nothing that the server
  * sends can be understood any more. */
-int nbd_replies_take(struct nbd_replies *r, const uint8_t *p, size_t n, const char *name, struct err *e);
+int nbd_replies_take(struct nbd_replies *r, const uint8_t *p, size_t n, struct err *e);
 /* Where the next bytes would be copied to, and how many: they can be received there. NULL: nowhere. */
 uint8_t *nbd_replies_room(const struct nbd_replies *r, uint64_t *n);
 /* n bytes were received there, which is not more than there was room for. */
-int nbd_replies_filled(struct nbd_replies *r, uint64_t n, const char *name, struct err *e);
+int nbd_replies_filled(struct nbd_replies *r, uint64_t n, struct err *e);
 
 #endif

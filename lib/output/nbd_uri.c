@@ -157,8 +157,7 @@ int nbd_uri_parse(struct nbd_uri *u, const char *name, const char *shown, struct
 	if (!r)
 		r = decode(&u->export, path, (size_t)(end - path), shown, e);
 	if (!r && strlen(u->export) > NBD_EXPORT_MAX)
-		r = fail(e, EINVAL, "%s: the name of the export is longer than %u bytes", shown,
-			 NBD_EXPORT_MAX);
+		r = fail(e, EINVAL, "the name of the export is longer than %u bytes", NBD_EXPORT_MAX);
 	if (!r)
 		r = parse_query(u, query, local, shown, e);
 	if (!r && local && (!u->socket || !*u->socket))

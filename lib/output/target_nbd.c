@@ -321,9 +321,9 @@ static void receive(struct nbd *n)
 		n->heard = seconds();
 		got = (uint64_t)did;
 		if (room)
-			r = nbd_replies_filled(&n->replies, min_u64(got, room), "NBD", &n->why);
+			r = nbd_replies_filled(&n->replies, min_u64(got, room), &n->why);
 		if (!r && got > room)
-			r = nbd_replies_take(&n->replies, n->in, got - room, "NBD", &n->why);
+			r = nbd_replies_take(&n->replies, n->in, got - room, &n->why);
 		if (r < 0)
 			die(n, r);
 		if (got < room + sizeof(n->in))
