@@ -283,7 +283,8 @@ static int open_target(struct work *w, struct err *e)
 	const struct options *o = w->o;
 	const struct target_opts opts = {.read_only = o->dry_run || o->verify,
 					 .create = o->create,
-					 .force_busy = o->force & FORCE_BUSY};
+					 .force_busy = o->force & FORCE_BUSY,
+					 .stop = on_stop};
 
 	return job_open_target(&w->target, o->target, &opts, w->chain, o->force & FORCE_RAW, e);
 }

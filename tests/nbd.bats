@@ -409,3 +409,94 @@ names() {
 	truncate -s 1M nbd:/host/x
 	vs d.vmdk nbd://host/x
 }
+
+# blocks FILE: how many KiB of it are allocated
+blocks() {
+	echo $(($(stat -c %b "$1") / 2))
+}
+
+# zero_grains: d.vmdk, whose grains hold zeros but for the last MiB, and u.vmdk, the same as zero grains;
+# want.raw
+zero_grains() {
+	truncate -s $((SECTORS * 512)) zero.raw
+	cp --sparse=always zero.raw from.raw
+	"$MKVMDK" pattern mib.raw 2048 7
+	dd if=mib.raw of=from.raw bs=1M seek=$((SECTORS / 2048 - 1)) conv=notrunc status=none
+	cp --sparse=always from.raw want.raw
+	"$MKVMDK" sesparse d.vmdk capacity=$SECTORS alloc=all from=from.raw
+	"$MKVMDK" sesparse u.vmdk capacity=$SECTORS alloc=none zero=all
+}
+
+@test "thin stays thin: a qcow2 file" {
+	requires qemu-img qemu-storage-daemon jq
+	zero_grains
+	for delta in u d; do
+		qemu-img create -q -f qcow2 d.qcow2 64M
+		serve qcow2
+		vs $delta.vmdk "$uri"
+		served_no_more
+		cp zero.raw is.raw
+		[ $delta = u ] || cp want.raw is.raw
+		qemu-img compare -f qcow2 -F raw d.qcow2 is.raw
+		[ "$(blocks d.qcow2)" -le 2048 ]
+		# what was full is thin again
+		"$MKVMDK" pattern full.raw $SECTORS 7
+		qemu-img convert -O qcow2 full.raw d.qcow2
+		serve qcow2
+		vs $delta.vmdk "$uri"
+		served_no_more
+		qemu-img compare -f qcow2 -F raw d.qcow2 is.raw
+		[ "$(blocks d.qcow2)" -le 4096 ]
+	done
+}
+
+@test "thin stays thin: a server that cannot write zeroes" {
+	requires qemu-img nbdkit
+	zero_grains
+	for mode in '' --no-uring --undo=undo.vmdk; do
+		mode=(${mode:+"$mode"})
+		for delta in u d; do
+			cp --sparse=always zero.raw is.raw
+			rm -f disk.raw undo.vmdk
+			truncate -s $((SECTORS * 512)) disk.raw
+			serve memory --filter=nozero file disk.raw
+			vs "${mode[@]}" $delta.vmdk "$uri"
+			served_no_more
+			[ $delta = u ] || cp want.raw is.raw
+			same disk.raw is.raw
+			[ "$(blocks disk.raw)" -le 1100 ]
+			# but what is not zero is overwritten
+			"$MKVMDK" pattern disk.raw $SECTORS 7
+			rm -f undo.vmdk
+			serve memory --filter=nozero file disk.raw
+			vs "${mode[@]}" $delta.vmdk "$uri"
+			served_no_more
+			same disk.raw is.raw
+		done
+	done
+}
+
+@test "thin stays thin: data grains that are zeros, a sparse file and a loop device" {
+	requires loop
+	zero_grains
+	truncate -s $((SECTORS * 512)) t.raw
+	vs d.vmdk t.raw
+	same t.raw want.raw
+	[ "$(blocks t.raw)" -le 1100 ]
+	vs --no-uring --create - new.raw < <(cat d.vmdk)
+	same new.raw want.raw
+	[ "$(blocks new.raw)" -le 1100 ]
+	truncate -s 0 t.raw
+	truncate -s $((SECTORS * 512)) t.raw
+	dev=$(loopdev t.raw)
+	vs d.vmdk "$dev"
+	cmp "$dev" want.raw
+	unloop "$dev"
+	[ "$(blocks t.raw)" -le 1200 ]
+	# what is thick stays thick
+	"$MKVMDK" pattern full.raw $SECTORS 7
+	sync full.raw
+	vs d.vmdk full.raw
+	same full.raw want.raw
+	[ "$(blocks full.raw)" -ge 65536 ]
+}

@@ -16,16 +16,17 @@
 
 /* Slots by the size of their buffers. Neighbours of cold source or target that are just too large for
  * a small one need many more than could be had with BIG each. Zeroing needs none; a stop has to wait
- * for what is in flight. */
+ * for what is in flight, which takes a device its time, and a server next to none. */
 enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, IS_ZEROING, CLASSES };
 static const struct {
 	uint32_t bytes, slots;
 } class_of[CLASSES] = {
-	{SMALL, 160}, {4 * SMALL, 40}, {BIG, 16}, {0, 2},
+	{SMALL, 160}, {4 * SMALL, 40}, {BIG, 16}, {0, 32},
 };
-#define SLOTS (160u + 40u + 16u + 2u)
+#define SLOTS (160u + 40u + 16u + 32u)
+#define ZEROING_SLOW 2u /* of a device, see ZERO_MOST */
 
-enum slot_state { FREE, PREREAD, FILL, HELD, WRITE };
+enum slot_state { FREE, PREREAD, FILL, HELD, CHECK, WRITE };
 
 /* A compressed run that another thread inflates. */
 struct fetch {
@@ -47,6 +48,7 @@ struct slot {
 	uint64_t old_from, old_to;
 	unsigned waiting; /* transfers of this state in flight */
 	bool bad;         /* one of its writes failed */
+	uint32_t zero;    /* a bit for each stretch of SMALL: it is zeros; see find_zeros() */
 	struct slot *next; /* free */
 	struct batch b;
 	struct xfer xfer[PIECES + 2];
@@ -321,6 +323,141 @@ static void fill_gaps(struct slot *s)
 	}
 }
 
+/* The end of the stretch of SMALL that off lies in. */
+static uint64_t stretch_end(const struct slot *s, uint64_t off)
+{
+	return min_u64(round_down(off, SMALL) + SMALL, s->to);
+}
+
+static uint32_t stretch_bit(const struct slot *s, uint64_t off)
+{
+	return UINT32_C(1) << (off / SMALL - s->from / SMALL);
+}
+
+/* Which stretches are zeros, of those that share no block with a write in flight. */
+static void find_zeros(struct slot *s)
+{
+	const struct target *t = s->air->f.t;
+	const uint64_t align = s->air->f.align;
+
+	s->zero = 0;
+	if (!t->rereads && !(t->thin && target_can_zero(t)))
+		return;
+	if (s->b.direct && s->from % t->memory) /* no part of it could be transferred by itself */
+		return;
+	for (uint64_t off = s->from, end; off < s->to; off = end) {
+		end = stretch_end(s, off);
+		if (round_down(off, align) == off && round_down(end, align) == end &&
+		    all_zero(s->buf + (off - s->from), end - off))
+			s->zero |= stretch_bit(s, off);
+	}
+}
+
+/* Where the stretches end that are, or are not, zeros as the one at off. */
+static uint64_t same_until(const struct slot *s, uint64_t off, bool *zeros)
+{
+	*zeros = s->zero & stretch_bit(s, off);
+	do
+		off = stretch_end(s, off);
+	while (off < s->to && *zeros == !!(s->zero & stretch_bit(s, off)));
+	return off;
+}
+
+static void part_zeroed(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+	struct target *t = s->air->f.t;
+
+	if (!err || !target_zero_unsupported(t, x, err)) {
+		write_done(x, err);
+		return;
+	}
+	if (!target_can_zero(t)) { /* they stand in the buffer */
+		x->kind = XFER_WRITE;
+		x->buf = s->buf + (x->off - s->from);
+		x->direct = s->b.direct && !s->air->f.stats->refused;
+		x->done = write_done;
+	}
+	target_put(t, s->air->q, x);
+}
+
+/* Data are written; zeros are made by the kernel or the server, or are known to be there. */
+static void write_parts(struct slot *s)
+{
+	struct air *a = s->air;
+
+	s->state = WRITE;
+	s->bad = false;
+	for (uint64_t off = s->from, end; off < s->to; off = end) {
+		struct xfer *x;
+		bool zeros;
+
+		end = same_until(s, off, &zeros);
+		if (zeros && a->f.t->rereads)
+			continue;
+		a->f.stats->begun = true;
+		if (zeros) {
+			x = next_xfer(s, NULL, end - off, off, part_zeroed);
+			x->kind = XFER_ZERO;
+			target_put(a->f.t, a->q, x);
+		} else {
+			a->f.stats->writes++;
+			put_target(s, s->b.direct, s->buf + (off - s->from), end - off, off, write_done);
+		}
+	}
+	if (!s->waiting)
+		written(s);
+}
+
+/* What the target held in place of the zeros stands in s->buf: where it was none they are written. */
+static void zeros_read(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (again_buffered(x, err))
+		return;
+	if (err)
+		read_failed(&s->air->f, s->air->f.t->name, x, err);
+	if (--s->waiting)
+		return;
+	if (s->air->f.failed) {
+		release(s);
+		return;
+	}
+	for (uint64_t off = s->from, end; off < s->to; off = end) {
+		uint8_t *buf = s->buf + (off - s->from);
+
+		end = stretch_end(s, off);
+		if (!(s->zero & stretch_bit(s, off)) || all_zero(buf, end - off))
+			continue;
+		memset(buf, 0, end - off);
+		s->zero &= ~stretch_bit(s, off);
+	}
+	write_parts(s);
+}
+
+/* Before a target is given zeros that would take room in it: does it hold them already? */
+static void check_zeros(struct slot *s)
+{
+	const bool looked = s->air->f.o->look;
+
+	s->state = CHECK;
+	for (uint64_t off = s->from, end; off < s->to; off = end) {
+		bool zeros;
+
+		end = looked ? stretch_end(s, off) : same_until(s, off, &zeros);
+		if (!(s->zero & stretch_bit(s, off)))
+			continue;
+		if (!looked)
+			put_target(s, s->b.direct, s->buf + (off - s->from), end - off, off, zeros_read);
+		else if (off < s->old_from || end > s->old_to ||
+			 !all_zero(s->old + (off - s->old_from), end - off))
+			s->zero &= ~stretch_bit(s, off);
+	}
+	if (!s->waiting)
+		write_parts(s);
+}
+
 /* The batch stands whole in its buffer. */
 static void write_batch(struct slot *s)
 {
@@ -331,16 +468,19 @@ static void write_batch(struct slot *s)
 		release(s);
 		return;
 	}
-	s->state = WRITE;
-	a->f.stats->begun = true;
 	if (a->f.o->look)
 		fill_gaps(s);
-	s->bad = false;
 	if (!s->b.zeros) {
-		a->f.stats->writes++;
-		put_target(s, s->b.direct, s->buf, s->to - s->from, s->from, write_done);
+		find_zeros(s);
+		if (s->zero && a->f.t->rereads)
+			check_zeros(s);
+		else
+			write_parts(s);
 		return;
 	}
+	s->state = WRITE;
+	s->bad = false;
+	a->f.stats->begun = true;
 	x = next_xfer(s, NULL, s->b.end - s->b.off, s->b.off, zero_done);
 	x->kind = XFER_ZERO;
 	target_put(a->f.t, a->q, x);
@@ -757,6 +897,8 @@ int flight_new(struct flight **out, struct target *t, const struct pump_opts *o,
 		return fail(e, ENOMEM, "out of memory");
 	for (unsigned c = 0; c < CLASSES; c++) {
 		a->fresh[c].slots = max_u64(class_of[c].slots / share, 1);
+		if (c == IS_ZEROING && !t->aligned)
+			a->fresh[c].slots = ZEROING_SLOW;
 		if (class_of[c].bytes)
 			a->fresh[c].bytes = class_of[c].bytes * (size_t)share + (o->look ? around : 0);
 		a->memory_size += a->fresh[c].slots * a->fresh[c].bytes;

@@ -138,7 +138,8 @@ static void zero(struct pump *p, const struct run *run)
 		flight_moved(p->f, run->len);
 		return;
 	}
-	if (p->o->compare || a == b || (p->t->thick && b - a < ZERO_WORTH) || !target_can_zero(p->t)) {
+	if (p->o->compare || a == b || (p->t->thick && b - a < ZERO_WORTH) || p->t->rereads ||
+	    !target_can_zero(p->t)) {
 		gather_zeros(p, run, run->off, end, false);
 		return;
 	}

@@ -56,6 +56,9 @@ struct target {
 			  * of the file system; block where no such writes are in flight with others */
 	bool device;
 	bool thick;      /* device, or a file with (nearly) every block allocated */
+	bool thin;       /* zeros need not take room: data that are zeros are zeroed, not written */
+	bool rereads;    /* zeros would take room, as nobody can make them otherwise: what is to be zeroed
+			  * is read first, and left alone where it is zeros already */
 	bool created;    /* by us: holds nothing but zeros */
 	/* NULL, or how a program keeps the bytes instead of the kernel: see served.h. Then one read or
 	 * write is in flight at a time, and zeros are sent as bytes. */

@@ -597,12 +597,14 @@ static uint32_t find_cached(const struct target *t, const struct stat *st)
 	return (uint32_t)unit;
 }
 
+/* dm-thin, for one, discards, and has no other way to make zeros than to write them. */
 static void plan_zeroing(struct target *t, const struct stat *st)
 {
-	bool thin =
-	    t->device ? queue_number(st->st_rdev, "queue/discard_max_bytes") > 0 : !t->thick;
-
-	if (!thin)
+	t->thin = t->device ? queue_number(st->st_rdev, "queue/discard_max_bytes") > 0
+			    : !t->thick && !t->served;
+	t->rereads = t->device && t->thin && !t->served &&
+		     !queue_number(st->st_rdev, "queue/write_zeroes_max_bytes");
+	if (!(t->device ? t->thin : !t->thick))
 		file_of(t)->no_zero |= PUNCH;
 }
 

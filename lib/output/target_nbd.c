@@ -397,7 +397,7 @@ static bool nbd_zero_unsupported(struct target *t, const struct xfer *x, int err
 	(void)x;
 	if (err != -EOPNOTSUPP)
 		return false;
-	nbd_of(t)->no_zero = true;
+	nbd_of(t)->no_zero = t->rereads = true;
 	return true;
 }
 
@@ -898,6 +898,8 @@ int target_nbd_open(struct target **out, const char *uri, const struct target_op
 		return r;
 	}
 	n->t.cached = n->t.block;
+	n->t.thin = true;
+	n->t.rereads = !(n->flags & FLAG_WRITE_ZEROES);
 	*out = &n->t;
 	return 0;
 }
