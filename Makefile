@@ -38,7 +38,7 @@ COMPILE = $(CC) -std=gnu11 $(WARN) $(HARDEN) -pthread -D_GNU_SOURCE -D_FILE_OFFS
 LINK = $(CC) -pie -pthread -Wl,-z,relro,-z,now $(CFLAGS) $(LDFLAGS)
 
 LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*/*.c)))
-FUZZ := cowd hosted sesparse streamopt descriptor chain pipe
+FUZZ := cowd hosted sesparse streamopt descriptor chain pipe nbd
 FUZZ_OBJ := $(patsubst %,$(BUILD)/tests/fuzz/%.o,$(FUZZ) fuzz replay)
 REPLAY := $(FUZZ:%=$(BUILD)/replay-%)
 OBJ := $(LIB_OBJ) $(FUZZ_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)/tests/mkvmdk.o \

@@ -205,7 +205,7 @@ documented() {
 	printf '%s' "$output" >verify
 	jq -n '
 		reduce (
-			[["string"], "name format job target base file disk time applied"],
+			[["string"], "name format job target kind base file disk time applied"],
 			[["string", "null"], "reason incomplete_reason create_type cid parent_cid parent_hint layer"],
 			[["boolean"], "complete present data zero compressed full_disk equal more_ranges base_checked finished"],
 			[["number"], "size data zero unallocated unaccounted runs version grain allocated machines provisioned"],

@@ -4,6 +4,7 @@
 load helpers
 
 SECTORS=131072
+KILLS=${KILLS:-50}
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
@@ -161,6 +162,7 @@ there_and_back() {
 	run -1 --separate-stderr vs "${mode[@]}" --verify --json --base base.raw d.vmdk "$uri"
 	[ "$(jq .differences[0].start <<<"$output")" = "$at" ]
 	[ "$(jq -r .target <<<"$output")" = "$uri" ]
+	[ "$(jq -r .kind <<<"$output")" = nbd ]
 	vs "${mode[@]}" u.vmdk "$uri"
 	and_still "$1" base.raw
 	case $((RANDOM % 3)) in
@@ -499,4 +501,50 @@ zero_grains() {
 	vs d.vmdk full.raw
 	same full.raw want.raw
 	[ "$(blocks full.raw)" -ge 65536 ]
+}
+
+# The server is killed at a random moment of an apply; what it has not flushed may be lost.
+# bats test_tags=slow
+@test "the server is killed at any moment: the same again, or the way back, ends right" {
+	requires qemu-img qemu-storage-daemon
+	begun=0
+	made 4
+	qemu-img convert -O qcow2 base.raw pristine.qcow2
+	for ((kill = 0; kill < KILLS; kill++)); do
+		cp pristine.qcow2 d.qcow2
+		rm -f u.vmdk
+		mode=()
+		[ $((RANDOM % 3)) != 0 ] || mode+=(--no-uring)
+		[ $((RANDOM % 2)) = 0 ] || mode+=(--undo=u.vmdk)
+		serve qcow2
+		victim=$server
+		"$VMDKSYNC" -q "${mode[@]}" d.vmdk "$uri" 2>err 3>&- &
+		pid=$!
+		sleep "0.0$((RANDOM % 90 + 10))"
+		kill -KILL "$victim"
+		code=0
+		wait "$pid" || code=$?
+		wait "$victim" || :
+		rm -f pids
+		echo "$kill: $code ${mode[*]}: $(cat err)"
+		[ "$code" = 0 ] || [ "$code" = 2 ] || [ "$code" = 3 ]
+		[ "$code" != 3 ] || grep -qE 'running again (with --undo-append )?is safe' err
+		[ "$code" != 3 ] || begun=$((begun + 1))
+		serve qcow2
+		if [[ ${mode[*]} == *--undo* ]] && [ -e u.vmdk ]; then
+			vs -q "${mode[@]}" --undo-append d.vmdk "$uri"
+			[ $((RANDOM % 2)) = 0 ] || {
+				vs -q u.vmdk "$uri"
+				served_no_more
+				qemu-img compare -q -f qcow2 -F raw d.qcow2 base.raw
+				continue
+			}
+		else
+			vs -q "${mode[@]}" d.vmdk "$uri"
+		fi
+		served_no_more
+		qemu-img compare -q -f qcow2 -F raw d.qcow2 want.raw
+	done
+	echo "begun: $begun of $KILLS"
+	[ "$begun" -ge $((KILLS / 10)) ]
 }

@@ -273,9 +273,10 @@ char *options_help(void)
 	text_printf(&t, "Usage: vmdksync [OPTIONS] DELTA... TARGET\n"
 			"       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
 			"       vmdksync --info | --map [OPTIONS] IMAGE...\n"
-			"Writes VMware snapshot deltas, oldest first, onto TARGET, a raw file or a block\n"
-			"device that holds the disk beneath them. DELTA is an extent (COWD, SEsparse,\n"
-			"hosted sparse, streamOptimized), a descriptor, or '-', a pipe, plain or gzip.\n");
+			"Writes VMware snapshot deltas, oldest first, onto TARGET, a raw file, a block\n"
+			"device or an NBD export (nbd://HOST/NAME) that holds the disk beneath them.\n"
+			"DELTA is an extent (COWD, SEsparse, hosted sparse, streamOptimized), a\n"
+			"descriptor, or '-', a pipe, plain or gzip.\n");
 	for (size_t i = 0; i < ROWS; i++)
 		help_row(&t, &rows[i]);
 	text_printf(&t, "\n"

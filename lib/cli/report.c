@@ -454,6 +454,7 @@ char *report_result(const struct work *w, struct err *e)
 	json_open(&t, NULL, '{');
 	json_string(&t, "job", o->verify ? "verify" : o->dry_run ? "dry-run" : "apply");
 	json_string(&t, "target", w->target->name);
+	json_string(&t, "kind", w->target->kind);
 	json_number(&t, "size", w->chain->link[0]->size);
 	json_open(&t, "chain", '[');
 	for (size_t i = 0; i < w->chain->links; i++)

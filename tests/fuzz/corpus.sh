@@ -56,7 +56,7 @@ squeeze() {
 
 mkdir -p "$dir"
 cd "$dir"
-mkdir -p cowd hosted sesparse streamopt descriptor chain pipe
+mkdir -p cowd hosted sesparse streamopt descriptor chain pipe nbd
 
 extents cowd <<'END'
 cowd capacity=100 alloc=0,5-9 zero=20-30
@@ -156,3 +156,22 @@ for head in '\000\000' '\003\000' '\001\001' '\000\002' '\006\002' '\011\106'; d
 	END
 done
 rm -f y
+
+# answers of a server: requests have the cookies 64, 129, 194 ... and 512 bytes at 0, 512, 1024 ...
+simple='\147\104\146\230'
+chunk='\146\216\063\357'
+for head in '\000\000\001' '\001\377\003' '\001\014\377'; do
+	for reply in \
+		"$simple\000\000\000\000\000\000\000\000\000\000\000\100" \
+		"$simple\000\000\000\034\000\000\000\000\000\000\000\201" \
+		"$chunk\000\001\000\000\000\000\000\000\000\000\000\201\000\000\000\000" \
+		"$chunk\000\001\000\002\000\000\000\000\000\000\000\100\000\000\000\014\000\000\000\000\000\000\000\000\000\000\002\000" \
+		"$chunk\000\001\000\001\000\000\000\000\000\000\000\100\000\000\002\010\000\000\000\000\000\000\000\000" \
+		"$chunk\000\001\200\001\000\000\000\000\000\000\000\100\000\000\000\011\000\000\000\005\000\003bad"; do
+		{
+			printf '%b' "$head$reply"
+			head -c 512 /dev/zero
+		} >x
+		seed nbd
+	done
+done
