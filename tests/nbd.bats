@@ -101,7 +101,7 @@ made() {
 	# some of it is not zero, and some is a hole
 	fallocate --punch-hole --offset 20000000 --length 17000000 base.raw
 	cp --sparse=always base.raw want.raw
-	"$MKVMDK" "${words[0]}" d.vmdk capacity=$SECTORS seed="$1" "${words[@]:1}" apply=want.raw
+	"$MKVMDK" "${words[0]}" d.vmdk capacity=$SECTORS seed=$((100 + $1)) "${words[@]:1}" apply=want.raw
 }
 
 # fill KIND: what is served holds base.raw
@@ -355,15 +355,18 @@ good() {
 	served_no_more
 }
 
+has_socket() {
+	[[ $(readlink "/proc/$pid/fd/"* 2>/dev/null) == *socket:* ]]
+}
+
 @test "a server that says nothing is left by Ctrl-C" {
 	requires python3
 	"$MKVMDK" cowd d.vmdk capacity=$SECTORS alloc=3
 	bad mute
-	"$VMDKSYNC" d.vmdk "$uri" 2>err 3>&- &
+	env --default-signal=INT "$VMDKSYNC" d.vmdk "$uri" 2>err 3>&- &
 	pid=$!
 	echo $pid >>pids
-	until_true test -n "$(ls -l /proc/$pid/fd 2>/dev/null | grep socket)"
-	sleep 0.3
+	until_true has_socket
 	kill -INT $pid
 	code=0
 	wait $pid || code=$?
@@ -547,4 +550,129 @@ zero_grains() {
 	done
 	echo "begun: $begun of $KILLS"
 	[ "$begun" -ge $((KILLS / 10)) ]
+}
+
+# in_flight FILE: the most requests at once, of nbdkit's log
+in_flight() {
+	awk '/ (Write|Zero|Read) id=/ { if (++n > most) most = n }
+		/ \.\.\.(Write|Zero|Read) id=/ { n-- }
+		END { print most }' "$1"
+}
+
+@test "what a server is asked for: at least 16 at once, at most 64, zeros that may be holes, a flush" {
+	requires qemu-img nbdkit jq
+	for n in 3 5; do
+		made $n
+		cp --sparse=always base.raw disk.raw
+		serve memory -t 200 --filter=log --filter=delay file disk.raw logfile=log wdelay=20ms \
+			rdelay=5ms
+		vs d.vmdk "$uri"
+		served_no_more
+		same disk.raw want.raw
+		most=$(in_flight log)
+		echo "in flight: $most"
+		[ "$most" -ge 16 ] && [ "$most" -le 64 ]
+		grep ' Zero id=' log >zeros
+		head -n 3 zeros
+		run -1 grep -v 'may_trim=1' zeros
+		# the flush begins when all writes have ended, and is the last of all
+		[[ $(grep ' id=' log | tail -n 2 | head -n 1) == *' Flush id='* ]]
+		[[ $(grep ' id=' log | tail -n 1) == *'...Flush id='*'return=0'* ]]
+		rm log
+	done
+}
+
+@test "errors of a server at random: exit 3, and the same again ends right" {
+	requires nbdkit
+	made 3
+	for mode in '' --no-uring; do
+		mode=(${mode:+"$mode"})
+		cp --sparse=always base.raw disk.raw
+		serve memory --filter=error file disk.raw error-pwrite=EIO error-pwrite-rate=5%
+		run -3 --separate-stderr vs "${mode[@]}" d.vmdk "$uri"
+		[[ $stderr == *'Input/output error'*'running again is safe'* ]]
+		served_no_more
+		serve memory file disk.raw
+		vs "${mode[@]}" --read-back d.vmdk "$uri"
+		served_no_more
+		same disk.raw want.raw
+		serve memory --filter=error file disk.raw error-pread=EIO error-pread-rate=100%
+		run -2 vs "${mode[@]}" --verify d.vmdk "$uri"
+		served_no_more
+	done
+}
+
+@test "nbd://, IPv4 and IPv6, qemu-nbd and nbdkit" {
+	requires qemu-img qemu-nbd nbdkit
+	made 1
+	port=$((20000 + RANDOM % 10000))
+	for host in 127.0.0.1 localhost '[::1]'; do
+		[ "$host" != '[::1]' ] || [ -e /proc/net/if_inet6 ] || continue
+		port=$((port + 1))
+		qemu-img convert -O qcow2 base.raw d.qcow2
+		background qemu-nbd -f qcow2 -t -x export -b "$(tr -d '[]' <<<"$host")" -p $port d.qcow2
+		uri=nbd://$host:$port/export
+		until_true nbdinfo --size "$uri"
+		run -2 --separate-stderr vs d.vmdk "nbd://$host:$port/other"
+		[[ $stderr == *"the server has no export named 'other'"* ]]
+		vs --read-back - "$uri" < <(cat d.vmdk)
+		served_no_more
+		qemu-img compare -f qcow2 -F raw d.qcow2 want.raw
+	done
+}
+
+@test "a chain onto its base, what was forgotten, and what is not its disk" {
+	requires qemu-img qemu-storage-daemon jq
+	esx_chain $SECTORS 3
+	qemu-img convert -O qcow2 host-0.raw d.qcow2
+	serve qcow2
+	vs --dry-run --chain host-000003.vmdk "$uri"
+	run -2 --separate-stderr vs host-000003.vmdk "$uri"
+	[[ $stderr == *"$uri: does not hold host-00000"*'apply it first'* ]]
+	[ "$(vs --json --chain --undo=u.vmdk host-000003.vmdk "$uri" | jq .base_checked)" = true ]
+	vs --verify host-000003.vmdk "$uri"
+	vs --strict u.vmdk "$uri"
+	# the log knows its disk
+	qemu-io -f raw -c 'write -P 0x77 0 64M' "$uri"
+	run -2 --separate-stderr vs u.vmdk "$uri"
+	[[ $stderr == *'is the undo log of another disk'* ]]
+	served_no_more
+	qemu-img convert -O qcow2 host-0.raw d.qcow2
+	serve qcow2
+	vs host-000001.vmdk "$uri"
+	vs host-000002-delta.vmdk host-000003-delta.vmdk "$uri"
+	holds qcow2 host-3.raw
+	# a server that has opened the file itself shows an image, no disk
+	background nbdkit -f -U "$SHORT_DIR/n" file d.qcow2
+	until_true test -S "$SHORT_DIR/n"
+	run -2 --separate-stderr vs host-000001.vmdk "nbd+unix:///?socket=$SHORT_DIR/n"
+	echo "$stderr"
+	served_no_more
+}
+
+@test "Ctrl-C while a server is written to: exit 3, flushed, and the same again" {
+	requires nbdkit jq
+	made 15
+	for mode in '' --no-uring; do
+		mode=(${mode:+"$mode"})
+		cp --sparse=always base.raw disk.raw
+		rm -f log
+		serve memory -t 200 --filter=log --filter=delay file disk.raw logfile=log wdelay=200ms
+		env --default-signal=INT "$VMDKSYNC" -q "${mode[@]}" --progress=json d.vmdk "$uri" 2>err 3>&- &
+		pid=$!
+		echo $pid >>pids
+		until_true grep -q '\.\.\.Write id=' log
+		kill -INT $pid
+		code=0
+		wait $pid || code=$?
+		cat err
+		[ "$code" = 3 ]
+		grep 'stopped by a signal after .*running again is safe' err
+		[[ $(grep ' id=' log | tail -n 1) == *'...Flush id='*'return=0'* ]]
+		served_no_more
+		serve memory file disk.raw
+		vs "${mode[@]}" d.vmdk "$uri"
+		served_no_more
+		same disk.raw want.raw
+	done
 }
