@@ -574,7 +574,7 @@ in_flight() {
 		[ "$most" -ge 16 ] && [ "$most" -le 64 ]
 		grep ' Zero id=' log >zeros
 		head -n 3 zeros
-		run -1 grep -v 'may_trim=1' zeros
+		run -1 grep -v ' trim=1 ' zeros
 		# the flush begins when all writes have ended, and is the last of all
 		[[ $(grep ' id=' log | tail -n 2 | head -n 1) == *' Flush id='* ]]
 		[[ $(grep ' id=' log | tail -n 1) == *'...Flush id='*'return=0'* ]]

@@ -30,7 +30,7 @@ static struct nbd_request *find(struct nbd_replies *r, uint64_t cookie)
 {
 	struct nbd_request *q = &r->request[cookie % NBD_REQUESTS];
 
-	return q->owner && q->cookie == cookie ? q : NULL;
+	return q->owner && q->sent && q->cookie == cookie ? q : NULL;
 }
 
 /* The protocol has its own numbers, and says that unknown ones mean EINVAL. */

@@ -34,6 +34,7 @@ struct nbd_request {
 	void *owner;       /* the caller's; NULL: the request is free */
 	uint64_t cookie;
 	uint64_t off, len; /* bytes */
+	bool sent;         /* by the caller, all of it: an answer before that is none */
 	uint8_t *buf;      /* of a read: len bytes; else NULL */
 	uint64_t got;      /* bytes that arrived */
 	int err;           /* 0, or the first -errno that a chunk reported */

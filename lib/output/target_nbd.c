@@ -56,6 +56,7 @@ enum { FLAG_READ_ONLY = 1 << 1, FLAG_FLUSH = 1 << 2, FLAG_WRITE_ZEROES = 1 << 6 
 enum { CMD_READ = 0, CMD_WRITE = 1, CMD_DISC = 2, CMD_FLUSH = 3, CMD_WRITE_ZEROES = 6 };
 
 struct outgoing {
+	struct nbd_request *request;
 	uint8_t header[REQUEST_BYTES];
 	const uint8_t *data; /* of a write */
 	uint64_t len;
@@ -81,7 +82,7 @@ struct nbd {
 	uint64_t sent;             /* bytes of the first of them */
 	bool want_room;            /* epoll waits until the socket takes more */
 	unsigned flying, flushes;  /* requests without an answer, and the flushes among them */
-	int64_t heard, tick;       /* seconds: the last answer, and when the timer rings */
+	int64_t heard;             /* the last answer, seconds */
 	int dead;                  /* 0, or the -errno the connection ended with */
 	struct err why;
 	struct queue *own;         /* for what is read at once */
@@ -215,6 +216,7 @@ static void ask(struct nbd *n)
 		q->len = len;
 		if (x->kind == XFER_READ)
 			q->buf = (uint8_t *)x->buf + n->asked;
+		o->request = q;
 		o->data = x->kind == XFER_WRITE ? (const uint8_t *)x->buf + n->asked : NULL;
 		o->len = o->data ? len : 0;
 		fill_header(o->header, command_of(x), q->cookie, x->kind == XFER_FLUSH ? 0 : off, len);
@@ -287,6 +289,7 @@ static void send_requests(struct nbd *n)
 		n->sent += (uint64_t)did;
 		while (n->n_out && n->sent >= REQUEST_BYTES + n->out[n->first].len) {
 			n->sent -= REQUEST_BYTES + n->out[n->first].len;
+			n->out[n->first].request->sent = true;
 			n->first = (n->first + 1) % NBD_REQUESTS;
 			n->n_out--;
 		}
@@ -295,9 +298,11 @@ static void send_requests(struct nbd *n)
 		wait_for_room(n, false);
 }
 
-/* All that is there. */
-static void receive(struct nbd *n)
+/* All that is there. Whether anything was. */
+static bool receive(struct nbd *n)
 {
+	bool any = false;
+
 	while (!n->dead) {
 		struct iovec iov[2];
 		uint64_t room, got;
@@ -311,13 +316,14 @@ static void receive(struct nbd *n)
 		if (did < 0 && errno == EINTR)
 			continue;
 		if (did < 0 && errno == EAGAIN)
-			return;
+			break;
 		if (did <= 0) {
 			die(n, did < 0 ? fail(&n->why, errno, "the connection to the server is lost (%s)",
 					      strerror(errno))
 				       : fail(&n->why, ECONNRESET, "the server closed the connection"));
-			return;
+			break;
 		}
+		any = true;
 		n->heard = seconds();
 		got = (uint64_t)did;
 		if (room)
@@ -327,23 +333,20 @@ static void receive(struct nbd *n)
 		if (r < 0)
 			die(n, r);
 		if (got < room + sizeof(n->in))
-			return;
+			break;
 	}
+	return any;
 }
 
-/* The timer rings now and then; only time tells whether the server has been silent for too long. */
+/* The timer rings each second. */
 static void check_time(struct nbd *n)
 {
-	const int64_t now = seconds();
 	const unsigned limit = n->flushes ? max_u64(n->silence, SILENCE_FLUSH) : n->silence;
 	uint64_t rings;
 
-	if (now < n->tick)
-		return;
-	n->tick = now + 1;
 	if (read(n->timer, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
 		die(n, fail(&n->why, errno, "timer: %s", strerror(errno)));
-	if (n->flying && now - n->heard > limit)
+	if (n->flying && seconds() - n->heard > limit)
 		die(n, fail(&n->why, ETIMEDOUT, "the server has not answered for %u seconds", limit));
 }
 
@@ -352,10 +355,8 @@ static void on_work(struct peer *p, struct queue *q, bool ready)
 	struct nbd *n = container_of(p, struct nbd, peer);
 
 	n->queue = q;
-	if (ready) {
-		receive(n);
+	if (ready && !receive(n))
 		check_time(n);
-	}
 	if (!n->dead) {
 		ask(n);
 		send_requests(n);

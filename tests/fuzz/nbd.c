@@ -58,6 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		need(q && q->cookie == 64 * (i + 1) + i);
 		q->off = i * BYTES;
 		q->len = BYTES;
+		q->sent = i < REQUESTS - 1;
 		if (data[2] & 1 << i) {
 			owner[i].buf = malloc(BYTES);
 			need(owner[i].buf);
