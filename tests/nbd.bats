@@ -89,8 +89,6 @@ recipe() {
 	END
 }
 
-RECIPES=20
-
 # made N: base.raw, d.vmdk, and want.raw
 made() {
 	local words
