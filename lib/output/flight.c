@@ -1,12 +1,11 @@
 /* See flight.h. The numbers below were measured; the commit that changes one says against what. */
-#include "output/flight.h"
+#include "output/flight_slot.h"
 
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
-#define SMALL (64u * 1024)
 #define PAGE 4096u
 #define DEPTH 256u
 #define SUBMIT_AT 32u /* transfers put before the kernel hears of them, */
@@ -17,68 +16,12 @@
 /* Slots by the size of their buffers. Neighbours of cold source or target that are just too large for
  * a small one need many more than could be had with BIG each. Zeroing needs none; a stop has to wait
  * for what is in flight, which takes a device its time, and a server next to none. */
-enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, IS_ZEROING, CLASSES };
 static const struct {
 	uint32_t bytes, slots;
 } class_of[CLASSES] = {
 	{SMALL, 160}, {4 * SMALL, 40}, {BIG, 16}, {0, 32},
 };
-#define SLOTS (160u + 40u + 16u + 32u)
 #define ZEROING_SLOW 2u /* of a device, see ZERO_MOST */
-
-enum slot_state { FREE, PREREAD, FILL, HELD, CHECK, WRITE };
-
-/* A compressed run that another thread inflates. */
-struct fetch {
-	struct xfer xfer;
-	struct slot *slot;
-	const struct run *run;
-	uint8_t *buf;
-	int result;
-	char *text; /* of the failure, or a warning */
-};
-
-struct slot {
-	struct air *air;
-	enum slot_class class;
-	enum slot_state state;
-	uint8_t *buf;      /* stands for guest byte `from` on */
-	uint64_t from, to; /* what the write covers; block aligned when direct */
-	uint8_t *old; /* where the consumer wants to look at the target: guest byte old_from on */
-	uint64_t old_from, old_to;
-	unsigned waiting; /* transfers of this state in flight */
-	bool bad;         /* one of its writes failed */
-	uint32_t zero;    /* a bit for each stretch of SMALL: it is zeros; see find_zeros() */
-	struct slot *next; /* free */
-	struct batch b;
-	struct xfer xfer[PIECES + 2];
-	struct fetch fetch[PIECES];
-};
-
-struct air { /* a flight with what is private to this file */
-	struct flight f;
-	struct queue *q;
-	bool fetch_here;
-	unsigned queued; /* transfers the kernel has not heard of */
-	uint64_t queued_bytes;
-	uint64_t reach; /* aligned end of all that ever was in flight */
-	struct xfer *refused; /* direct transfers to be made through the page cache */
-	struct xfer flush;
-	bool flushing;   /* it is in flight */
-	int64_t flushed; /* when it was put, nanoseconds */
-	struct slot slot[SLOTS];
-	unsigned slots; /* that were ever used: the others are never touched, which costs memory and time */
-	struct slot *free[CLASSES]; /* of those; last used on top */
-	struct {
-		unsigned slots; /* still to be used the first time */
-		size_t bytes;   /* of the buffers of each */
-		uint8_t *memory;
-	} fresh[CLASSES];
-	unsigned held; /* slots that wait for the barrier */
-	const uint8_t *zeros; /* BIG of them, which never take memory */
-	uint8_t *memory;
-	size_t memory_size;
-};
 
 static struct air *air_of(struct flight *f)
 {
@@ -102,7 +45,7 @@ const char *flight_kind(const struct flight *f)
 	return queue_kind(container_of(f, struct air, f)->q);
 }
 
-static void release(struct slot *s)
+void slot_release(struct slot *s)
 {
 	struct air *a = s->air;
 
@@ -130,7 +73,7 @@ static void wait_for(struct air *a, unsigned min)
 }
 
 /* All transfers of a state are put before one of them is done: the next one is free. */
-static struct xfer *next_xfer(struct slot *s, uint8_t *buf, uint64_t len, uint64_t off,
+struct xfer *slot_xfer(struct slot *s, uint8_t *buf, uint64_t len, uint64_t off,
 			      void (*done)(struct xfer *, int))
 {
 	struct xfer *x = &s->xfer[s->waiting++];
@@ -153,11 +96,11 @@ static void put_later(struct air *a, struct xfer *x)
 }
 
 /* A read or write of the target. */
-static void put_target(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
+void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
 		       void (*done)(struct xfer *, int))
 {
 	struct air *a = s->air;
-	struct xfer *x = next_xfer(s, buf, len, off, done);
+	struct xfer *x = slot_xfer(s, buf, len, off, done);
 
 	x->direct = direct && !a->f.stats->refused;
 	if (direct && a->refused)
@@ -171,7 +114,7 @@ static void put_target(struct slot *s, bool direct, uint8_t *buf, uint64_t len, 
  * others go through the page cache. Those wait until nothing is in flight: on a device, direct and
  * buffered writes of one page would disturb each other. Whether it was so.
  */
-static bool again_buffered(struct xfer *x, int err)
+bool slot_again_buffered(struct xfer *x, int err)
 {
 	struct air *a = ((struct slot *)x->owner)->air;
 
@@ -199,7 +142,7 @@ static void put_refused(struct air *a)
 	}
 }
 
-static void read_failed(struct flight *f, const char *name, const struct xfer *x, int err)
+void flight_read_failed(struct flight *f, const char *name, const struct xfer *x, int err)
 {
 	const bool target = name == f->t->name;
 
@@ -210,293 +153,6 @@ static void read_failed(struct flight *f, const char *name, const struct xfer *x
 			    err == -ENODATA ? "the file became shorter while it was read"
 			    : target	    ? target_why(f->t, err)
 					    : strerror(-err)));
-}
-
-/* --- write --------------------------------------------------------------------------------------- */
-
-static void written(struct slot *s)
-{
-	struct flight *f = &s->air->f;
-	uint64_t data = 0, zero = 0;
-
-	for (unsigned i = 0; i < s->b.pieces; i++)
-		*(s->b.piece[i].kind == RUN_ZERO ? &zero : &data) += s->b.piece[i].len;
-	f->stats->reached = max_u64(f->stats->reached, s->b.end);
-	f->stats->written += data;
-	f->stats->zeroed += zero;
-	flight_moved(f, data + zero);
-	release(s);
-}
-
-static void write_done(struct xfer *x, int err)
-{
-	struct slot *s = x->owner;
-	struct flight *f = &s->air->f;
-
-	if (again_buffered(x, err))
-		return;
-	if (err) {
-		s->bad = true;
-		flight_fail(f, fail(f->e, -err, "%s: writing %llu bytes at byte %llu: %s", f->t->name,
-				    (unsigned long long)(x->len - x->done_len),
-				    (unsigned long long)(x->off + x->done_len), target_why(f->t, err)));
-	}
-	if (--s->waiting)
-		return;
-	if (s->bad)
-		release(s);
-	else
-		written(s);
-}
-
-bool flight_direct(struct flight *f, uint64_t off, uint64_t len)
-{
-	const uint64_t from = round_down(off, f->t->block), to = round_up(off + len, f->t->block);
-
-	return f->t->past_cache && to <= round_down(f->t->size, f->t->block) &&
-	       (len == BIG || target_written(f->t, from, to - from));
-}
-
-/* Zeros that the kernel cannot make, but for what is a hole of the target. */
-static void send_zeros(struct slot *s)
-{
-	struct air *a = s->air;
-	const uint64_t end = s->b.end;
-
-	for (uint64_t off = s->b.off, stop; off < end; off = stop) {
-		bool hole = false;
-
-		stop = end;
-		if (s->waiting < PIECES / 2) /* the others are at most as many as there are BIG in it */
-			stop = min_u64(target_stretch(a->f.t, off, &hole), end);
-		if (hole)
-			continue;
-		stop = min_u64(stop, round_down(off, BIG) + BIG);
-		a->f.stats->writes++;
-		put_target(s, flight_direct(&a->f, off, stop - off),
-			   (uint8_t *)(uintptr_t)a->zeros, stop - off, off, write_done);
-	}
-	if (!s->waiting)
-		written(s);
-}
-
-static void zero_done(struct xfer *x, int err)
-{
-	struct slot *s = x->owner;
-	struct air *a = s->air;
-
-	if (err && target_zero_unsupported(a->f.t, x, err)) {
-		if (target_can_zero(a->f.t)) {
-			target_put(a->f.t, a->q, x);
-			return;
-		}
-		s->waiting--;
-		send_zeros(s);
-		return;
-	}
-	s->waiting--;
-	if (!err) {
-		written(s);
-	} else {
-		flight_fail(&a->f, fail(a->f.e, -err, "%s: zeroing at byte %llu: %s", a->f.t->name,
-					(unsigned long long)s->b.off, target_why(a->f.t, err)));
-		release(s);
-	}
-}
-
-/* What lies before piece i, or with i == pieces behind the last one, inside what is written. */
-static void gap_before(const struct slot *s, unsigned i, uint64_t *a, uint64_t *b)
-{
-	*a = i ? s->b.piece[i - 1].off + s->b.piece[i - 1].len : s->from;
-	*b = i < s->b.pieces ? s->b.piece[i].off : s->to;
-}
-
-/* Where the target has been looked at, all around the pieces is known. */
-static void fill_gaps(struct slot *s)
-{
-	for (unsigned i = 0; i <= s->b.pieces; i++) {
-		uint64_t a, b;
-
-		gap_before(s, i, &a, &b);
-		if (a < b)
-			memcpy(s->buf + (a - s->from), s->old + (a - s->old_from), b - a);
-	}
-}
-
-/* The end of the stretch of SMALL that off lies in. */
-static uint64_t stretch_end(const struct slot *s, uint64_t off)
-{
-	return min_u64(round_down(off, SMALL) + SMALL, s->to);
-}
-
-static uint32_t stretch_bit(const struct slot *s, uint64_t off)
-{
-	return UINT32_C(1) << (off / SMALL - s->from / SMALL);
-}
-
-/* Which stretches are zeros, of those that share no block with a write in flight. */
-static void find_zeros(struct slot *s)
-{
-	const struct target *t = s->air->f.t;
-	const uint64_t align = s->air->f.align;
-
-	s->zero = 0;
-	if (!t->rereads && !(t->thin && target_can_zero(t)))
-		return;
-	if (s->b.direct && s->from % t->memory) /* no part of it could be transferred by itself */
-		return;
-	for (uint64_t off = s->from, end; off < s->to; off = end) {
-		end = stretch_end(s, off);
-		if (round_down(off, align) == off && round_down(end, align) == end &&
-		    all_zero(s->buf + (off - s->from), end - off))
-			s->zero |= stretch_bit(s, off);
-	}
-}
-
-/* Where the stretches end that are, or are not, zeros as the one at off. */
-static uint64_t same_until(const struct slot *s, uint64_t off, bool *zeros)
-{
-	*zeros = s->zero & stretch_bit(s, off);
-	do
-		off = stretch_end(s, off);
-	while (off < s->to && *zeros == !!(s->zero & stretch_bit(s, off)));
-	return off;
-}
-
-static void part_zeroed(struct xfer *x, int err)
-{
-	struct slot *s = x->owner;
-	struct target *t = s->air->f.t;
-
-	if (!err || !target_zero_unsupported(t, x, err)) {
-		write_done(x, err);
-		return;
-	}
-	if (!target_can_zero(t)) { /* they stand in the buffer */
-		x->kind = XFER_WRITE;
-		x->buf = s->buf + (x->off - s->from);
-		x->direct = s->b.direct && !s->air->f.stats->refused;
-		x->done = write_done;
-	}
-	target_put(t, s->air->q, x);
-}
-
-/* Data are written; zeros are made by the kernel or the server, or are known to be there. */
-static void write_parts(struct slot *s)
-{
-	struct air *a = s->air;
-
-	s->state = WRITE;
-	s->bad = false;
-	for (uint64_t off = s->from, end; off < s->to; off = end) {
-		struct xfer *x;
-		bool zeros;
-
-		end = same_until(s, off, &zeros);
-		if (zeros && a->f.t->rereads)
-			continue;
-		a->f.stats->begun = true;
-		if (zeros) {
-			x = next_xfer(s, NULL, end - off, off, part_zeroed);
-			x->kind = XFER_ZERO;
-			target_put(a->f.t, a->q, x);
-		} else {
-			a->f.stats->writes++;
-			put_target(s, s->b.direct, s->buf + (off - s->from), end - off, off, write_done);
-		}
-	}
-	if (!s->waiting)
-		written(s);
-}
-
-/* What the target held in place of the zeros stands in s->buf: where it was none they are written. */
-static void zeros_read(struct xfer *x, int err)
-{
-	struct slot *s = x->owner;
-
-	if (again_buffered(x, err))
-		return;
-	if (err)
-		read_failed(&s->air->f, s->air->f.t->name, x, err);
-	if (--s->waiting)
-		return;
-	if (s->air->f.failed) {
-		release(s);
-		return;
-	}
-	for (uint64_t off = s->from, end; off < s->to; off = end) {
-		uint8_t *buf = s->buf + (off - s->from);
-
-		end = stretch_end(s, off);
-		if (!(s->zero & stretch_bit(s, off)) || all_zero(buf, end - off))
-			continue;
-		memset(buf, 0, end - off);
-		s->zero &= ~stretch_bit(s, off);
-	}
-	write_parts(s);
-}
-
-/* Before a target is given zeros that would take room in it: does it hold them already? */
-static void check_zeros(struct slot *s)
-{
-	const bool looked = s->air->f.o->look;
-
-	s->state = CHECK;
-	for (uint64_t off = s->from, end; off < s->to; off = end) {
-		bool zeros;
-
-		end = looked ? stretch_end(s, off) : same_until(s, off, &zeros);
-		if (!(s->zero & stretch_bit(s, off)))
-			continue;
-		if (!looked)
-			put_target(s, s->b.direct, s->buf + (off - s->from), end - off, off, zeros_read);
-		else if (off < s->old_from || end > s->old_to ||
-			 !all_zero(s->old + (off - s->old_from), end - off))
-			s->zero &= ~stretch_bit(s, off);
-	}
-	if (!s->waiting)
-		write_parts(s);
-}
-
-/* The batch stands whole in its buffer. */
-static void write_batch(struct slot *s)
-{
-	struct air *a = s->air;
-	struct xfer *x;
-
-	if (a->f.failed) {
-		release(s);
-		return;
-	}
-	if (a->f.o->look)
-		fill_gaps(s);
-	if (!s->b.zeros) {
-		find_zeros(s);
-		if (s->zero && a->f.t->rereads)
-			check_zeros(s);
-		else
-			write_parts(s);
-		return;
-	}
-	s->state = WRITE;
-	s->bad = false;
-	a->f.stats->begun = true;
-	x = next_xfer(s, NULL, s->b.end - s->b.off, s->b.off, zero_done);
-	x->kind = XFER_ZERO;
-	target_put(a->f.t, a->q, x);
-}
-
-/* The consumer makes safe what has to be safe, then all that was held back for it is written. */
-static void write_held(struct air *a)
-{
-	int r = a->f.failed ? 0 : a->f.o->barrier(a->f.o->consumer, a->f.e);
-
-	if (r < 0)
-		flight_fail(&a->f, r);
-	a->held = 0;
-	for (unsigned i = 0; i < a->slots; i++)
-		if (a->slot[i].state == HELD)
-			write_batch(&a->slot[i]);
 }
 
 /* --- fill ---------------------------------------------------------------------------------------- */
@@ -524,16 +180,16 @@ static void arrived(struct slot *s)
 			flight_fail(f, r);
 	}
 	if (f->failed) {
-		release(s);
+		slot_release(s);
 	} else if (r == 0) {
 		for (unsigned i = 0; i < s->b.pieces; i++)
 			flight_moved(f, s->b.piece[i].len);
-		release(s);
+		slot_release(s);
 	} else if (f->o->barrier) {
 		s->state = HELD;
 		a->held++;
 	} else {
-		write_batch(s);
+		slot_write(s);
 	}
 }
 
@@ -552,7 +208,7 @@ static void fill_done(struct xfer *x, int err)
 	struct slot *s = x->owner;
 
 	if (err)
-		read_failed(&s->air->f, piece_at(s, x->buf)->src->name, x, err);
+		flight_read_failed(&s->air->f, piece_at(s, x->buf)->src->name, x, err);
 	if (--s->waiting == 0)
 		arrived(s);
 }
@@ -561,10 +217,10 @@ static void look_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
-	if (again_buffered(x, err))
+	if (slot_again_buffered(x, err))
 		return;
 	if (err)
-		read_failed(&s->air->f, s->air->f.t->name, x, err);
+		flight_read_failed(&s->air->f, s->air->f.t->name, x, err);
 	if (--s->waiting == 0)
 		arrived(s);
 }
@@ -583,7 +239,7 @@ static void look(struct slot *s)
 	s->old_to = min_u64(round_up(s->b.end, align), t->size);
 	if (s->old_to % t->block)
 		direct = false;
-	put_target(s, direct, s->old, s->old_to - s->old_from, s->old_from, look_done);
+	slot_put(s, direct, s->old, s->old_to - s->old_from, s->old_from, look_done);
 }
 
 static void keep_text(void *arg, const char *text)
@@ -662,7 +318,7 @@ static void fill_batch(struct slot *s)
 		} else if (run->src->fd < 0) {
 			r = source_read(run->src, run->pos, buf, run->len, "data", f->e);
 		} else {
-			struct xfer *x = next_xfer(s, buf, run->len, run->pos, fill_done);
+			struct xfer *x = slot_xfer(s, buf, run->len, run->pos, fill_done);
 
 			x->fd = run->src->fd;
 			queue_put(a->q, x);
@@ -680,14 +336,14 @@ static void preread_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
-	if (again_buffered(x, err))
+	if (slot_again_buffered(x, err))
 		return;
 	if (err)
-		read_failed(&s->air->f, s->air->f.t->name, x, err);
+		flight_read_failed(&s->air->f, s->air->f.t->name, x, err);
 	if (--s->waiting)
 		return;
 	if (s->air->f.failed)
-		release(s);
+		slot_release(s);
 	else
 		fill_batch(s);
 }
@@ -704,12 +360,12 @@ static void preread(struct slot *s)
 	for (unsigned i = 0; i <= s->b.pieces; i++) {
 		uint64_t a, b;
 
-		gap_before(s, i, &a, &b);
+		slot_gap_before(s, i, &a, &b);
 		if (a == b)
 			continue;
 		a = s->from + round_down(a - s->from, align);
 		if (from < to && a > to) {
-			put_target(s, true, s->buf + (from - s->from), to - from, from,
+			slot_put(s, true, s->buf + (from - s->from), to - from, from,
 				   preread_done);
 			from = to;
 		}
@@ -718,7 +374,7 @@ static void preread(struct slot *s)
 		to = round_up(b, t->block);
 	}
 	if (from < to)
-		put_target(s, true, s->buf + (from - s->from), to - from, from, preread_done);
+		slot_put(s, true, s->buf + (from - s->from), to - from, from, preread_done);
 	if (!s->waiting)
 		fill_batch(s);
 }
@@ -736,7 +392,7 @@ static void go_on(struct air *a, unsigned min)
 	if (busy(a))
 		wait_for(a, min);
 	else if (a->held)
-		write_held(a);
+		flight_write_held(a);
 }
 
 /* Whether something in flight touches a block that [from, to) touches. */

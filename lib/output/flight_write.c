@@ -1,0 +1,291 @@
+/* See flight.h: what becomes of a batch once it stands whole in its buffer. */
+#include "output/flight_slot.h"
+
+#include <string.h>
+
+/* --- write --------------------------------------------------------------------------------------- */
+
+static void written(struct slot *s)
+{
+	struct flight *f = &s->air->f;
+	uint64_t data = 0, zero = 0;
+
+	for (unsigned i = 0; i < s->b.pieces; i++)
+		*(s->b.piece[i].kind == RUN_ZERO ? &zero : &data) += s->b.piece[i].len;
+	f->stats->reached = max_u64(f->stats->reached, s->b.end);
+	f->stats->written += data;
+	f->stats->zeroed += zero;
+	flight_moved(f, data + zero);
+	slot_release(s);
+}
+
+static void write_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+	struct flight *f = &s->air->f;
+
+	if (slot_again_buffered(x, err))
+		return;
+	if (err) {
+		s->bad = true;
+		flight_fail(f, fail(f->e, -err, "%s: writing %llu bytes at byte %llu: %s", f->t->name,
+				    (unsigned long long)(x->len - x->done_len),
+				    (unsigned long long)(x->off + x->done_len), target_why(f->t, err)));
+	}
+	if (--s->waiting)
+		return;
+	if (s->bad)
+		slot_release(s);
+	else
+		written(s);
+}
+
+bool flight_direct(struct flight *f, uint64_t off, uint64_t len)
+{
+	const uint64_t from = round_down(off, f->t->block), to = round_up(off + len, f->t->block);
+
+	return f->t->past_cache && to <= round_down(f->t->size, f->t->block) &&
+	       (len == BIG || target_written(f->t, from, to - from));
+}
+
+/* Zeros that the kernel cannot make, but for what is a hole of the target. */
+static void send_zeros(struct slot *s)
+{
+	struct air *a = s->air;
+	const uint64_t end = s->b.end;
+
+	for (uint64_t off = s->b.off, stop; off < end; off = stop) {
+		bool hole = false;
+
+		stop = end;
+		if (s->waiting < PIECES / 2) /* the others are at most as many as there are BIG in it */
+			stop = min_u64(target_stretch(a->f.t, off, &hole), end);
+		if (hole)
+			continue;
+		stop = min_u64(stop, round_down(off, BIG) + BIG);
+		a->f.stats->writes++;
+		slot_put(s, flight_direct(&a->f, off, stop - off),
+			   (uint8_t *)(uintptr_t)a->zeros, stop - off, off, write_done);
+	}
+	if (!s->waiting)
+		written(s);
+}
+
+static void zero_done(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+	struct air *a = s->air;
+
+	if (err && target_zero_unsupported(a->f.t, x, err)) {
+		if (target_can_zero(a->f.t)) {
+			target_put(a->f.t, a->q, x);
+			return;
+		}
+		s->waiting--;
+		send_zeros(s);
+		return;
+	}
+	s->waiting--;
+	if (!err) {
+		written(s);
+	} else {
+		flight_fail(&a->f, fail(a->f.e, -err, "%s: zeroing at byte %llu: %s", a->f.t->name,
+					(unsigned long long)s->b.off, target_why(a->f.t, err)));
+		slot_release(s);
+	}
+}
+
+/* What lies before piece i, or with i == pieces behind the last one, inside what is written. */
+void slot_gap_before(const struct slot *s, unsigned i, uint64_t *a, uint64_t *b)
+{
+	*a = i ? s->b.piece[i - 1].off + s->b.piece[i - 1].len : s->from;
+	*b = i < s->b.pieces ? s->b.piece[i].off : s->to;
+}
+
+/* Where the target has been looked at, all around the pieces is known. */
+static void fill_gaps(struct slot *s)
+{
+	for (unsigned i = 0; i <= s->b.pieces; i++) {
+		uint64_t a, b;
+
+		slot_gap_before(s, i, &a, &b);
+		if (a < b)
+			memcpy(s->buf + (a - s->from), s->old + (a - s->old_from), b - a);
+	}
+}
+
+/* The end of the stretch of SMALL that off lies in. */
+static uint64_t stretch_end(const struct slot *s, uint64_t off)
+{
+	return min_u64(round_down(off, SMALL) + SMALL, s->to);
+}
+
+static uint32_t stretch_bit(const struct slot *s, uint64_t off)
+{
+	return UINT32_C(1) << (off / SMALL - s->from / SMALL);
+}
+
+/* Which stretches are zeros, of those that share no block with a write in flight. */
+static void find_zeros(struct slot *s)
+{
+	const struct target *t = s->air->f.t;
+	const uint64_t align = s->air->f.align;
+
+	s->zero = 0;
+	if (!t->rereads && !(t->thin && target_can_zero(t)))
+		return;
+	if (s->b.direct && s->from % t->memory) /* no part of it could be transferred by itself */
+		return;
+	for (uint64_t off = s->from, end; off < s->to; off = end) {
+		end = stretch_end(s, off);
+		if (round_down(off, align) == off && round_down(end, align) == end &&
+		    all_zero(s->buf + (off - s->from), end - off))
+			s->zero |= stretch_bit(s, off);
+	}
+}
+
+/* Where the stretches end that are, or are not, zeros as the one at off. */
+static uint64_t same_until(const struct slot *s, uint64_t off, bool *zeros)
+{
+	*zeros = s->zero & stretch_bit(s, off);
+	do
+		off = stretch_end(s, off);
+	while (off < s->to && *zeros == !!(s->zero & stretch_bit(s, off)));
+	return off;
+}
+
+static void part_zeroed(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+	struct target *t = s->air->f.t;
+
+	if (!err || !target_zero_unsupported(t, x, err)) {
+		write_done(x, err);
+		return;
+	}
+	if (!target_can_zero(t)) { /* they stand in the buffer */
+		x->kind = XFER_WRITE;
+		x->buf = s->buf + (x->off - s->from);
+		x->direct = s->b.direct && !s->air->f.stats->refused;
+		x->done = write_done;
+	}
+	target_put(t, s->air->q, x);
+}
+
+/* Data are written; zeros are made by the kernel or the server, or are known to be there. */
+static void write_parts(struct slot *s)
+{
+	struct air *a = s->air;
+
+	s->state = WRITE;
+	s->bad = false;
+	for (uint64_t off = s->from, end; off < s->to; off = end) {
+		struct xfer *x;
+		bool zeros;
+
+		end = same_until(s, off, &zeros);
+		if (zeros && a->f.t->rereads)
+			continue;
+		a->f.stats->begun = true;
+		if (zeros) {
+			x = slot_xfer(s, NULL, end - off, off, part_zeroed);
+			x->kind = XFER_ZERO;
+			target_put(a->f.t, a->q, x);
+		} else {
+			a->f.stats->writes++;
+			slot_put(s, s->b.direct, s->buf + (off - s->from), end - off, off, write_done);
+		}
+	}
+	if (!s->waiting)
+		written(s);
+}
+
+/* What the target held in place of the zeros stands in s->buf: where it was none they are written. */
+static void zeros_read(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (slot_again_buffered(x, err))
+		return;
+	if (err)
+		flight_read_failed(&s->air->f, s->air->f.t->name, x, err);
+	if (--s->waiting)
+		return;
+	if (s->air->f.failed) {
+		slot_release(s);
+		return;
+	}
+	for (uint64_t off = s->from, end; off < s->to; off = end) {
+		uint8_t *buf = s->buf + (off - s->from);
+
+		end = stretch_end(s, off);
+		if (!(s->zero & stretch_bit(s, off)) || all_zero(buf, end - off))
+			continue;
+		memset(buf, 0, end - off);
+		s->zero &= ~stretch_bit(s, off);
+	}
+	write_parts(s);
+}
+
+/* Before a target is given zeros that would take room in it: does it hold them already? */
+static void check_zeros(struct slot *s)
+{
+	const bool looked = s->air->f.o->look;
+
+	s->state = CHECK;
+	for (uint64_t off = s->from, end; off < s->to; off = end) {
+		bool zeros;
+
+		end = looked ? stretch_end(s, off) : same_until(s, off, &zeros);
+		if (!(s->zero & stretch_bit(s, off)))
+			continue;
+		if (!looked)
+			slot_put(s, s->b.direct, s->buf + (off - s->from), end - off, off, zeros_read);
+		else if (off < s->old_from || end > s->old_to ||
+			 !all_zero(s->old + (off - s->old_from), end - off))
+			s->zero &= ~stretch_bit(s, off);
+	}
+	if (!s->waiting)
+		write_parts(s);
+}
+
+/* The batch stands whole in its buffer. */
+void slot_write(struct slot *s)
+{
+	struct air *a = s->air;
+	struct xfer *x;
+
+	if (a->f.failed) {
+		slot_release(s);
+		return;
+	}
+	if (a->f.o->look)
+		fill_gaps(s);
+	if (!s->b.zeros) {
+		find_zeros(s);
+		if (s->zero && a->f.t->rereads)
+			check_zeros(s);
+		else
+			write_parts(s);
+		return;
+	}
+	s->state = WRITE;
+	s->bad = false;
+	a->f.stats->begun = true;
+	x = slot_xfer(s, NULL, s->b.end - s->b.off, s->b.off, zero_done);
+	x->kind = XFER_ZERO;
+	target_put(a->f.t, a->q, x);
+}
+
+/* The consumer makes safe what has to be safe, then all that was held back for it is written. */
+void flight_write_held(struct air *a)
+{
+	int r = a->f.failed ? 0 : a->f.o->barrier(a->f.o->consumer, a->f.e);
+
+	if (r < 0)
+		flight_fail(&a->f, r);
+	a->held = 0;
+	for (unsigned i = 0; i < a->slots; i++)
+		if (a->slot[i].state == HELD)
+			slot_write(&a->slot[i]);
+}
