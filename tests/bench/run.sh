@@ -7,7 +7,7 @@
 #	BENCH_SIZE	MiB of grains in a delta; the disk is eight times that (256). tiny: a smoke run
 #			of everything that also compares results, and whose numbers mean nothing
 #	BENCH_RUNS	runs of each contestant, by turns in any order; medians are shown (5)
-#	BENCH_ONLY	which parts: apply peers chain cold pipe stream verify start linear (all)
+#	BENCH_ONLY	which parts: apply peers chain cold pipe stream verify start linear targets (all)
 #	BENCH_FORMATS	of most parts (cowd hosted sesparse)
 #	BENCH_SHAPES	of most parts (seq rand scatter manyzero)
 #	BENCH_TARGETS	of the part apply (alloc sparse falloc loop512 loop4096)
@@ -24,7 +24,7 @@ mkvmdk=${MKVMDK:-$top/build/plain/mkvmdk}
 limit=${LIMIT:-$top/build/plain/limit}
 size=${BENCH_SIZE:-256}
 runs=${BENCH_RUNS:-5}
-only=${BENCH_ONLY:-apply peers chain cold pipe stream verify start linear}
+only=${BENCH_ONLY:-apply peers chain cold pipe stream verify start linear targets}
 formats='cowd hosted sesparse' shapes='seq rand scatter manyzero'
 targets='alloc sparse falloc loop512 loop4096'
 json=
@@ -51,9 +51,11 @@ json=${BENCH_JSON:-$json}
 dir=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/vmdksync-bench.XXXXXX")
 loops=
 huge=
+daemon=
 finish() {
 	local dev
 
+	[ -z "$daemon" ] || unserve
 	for dev in $loops; do
 		losetup --detach "$dev" || :
 	done
@@ -240,7 +242,7 @@ one() {
 		echo "run.sh: failed: ${cmd[*]}" >&2
 		cat said.out >&2
 		case $who in
-		commit | convert | nbdcopy | compare | oneflight | vmfssparse | sesparse | ruby)
+		commit | convert | nbdcopy | fuse | compare | oneflight | vmfssparse | sesparse | ruby)
 			failed="$failed $who"
 			rm -f "$who.t"
 			return 0
@@ -640,13 +642,137 @@ part_chain() {
 	drop_target sparse
 }
 
+# serve nbd|fuse: qemu-storage-daemon with disk.qcow2, past the page cache; sets `target`
+serve() {
+	local i
+
+	case $1 in
+	nbd)
+		target="nbd+unix:///disk?socket=$dir/s"
+		set -- --nbd-server addr.type=unix,addr.path=s \
+			--export type=nbd,id=e,node-name=q,name=disk,writable=on
+		;;
+	fuse)
+		target=$dir/fuse
+		: >fuse
+		set -- --export type=fuse,id=e,node-name=q,mountpoint=fuse,writable=on
+		;;
+	esac
+	rm -f s pid
+	qemu-storage-daemon --blockdev node-name=f,driver=file,filename=disk.qcow2,cache.direct=on,discard=unmap \
+		--blockdev node-name=q,driver=qcow2,file=f,discard=unmap "$@" --pidfile pid \
+		>daemon.out 2>&1 </dev/null 3>&- &
+	daemon=$!
+	for ((i = 0; i < 200; i++)); do
+		[ ! -s pid ] || return 0
+		kill -0 "$daemon" 2>/dev/null || break
+		sleep 0.05
+	done
+	cat daemon.out >&2
+	return 1
+}
+
+unserve() {
+	kill "$daemon" 2>/dev/null || :
+	wait "$daemon" || :
+	daemon=
+}
+
+# on_qcow2 WHO: one run of it onto disk.qcow2; the server's start and end take no part
+on_qcow2() {
+	local who=$1 n
+
+	case $who in
+	vmdksync)
+		serve nbd || exit
+		cmd=("$vmdksync" -q "$delta" "$target")
+		;;
+	fuse)
+		[ -w /dev/fuse ] && serve fuse || return 0
+		cmd=("$vmdksync" -q "$delta" "$target")
+		;;
+	nbdcopy)
+		have nbdcopy || return 0
+		serve nbd || exit
+		# as many bytes, but from the start of a file to the start of the disk
+		cmd=(nbdcopy --flush as-many.raw "$target")
+		;;
+	commit)
+		# QEMU writes into hosted sparse images only, and takes no qcow2 image for a parent by its name
+		[ "$format" = hosted ] || return 0
+		n='"file":{"driver":"file","filename"'
+		cmd=(qemu-img commit -q -d -t none "json:{\"driver\":\"vmdk\",$n:\"child.vmdk\"},\"backing\":{\"driver\":\"qcow2\",$n:\"disk.qcow2\"}}}")
+		cp child.vmdk.first child.vmdk
+		;;
+	convert)
+		# of a COWD extent it asks for each sector of the disk, see the part peers
+		[ "$format" = hosted ] || return 0
+		cmd=(qemu-img convert -q -n -W -m 16 -t none --target-is-zero -f vmdk -O qcow2
+			"$delta.alone.vmdk" disk.qcow2)
+		;;
+	esac
+	one "$who"
+	[ -z "$daemon" ] || unserve
+	rm -f fuse
+	case $tiny-$who in
+	1-nbdcopy) cp first.qcow2 disk.qcow2 ;;
+	1-*)
+		if [ -e "$who.t" ] && ! qemu-img compare -q -f qcow2 -F raw disk.qcow2 want.raw; then
+			echo "run.sh: $label: $who made something else" >&2
+			exit 1
+		fi
+		cp first.qcow2 disk.qcow2
+		;;
+	esac
+}
+
+# Disks that a program serves: a qcow2 image by NBD, by FUSE, and as qemu-img writes it.
+part_targets() {
+	local i who label
+
+	have qemu-img && have qemu-storage-daemon || return 0
+	mib=$size
+	heading "targets: $size MiB of grains onto a qcow2 image of $((8 * size)) MiB that is allocated"
+	target alloc "$((8 * size))"
+	mv alloc.raw base.raw
+	qemu-img convert -q -f raw -O qcow2 base.raw disk.qcow2
+	if [ -n "$tiny" ]; then cp disk.qcow2 first.qcow2; else truncate -s "$((2 * size))M" base.raw; fi
+	for format in cowd hosted; do
+		for shape in seq rand; do
+			make_delta "descriptor=$format-$shape.vmdk.alone.vmdk"
+			if [ "$format" = hosted ]; then
+				make_delta parentcid=aabbccdd parent=base.vmdk
+				cp "$delta" child.vmdk.first
+				make_delta
+				cp "$delta" "$delta.alone.vmdk"
+			fi
+			label="$format $shape qcow2" extra='' note='' failed=''
+			# no more than there is: the same bytes, whatever they are
+			head -c "$bytes" base.raw >as-many.raw
+			if [ -n "$tiny" ]; then
+				cp base.raw want.raw
+				"$vmdksync" -q "$delta" want.raw
+			fi
+			sync as-many.raw
+			for ((i = 0; i < runs; i++)); do
+				for who in $(order vmdksync nbdcopy fuse commit convert); do
+					[[ " $failed " == *" $who "* ]] || on_qcow2 "$who"
+				done
+			done
+			result targets "$label" vmdksync nbdcopy fuse commit convert
+			rm -f "$delta" "$delta.alone.vmdk" child.vmdk*
+		done
+	done
+	rm -f ./*.qcow2 base.raw as-many.raw want.raw
+}
+
 failed='' chill='' extra='' note='' calls='' block=512
 : >results
 say 'vmdksync against the limit of this machine: %s MiB, medians of %s runs by turns\n' \
 	"$size" "$runs"
 say '%s cores, Linux %s, %s\n' "$(nproc)" "$(uname -r)" "$(stat -f -c %T .)"
 say 'a number with x: how many times as long the other one took (above 1: vmdksync is faster)\n'
-for part in apply cold peers chain pipe stream verify start linear; do
+for part in apply cold peers chain pipe stream verify start linear targets; do
 	! wants "$part" || "part_$part"
 done
 if [ -n "$json" ]; then
