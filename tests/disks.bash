@@ -50,7 +50,7 @@ qemu_opens() {
 		{ echo "QEMU does not open $1: (qemu-block-extra)"; return 1; }
 }
 
-# ceph_start DIR: a monitor and an OSD in memory, no cephx, no manager; the pool vms; DIR/ceph.conf
+# ceph_start DIR: a monitor and an OSD in memory, no cephx, no manager; the pool volumes; DIR/ceph.conf
 ceph_start() {
 	local dir=$1 port fsid uuid
 
@@ -89,7 +89,7 @@ ceph_start() {
 	disks_spawn "$dir" "$dir/mon.out" ceph-mon -i a -f
 	timeout 60 ceph osd new "$uuid" && ceph-osd -i 0 --mkfs --osd-uuid "$uuid" || return
 	disks_spawn "$dir" "$dir/osd.out" ceph-osd -i 0 -f
-	timeout 60 ceph osd pool create vms 8 && timeout 60 rbd pool init vms
+	timeout 60 ceph osd pool create volumes 8 && timeout 60 rbd pool init volumes
 }
 
 # tgt_start DIR: an iSCSI target in user space, and its name in DIR/portal. DIR has to be short, a socket
@@ -128,9 +128,9 @@ disk_new() {
 		qemu-img convert -q -f raw -O qcow2 "$1" disk.qcow2
 		;;
 	rbd)
-		image=rbd:vms/disk$BATS_TEST_NUMBER:conf=$BATS_FILE_TMPDIR/ceph/ceph.conf direct=$image
-		! rbd info "vms/disk$BATS_TEST_NUMBER" >/dev/null 2>&1 ||
-			rbd rm --no-progress "vms/disk$BATS_TEST_NUMBER"
+		image=rbd:volumes/disk$BATS_TEST_NUMBER:conf=$BATS_FILE_TMPDIR/ceph/ceph.conf direct=$image
+		! rbd info "volumes/disk$BATS_TEST_NUMBER" >/dev/null 2>&1 ||
+			rbd rm --no-progress "volumes/disk$BATS_TEST_NUMBER"
 		qemu-img convert -q -f raw -O raw "$1" "$direct"
 		;;
 	iscsi)

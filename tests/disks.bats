@@ -37,7 +37,7 @@ teardown() {
 	! [ -e "$BATS_FILE_TMPDIR/tgt" ] || [ ! -e url ] ||
 		TGT_IPC_SOCKET=$(cat "$BATS_FILE_TMPDIR/tgt")/ctl tgtadm --lld iscsi --op delete --mode target \
 			--force --tid "$BATS_TEST_NUMBER" || :
-	[ "${kind-}" != rbd ] || rbd rm --no-progress "vms/disk$BATS_TEST_NUMBER" >/dev/null 2>&1 || :
+	[ "${kind-}" != rbd ] || rbd rm --no-progress "volumes/disk$BATS_TEST_NUMBER" >/dev/null 2>&1 || :
 	helpers_teardown
 }
 
@@ -349,17 +349,17 @@ left_over() {
 	kill "$(cat pids)"
 	wait "$(cat pids)" || :
 	rm pids
-	until_true sh -c 'rbd status "vms/disk$1" | grep "Watchers: none"' sh "$BATS_TEST_NUMBER"
+	until_true sh -c 'rbd status "volumes/disk$1" | grep "Watchers: none"' sh "$BATS_TEST_NUMBER"
 	# one that comes when the image is attached already, which Ceph lets in
 	run -2 "$WITH_DISK" "$image" sh -c '"$2" "$3" touch called "$1" DISK' sh DISK "$WITH_DISK" "$image"
 	[[ $output == *': is in use'* ]]
 	[ ! -e called ]
 	# options of Ceph that QEMU does not know as such; what is no image
 	mon=$(sed -n 's/^mon host = //p' "$CEPH_CONF")
-	run -0 "$WITH_DISK" "rbd:vms/disk$BATS_TEST_NUMBER:mon_host=${mon//:/\\:}:auth_supported=none:id=admin" \
+	run -0 "$WITH_DISK" "rbd:volumes/disk$BATS_TEST_NUMBER:mon_host=${mon//:/\\:}:auth_supported=none:id=admin" \
 		nbdinfo --size DISK
 	[ "${lines[-1]}" = 1048576 ]
-	run -2 "$WITH_DISK" "rbd:vms/none:conf=$CEPH_CONF" true DISK
+	run -2 "$WITH_DISK" "rbd:volumes/none:conf=$CEPH_CONF" true DISK
 	for bad in rbd:x rbd:/x rbd:a/b@snap rbd:a/b:nonsense rbd:a/b/c/d; do
 		run -2 "$WITH_DISK" "$bad" true DISK
 	done
@@ -405,7 +405,7 @@ thin_cases() {
 
 	requires_disk "$1"
 	requires jq
-	[ "$kind" != rbd ] || name=vms/disk$BATS_TEST_NUMBER
+	[ "$kind" != rbd ] || name=volumes/disk$BATS_TEST_NUMBER
 	truncate -s 64M base.raw
 	cp base.raw want.raw
 	"$MKVMDK" hosted d.vmdk capacity=64M alloc=random:60 zero=runs:60:1:9 seed=5 apply=want.raw
@@ -528,11 +528,108 @@ thin_cases() {
 	"$MKVMDK" cowd d.vmdk capacity=16384 alloc=random:999 zero=runs:9:1:99 seed=4 apply=want.raw
 	disk_new base.raw
 	# the kernel knows fewer features of images
-	rbd feature disable "vms/disk$BATS_TEST_NUMBER" object-map fast-diff deep-flatten 2>/dev/null || :
-	dev=$(rbd map "vms/disk$BATS_TEST_NUMBER")
+	rbd feature disable "volumes/disk$BATS_TEST_NUMBER" object-map fast-diff deep-flatten 2>/dev/null || :
+	dev=$(rbd map "volumes/disk$BATS_TEST_NUMBER")
 	code=0
 	vs d.vmdk "$dev" || code=$?
 	rbd unmap "$dev"
 	[ "$code" = 0 ]
 	disk_is want.raw
+}
+
+# --- what README and manual show --------------------------------------------------------------------
+
+# lines_of START: the commands that stand indented in README behind the paragraph that begins so
+lines_of() {
+	awk -v start="  $1" 'index($0, start) == 1 { on = 1; next }
+		on && /^    [^ ]/ { print; found = 1; next }
+		on && found && /^      / { print; next }
+		on && found { exit }' "$TOP/README"
+}
+
+# stand_in NAME: a program of that name, from standard input
+stand_in() {
+	mkdir -p bin
+	{ echo '#!/bin/sh' && cat; } >"bin/$1"
+	chmod +x "bin/$1"
+}
+
+# the_way START: runs all of these lines, as they are, in one shell; the old host is this folder
+the_way() {
+	esx_chain 16384 1
+	stand_in ssh <<-END
+	cat "$PWD/host-flat.vmdk"
+	END
+	ln -s "$VMDKSYNC" bin/vmdksync
+	ln -s "$TOP/examples" examples
+	lines_of "$1" >lines
+	[ "$(grep -c 'with-disk.sh "$disk"' lines)" = 3 ]
+	PATH=$PWD/bin:$PATH run -0 bash -euo pipefail -c '. ./lines'
+	[[ $output == *'equal to '* ]]
+	[ -e started ]
+}
+
+@test "README: the whole way of a Proxmox user with a qcow2 disk" {
+	requires_disk qcow2
+	requires nbdcopy
+	stand_in pvesm <<-'END'
+	case $* in
+	'alloc local 100 vm-100-disk-0.qcow2 40G --format qcow2') qemu-img create -q -f qcow2 vm-100-disk-0.qcow2 8M ;;
+	'path local:100/vm-100-disk-0.qcow2') echo "$PWD/vm-100-disk-0.qcow2" ;;
+	*) exit 1 ;;
+	esac
+	END
+	stand_in qm <<-'END'
+	[ "$*" = 'set 100 --scsi0 local:100/vm-100-disk-0.qcow2' ] && touch started
+	END
+	the_way 'Proxmox VE, a qcow2'
+	qemu-img compare -f qcow2 -F raw vm-100-disk-0.qcow2 host-1.raw
+	# and back
+	run -0 "$WITH_DISK" vm-100-disk-0.qcow2 "$VMDKSYNC" undo.vmdk DISK
+	qemu-img compare -f qcow2 -F raw vm-100-disk-0.qcow2 host-0.raw
+}
+
+@test "README: the whole way of an OpenStack user with a volume in Ceph" {
+	requires_disk rbd
+	requires nbdcopy
+	stand_in openstack <<-END
+	case \$* in
+	'volume create --size 40 -f value -c id vm-hda') rbd create --size 8M volumes/volume-7a && echo 7a ;;
+	'volume set --bootable vm-hda') touch started ;;
+	*) exit 1 ;;
+	esac
+	END
+	the_way 'OpenStack, a Cinder volume'
+	qemu-img compare -f raw -F raw "rbd:volumes/volume-7a:conf=$CEPH_CONF" host-1.raw
+	rbd rm --no-progress volumes/volume-7a
+}
+
+@test "manual: the commands with with-disk.sh work as they are shown" {
+	requires_disk qcow2
+	requires nbdinfo
+	load shown
+	esx_chain 16384 1
+	mkdir bin
+	ln -s "$VMDKSYNC" bin/vmdksync
+	ln -s "$WITH_DISK" bin/with-disk.sh
+	n=0
+	while IFS= read -r line <&5; do
+		echo "$line"
+		case $line in
+		*rbd:volumes/*) kind=rbd ;;
+		*iscsi:*) kind=iscsi ;;
+		esac
+		case $kind in
+		rbd) [ ! -e "$BATS_FILE_TMPDIR/no-ceph" ] || continue ;;
+		iscsi) [ -e "$BATS_FILE_TMPDIR/tgt" ] || continue ;;
+		esac
+		disk_new host-0.raw
+		# the addresses are ours
+		line=${line//rbd:volumes\/vm-hda/${image%%:conf=*}}
+		line=${line//iscsi:\/\/10.0.0.5\/iqn.2026-11.org.example:vms\/1/$image}
+		PATH=$PWD/bin:$PATH run -0 bash -c "$line"
+		disk_is host-1.raw
+		n=$((n + 1))
+	done 5< <(shown_in "$TOP/vmdksync.1" | grep '^with-disk\.sh ')
+	[ $n -ge 1 ]
 }

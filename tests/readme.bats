@@ -64,13 +64,14 @@ not_run() {
 }
 
 # sort_shown: sorts what is shown: `here` is run below, `elsewhere` stands in another test as it
-# is shown, `migrate` is run by migrate.bats
+# is shown, `migrate` is run by migrate.bats, `disks` by disks.bats
 sort_shown() {
 	local line
 
 	: >here
 	: >elsewhere
 	: >migrate
+	: >disks
 	shown | sed 's/ *$//' >all
 	not_run >none
 	while IFS= read -r line; do
@@ -80,6 +81,7 @@ sort_shown() {
 		esac
 		! awk -v line="$line" 'index(line, $0) == 1 { found = 1 } END { exit !found }' none || continue
 		case $line in
+		*with-disk.sh\ *) echo "$line" >>disks ;;
 		'sh examples/migrate.sh '*) echo "$line" >>migrate ;;
 		make\ * | sudo\ * | sh\ *) echo "$line" >>elsewhere ;;
 		*) echo "$line" >>here ;;
@@ -163,6 +165,9 @@ sort_shown() {
 	# those of migrate.sh are taken from README there
 	diff migrate <(shown_in "$TOP/README" | grep '^sh examples/migrate.sh ')
 	[ "$(wc -l <migrate)" -ge 3 ]
+	# and those of with-disk.sh there, from README and manual
+	diff disks <({ shown_in "$TOP/README"; shown_in "$TOP/vmdksync.1"; } | grep 'with-disk\.sh ' | awk '!seen[$0]++')
+	[ "$(wc -l <disks)" -ge 6 ]
 }
 
 @test "scripts: the options they speak of are vmdksync's, or their own" {
