@@ -3,6 +3,7 @@
 # qemu-img from the disk itself, never through the program under test. And what takes a kernel that has
 # device mapper, nbd or rbd.
 
+# shellcheck disable=SC2016 # for the shells inside
 load helpers
 load disks
 

@@ -173,13 +173,14 @@ sort_shown() {
 @test "scripts: the options they speak of are vmdksync's, or their own" {
 	run -0 vs --help
 	ours=$output
+	# those of blockdev, qemu-storage-daemon, setpriv, env, rbd
+	theirs=' --getsize64 --blockdev --export --nbd-server --object --pidfile --pdeathsig --default-signal --conf --id'
 	for s in "$TOP"/examples/*.sh; do
 		own=
 		[ "${s##*/}" = demo.sh ] || own=$(sh "$s" --help)
 		n=0
 		while read -r o; do
-			# the last one is blockdev's
-			grep -qE -- "$o([^a-z-]|$)" <<<"$ours$own --getsize64"
+			grep -qE -- "$o([^a-z-]|$)" <<<"$ours$own$theirs"
 			n=$((n + 1))
 		done < <(grep -oE -- '(^|[^-a-zA-Z])--[a-z][a-z-]+' "$s" | grep -oE -- '--[a-z-]+' | sort -u)
 		echo "${s##*/}: $n"
