@@ -87,9 +87,9 @@ ceph_start() {
 	monmaptool --create --fsid "$fsid" --addv a "[v2:127.0.0.1:$port]" "$dir/monmap" &&
 		ceph-mon -i a --mkfs --monmap "$dir/monmap" || return
 	disks_spawn "$dir" "$dir/mon.out" ceph-mon -i a -f
-	timeout 60 ceph osd new "$uuid" && ceph-osd -i 0 --mkfs --osd-uuid "$uuid" || return
+	timeout 120 ceph osd new "$uuid" && ceph-osd -i 0 --mkfs --osd-uuid "$uuid" || return
 	disks_spawn "$dir" "$dir/osd.out" ceph-osd -i 0 -f
-	timeout 60 ceph osd pool create volumes 8 && timeout 60 rbd pool init volumes
+	timeout 120 ceph osd pool create volumes 8 && timeout 120 rbd pool init volumes
 }
 
 # tgt_start DIR: an iSCSI target in user space, and its name in DIR/portal. DIR has to be short, a socket
