@@ -56,8 +56,15 @@ static void on_warning(void *arg, const char *text)
 /* What a function of say.h has to say; nothing where memory is short. */
 static void show(struct text *t)
 {
-	char *text = text_take(t);
+	char *text;
 
+	if (t->fixed) {
+		fputs(t->s, stderr);
+		t->len = 0;
+		t->s[0] = '\0';
+		return;
+	}
+	text = text_take(t);
 	if (text)
 		fputs(text, stderr);
 	free(text);
@@ -526,7 +533,9 @@ static enum exit_status finish(struct work *w, int r, struct err *e)
 	enum exit_status status = r < 0 || w->stats.stopped ? failed
 				  : w->differences.n	    ? DIFFERENT
 							    : DONE;
-	struct text said = {0};
+	/* where memory is short it has to be told all the same that the target was written to */
+	static char room[16384];
+	struct text said = {.s = room, .room = sizeof(room), .fixed = true};
 
 	if (r < 0)
 		complain(w, e->msg, (r == -EACCES || r == -EPERM) && geteuid() ? "; run it as root" : "");

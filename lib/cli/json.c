@@ -9,7 +9,9 @@
 
 void text_add(struct text *t, const char *s, size_t n)
 {
-	if (!t->failed && t->room - t->len <= n) {
+	if (t->fixed) {
+		n = (size_t)min_u64(n, t->room - 1 - t->len);
+	} else if (!t->failed && t->room - t->len <= n) {
 		size_t room = (t->room + n) * 2 + 256;
 		char *more = realloc(t->s, room);
 
@@ -34,14 +36,16 @@ void text_printf(struct text *t, const char *fmt, ...)
 	int n;
 
 	va_start(ap, fmt);
-	n = vasprintf(&s, fmt, ap);
+	n = t->fixed ? vsnprintf(t->s + t->len, t->room - t->len, fmt, ap) : vasprintf(&s, fmt, ap);
 	va_end(ap);
 	if (n < 0) {
 		t->failed = true;
-		return;
+	} else if (t->fixed) {
+		t->len = (size_t)min_u64(t->len + (size_t)n, t->room - 1);
+	} else {
+		text_add(t, s, (size_t)n);
+		free(s);
 	}
-	text_add(t, s, (size_t)n);
-	free(s);
 }
 
 char *text_take(struct text *t)

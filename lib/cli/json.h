@@ -11,6 +11,7 @@ struct text { /* all zero: nothing yet */
 	char *s;
 	size_t len, room;
 	bool failed; /* memory was short; later calls do nothing */
+	bool fixed;  /* s is the caller's, of `room` bytes: what does not fit is cut off, none is allocated */
 };
 
 void text_add(struct text *t, const char *s, size_t n);

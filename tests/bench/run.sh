@@ -607,7 +607,7 @@ part_chain() {
 	mib=$((size / 4))
 	[ "$mib" -gt 0 ] || mib=1
 	recipe hosted rand "$mib"
-	"$mkvmdk" hosted chain0.vmdk "${recipe[@]}" seed=1
+	"$mkvmdk" hosted chain0.vmdk "${recipe[@]}" seed=1 parentcid=ffffffff
 	for i in 1 2 3 4; do
 		"$mkvmdk" hosted "chain$i.vmdk" "${recipe[@]}" seed="$((i + 1))" parentcid=aabbccdd \
 			parent="chain$((i - 1)).vmdk"
