@@ -281,7 +281,7 @@ made() {
 	rbd:pool/image|'rbd map pool/image' prints its device
 	pve/vm-101-disk-0|its device is /dev/pve/vm-101-disk-0
 	rpool/data/vm-101-disk-0|its device is /dev/zvol/rpool/data/vm-101-disk-0
-	nbd://host/export|is the address of an NBD server
+	nbd:host:10809|an NBD server is named nbd://HOST[:PORT]/EXPORT
 	END
 	# a file of such a name is a file
 	"$MKVMDK" pattern rbd:x 2048 3

@@ -181,9 +181,9 @@ bool hint_volume(char *buf, size_t size, const char *path)
 	name = name_text(path);
 	if (!name)
 		return false;
-	if (!strncmp(path, "nbd:", 4) || !strncmp(path, "nbd+unix:", 9) || !strncmp(path, "nbds:", 5))
-		snprintf(buf, size, "is the address of an NBD server, not a path; attach it (nbd-client, or "
-				    "qemu-nbd --connect=/dev/nbd0 %s) and name its device", name);
+	if (!strncmp(path, "nbd:", 4) || !strncmp(path, "nbd+unix:", 9))
+		snprintf(buf, size, "is no path; an NBD server is named nbd://HOST[:PORT]/EXPORT or "
+				    "nbd+unix:///EXPORT?socket=PATH");
 	else if (!strncmp(path, "rbd:", 4) && path[4])
 		snprintf(buf, size, "is a Ceph image, not a path; 'rbd map %s' prints its device",
 			 name + 4);
