@@ -153,6 +153,7 @@ static struct chain_opts chain_options(const struct options *o)
 		.image.placed = o->placed,
 		.image.offset = o->offset,
 		.image.base_unread = o->chain,
+		.image.text_only = o->descriptors,
 		.image.format.remember = o->memory,
 		.image.source = {.spool = o->spool,
 				 .spool_first = o->spool_first || o->info || o->map,

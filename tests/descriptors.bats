@@ -369,6 +369,7 @@ refuse_lines() {
 	raw device mapping|RW 5 VMFSRDM "x-rdmp.vmdk"
 	raw device|RW 5 VMFSRAW "vmhba0:0:0:0"
 	vSAN|RW 5 VSANSPARSE "vsan://52c5/"
+	vVol|RW 5 VMFS "vvol://52c5/x.vmdk"
 	vSAN|RW 5 VMFS "vsan://52c5-0001/d0c1/x.vmdk"
 	raw device|RW 5 FLAT "/dev/sda" 0
 	raw device|RW 5 FLAT "\\\\.\\PhysicalDrive0" 0

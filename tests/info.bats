@@ -191,6 +191,7 @@ documented() {
 	cp host-0.raw t.raw
 	vs -q --undo log.vmdk host-000001.vmdk t.raw
 	vs --info --json log.vmdk >log
+	vs --info --json --descriptors host-000002.vmdk >text
 	"$MKVMDK" hosted top.vmdk capacity=2048 grain=8 alloc=1-9 zero=20 version=2 flags=5
 	"$MKVMDK" stream packed.vmdk capacity=2048 grain=8 alloc=1-9
 	vs --map --json top.vmdk >map
@@ -205,7 +206,7 @@ documented() {
 	printf '%s' "$output" >verify
 	jq -n '
 		reduce (
-			[["string"], "name format job target kind base file disk time applied"],
+			[["string"], "name format job target kind base file disk time applied type"],
 			[["string", "null"], "reason incomplete_reason create_type cid parent_cid parent_hint layer"],
 			[["boolean"], "complete present data zero compressed full_disk equal more_ranges base_checked finished"],
 			[["number"], "size data zero unallocated unaccounted runs version grain allocated machines provisioned"],
@@ -214,7 +215,7 @@ documented() {
 			[["number"], "zeroed writes received bytes different ranges"],
 			[["object", "null"], "undo"],
 			[["object"], "spooled"],
-			[["array"], "images chain warnings families files differences"]
+			[["array"], "images chain warnings families files extents differences"]
 		) as $x ({}; reduce ($x[1] / " ")[] as $key (.; .[$key] += $x[0]))' >types
 	while read -r mode files; do
 		# shellcheck disable=SC2086 # words
@@ -227,8 +228,62 @@ documented() {
 			sed -n '/^  --json prints/,/^OPTIONS/p' "$TOP/README" | grep -qw "$key"
 		done <there
 	done <<-'END'
-	info info lacking log
+	info info lacking log text
 	map map packed
 	others apply dry undo piped verify
 	END
+}
+
+# bare_chain: the descriptors of three links and none of their extents
+bare_chain() {
+	descriptor base.vmdk 10000000 ffffffff vmfs '' 'RW 2048 VMFS "base-flat.vmdk"'
+	descriptor one.vmdk 10000001 10000000 vmfsSparse base.vmdk 'RW 2048 VMFSSPARSE "one-delta.vmdk"'
+	descriptor two.vmdk 10000002 10000001 seSparse one.vmdk 'RW 1024 SESPARSE "two.vmdk"' 'RW 1024 SESPARSE "b"'
+}
+
+@test "--info --descriptors: the chain without its extents, and what is refused in it" {
+	bare_chain
+	run -2 vs --info --json two.vmdk
+	vs --info --json --descriptors two.vmdk >j
+	jq -e '.images[0] | .complete and .incomplete_reason == null and .size == 1048576 and (has("data") | not)' j
+	jq -ec '[.images[0].chain[] | [.name, .cid, .parent_cid, .parent_hint, .create_type, .size]] == [
+		["two.vmdk", "10000002", "10000001", "one.vmdk", "seSparse", 1048576],
+		["one.vmdk", "10000001", "10000000", "base.vmdk", "vmfsSparse", 1048576],
+		["base.vmdk", "10000000", null, null, "vmfs", 1048576]]' j
+	jq -e '.images[0].chain[0].extents == [
+		{"type": "SESPARSE", "size": 524288, "offset": 0, "file": "two.vmdk"},
+		{"type": "SESPARSE", "size": 524288, "offset": 0, "file": "b"}]' j
+	jq -e '.families == []' j
+	run -0 vs --info --descriptors two.vmdk
+	[[ $output == *'extent  VMFSSPARSE, 1.0 MiB: one-delta.vmdk'* ]]
+	[[ $output == *'parent  CID 10000000, base.vmdk'* ]]
+	# a parent that is not there, or another one
+	mv base.vmdk away
+	vs --info --json --descriptors two.vmdk | jq -e '.images[0] | .complete == false and
+		(.incomplete_reason | contains("not there")) and (.chain | length) == 2'
+	sed s/^CID=.*/CID=77/ away >base.vmdk
+	vs --info --json --descriptors two.vmdk | jq -e '.images[0].incomplete_reason | contains("CID 00000077")'
+	# of each kind that cannot be copied, as the image and as a parent
+	while IFS='|' read -r word from to; do
+		sed "s|$from|$to|" away >base.vmdk
+		run -2 vs --info --descriptors base.vmdk
+		[[ $output == *"$word"* ]]
+		vs --info --json --descriptors two.vmdk | jq -e --arg word "$word" '.images[0] |
+			.complete == false and (.incomplete_reason | contains($word))'
+	done <<-'END'
+	encrypted|^version=1|version=1\nencryptionKeys="vmware:key/list"
+	raw device mapping|RW 2048 VMFS |RW 2048 VMFSRDM 
+	raw device mapping|vmfs"|vmfsPassthroughRawDeviceMap"
+	vSAN|base-flat.vmdk|vsan://52c5/x
+	vVol|base-flat.vmdk|vvol://52c5/x
+	END
+	sed 's/^version=1/&\nisNativeSnapshot="yes"/' one.vmdk >native.vmdk
+	run -2 vs --info --descriptors native.vmdk
+	[[ $output == *'native snapshot'* ]]
+	# nothing else is read
+	"$MKVMDK" cowd one-delta.vmdk capacity=2048 alloc=1
+	run -2 vs --info --descriptors one-delta.vmdk
+	[[ $output == *'not a text descriptor'* ]]
+	run -2 vs --descriptors one.vmdk base.vmdk
+	[[ $output == *'--descriptors is for --info'* ]]
 }

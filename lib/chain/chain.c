@@ -297,7 +297,7 @@ static int push(struct chain *c, struct image *m, const struct chain_opts *o, st
 {
 	int r = 0;
 
-	if (c->links > c->borrowed && !lowest(c)->reader) {
+	if (c->links > c->borrowed && !lowest(c)->reader && !o->image.text_only) {
 		r = fail(e, ENOENT, "%s: some of its extents are not there, and it is to be read",
 			 lowest(c)->name);
 	} else if (c->links) {

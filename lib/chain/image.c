@@ -559,7 +559,7 @@ static int open_descriptor(struct image *m, const char *path, struct source *src
 	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
 	int r = read_descriptor(m, src, 0, src->size, false, e);
 
-	if (r < 0)
+	if (r < 0 || o->text_only)
 		return r;
 	r = open_extents(m, path, o, &mine);
 	if (r == -ENOENT && o->base_unread && !descriptor_has_parent(m->descriptor)) {
@@ -613,6 +613,9 @@ int image_from(struct image **out, struct source *src, const char *path,
 	if (!r && text && o->placed)
 		r = fail(e, EINVAL, "%s: a descriptor says itself where its extents belong: --offset "
 				    "is for bare extents", m->name);
+	if (!r && !text && o->text_only)
+		r = fail(e, EINVAL, "%s: is not a text descriptor, and --descriptors reads no other files",
+			 m->name);
 	if (!r && text && src->piped)
 		r = fail(e, ENOTSUP,
 			 "%s: is a descriptor, and the files it names cannot come through a pipe; "

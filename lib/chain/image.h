@@ -43,6 +43,7 @@ struct image_opts {
 	uint64_t offset;
 	bool force_size;           /* a descriptor found that says another size than the extent is not
 				    * taken for its descriptor; else that is refused */
+	bool text_only;            /* descriptors only: extents are not opened, and there is no reader */
 	bool base_unread;          /* where files of a disk without parent are missing it has no reader,
 				    * which is no failure: nobody will read it */
 };

@@ -173,6 +173,8 @@ static const struct row {
      FLAG(dry_run)},
     {"verify", 0, NULL, "compare TARGET with the disk of IMAGE; write nothing", FLAG(verify)},
     {"info", 0, NULL, "say what IMAGE and its parents are, and what they hold", FLAG(info)},
+    {"descriptors", 0, NULL, "with --info: read descriptors only; extents may be missing",
+     FLAG(descriptors)},
     {"map", 0, NULL, "list where each stretch of the disk of IMAGE comes from", FLAG(map)},
     {"undo", 0, "=FILE", "save in FILE, a new VMDK, what is overwritten, first;\n"
 			 "'vmdksync FILE TARGET' brings it back, also after a crash",
@@ -321,6 +323,8 @@ static int check(const struct options *o, int names, struct err *e)
 		return fail(e, EINVAL,
 			    "--verify, --info and --map write nothing: --dry-run, --create and "
 			    "--read-back have no place beside them");
+	if (o->descriptors && (!o->info || o->base))
+		return fail(e, EINVAL, "--descriptors is for --info%s", o->base ? " without --base" : "");
 	if (o->undo_append && !o->undo)
 		return fail(e, EINVAL, "--undo-append goes on with the log that --undo=FILE names");
 	if (o->undo && (!writes || o->create))

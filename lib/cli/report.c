@@ -64,6 +64,42 @@ static void json_undo(struct text *t, const struct undo_note *u)
 	json_close(t, '}');
 }
 
+static const char *extent_word(enum extent_type type)
+{
+	static const char *const word[] = {
+		[EXTENT_FLAT] = "FLAT",		    [EXTENT_VMFS] = "VMFS",
+		[EXTENT_SPARSE] = "SPARSE",	    [EXTENT_VMFSSPARSE] = "VMFSSPARSE",
+		[EXTENT_SESPARSE] = "SESPARSE",	    [EXTENT_ZERO] = "ZERO",
+	};
+
+	return word[type];
+}
+
+/* A link of which only the descriptor was read. */
+static void json_descriptor(struct text *t, const struct image *m)
+{
+	const struct descriptor *d = m->descriptor;
+
+	json_open(t, NULL, '{');
+	json_string(t, "name", m->name);
+	json_string(t, "create_type", d->create_type);
+	json_number(t, "size", m->size);
+	json_cid(t, "cid", d->has_cid, d->cid);
+	json_cid(t, "parent_cid", has_parent(m), d->parent_cid);
+	json_string(t, "parent_hint", d->parent_hint);
+	json_open(t, "extents", '[');
+	for (size_t i = 0; i < d->extents; i++) {
+		json_open(t, NULL, '{');
+		json_string(t, "type", extent_word(d->extent[i].type));
+		json_number(t, "size", d->extent[i].sectors * SECTOR);
+		json_number(t, "offset", d->extent[i].offset * SECTOR);
+		json_string(t, "file", d->extent[i].file);
+		json_close(t, '}');
+	}
+	json_close(t, ']');
+	json_close(t, '}');
+}
+
 static void json_layer(struct text *t, const struct image *m, const struct totals *sum)
 {
 	const struct descriptor *d = m->descriptor;
@@ -111,10 +147,14 @@ static void json_info(struct text *t, const struct info *i)
 	json_number(t, "size", c->link[0]->size);
 	json_bool(t, "complete", !c->lacks);
 	json_string(t, "incomplete_reason", c->lacks);
-	json_totals(t, &i->disk, c->link[0]->size);
+	if (!i->text_only)
+		json_totals(t, &i->disk, c->link[0]->size);
 	json_open(t, "chain", '[');
 	for (size_t k = 0; k < c->links; k++)
-		json_layer(t, c->link[k], &i->layer[k]);
+		if (i->text_only)
+			json_descriptor(t, c->link[k]);
+		else
+			json_layer(t, c->link[k], &i->layer[k]);
 	json_close(t, ']');
 	json_warnings(t, &i->warnings);
 	json_close(t, '}');
@@ -132,6 +172,14 @@ static void json_family(struct text *t, const struct family *f)
 	json_number(t, "linked", f->shared + f->own);
 	json_number(t, "saved", f->thin - min_u64(f->thin, f->shared + f->own));
 	json_close(t, '}');
+}
+
+static void text_parent(struct text *t, const struct image *m, int depth)
+{
+	if (has_parent(m))
+		text_printf(t, "%*sparent  CID %08" PRIx32 ", %s\n", depth, "",
+			    m->descriptor->parent_cid,
+			    m->descriptor->parent_hint ? m->descriptor->parent_hint : "not named");
 }
 
 static void text_layer(struct text *t, const struct image *m, const struct totals *sum, int depth)
@@ -163,10 +211,30 @@ static void text_layer(struct text *t, const struct image *m, const struct total
 			    m->undo->disk, m->undo->time ? m->undo->time : "at an unknown time",
 			    m->undo->applied ? m->undo->applied : "an unknown delta",
 			    m->undo->finished ? "finished" : "not finished");
-	if (has_parent(m))
-		text_printf(t, "%*sparent  CID %08" PRIx32 ", %s\n", depth, "",
-			    m->descriptor->parent_cid,
-			    m->descriptor->parent_hint ? m->descriptor->parent_hint : "not named");
+	text_parent(t, m, depth);
+}
+
+static void text_descriptor(struct text *t, const struct image *m, int depth)
+{
+	const struct descriptor *d = m->descriptor;
+	char size[32], exact[32];
+
+	text_printf(t, "%*s%s: %s\n", 2 * depth, "", m->name, d->create_type ? d->create_type : "VMDK");
+	depth = 2 * depth + 2;
+	text_printf(t, "%*sdisk    %s%s\n", depth, "", size_text(size, m->size),
+		    exact_text(exact, m->size));
+	if (d->has_cid)
+		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", d->cid);
+	for (size_t i = 0; i < d->extents; i++) {
+		char *file = d->extent[i].file ? name_text(d->extent[i].file) : NULL;
+
+		text_printf(t, "%*sextent  %s, %s%s%s\n", depth, "", extent_word(d->extent[i].type),
+			    size_text(size, d->extent[i].sectors * SECTOR), file ? ": " : "",
+			    file ? file : "");
+		t->failed |= d->extent[i].file && !file;
+		free(file);
+	}
+	text_parent(t, m, depth);
 }
 
 static void text_info(struct text *t, const struct info *i)
@@ -174,7 +242,10 @@ static void text_info(struct text *t, const struct info *i)
 	const struct chain *c = i->chain;
 
 	for (size_t k = 0; k < c->links; k++)
-		text_layer(t, c->link[k], &i->layer[k], (int)k);
+		if (i->text_only)
+			text_descriptor(t, c->link[k], (int)k);
+		else
+			text_layer(t, c->link[k], &i->layer[k], (int)k);
 	if (c->lacks)
 		text_printf(t, "  incomplete: %s\n", c->lacks);
 	for (size_t k = 0; k < i->warnings.kept; k++)
@@ -224,7 +295,7 @@ char *report_info(struct info *const *info, size_t n, bool json, struct err *e)
 	struct family *f;
 	size_t families;
 
-	if (info_families(&f, &families, info, n, e) < 0)
+	if (info_families(&f, &families, info, info[0]->text_only ? 0 : n, e) < 0)
 		return NULL;
 	if (json) {
 		json_open(&t, NULL, '{');

@@ -24,6 +24,9 @@ static int look(struct info *i, const char *path, struct chain_opts o, const str
 	i->layer = calloc(c->links, sizeof(*i->layer));
 	if (!i->layer)
 		return fail(e, ENOMEM, "out of memory");
+	i->text_only = o.image.text_only;
+	if (i->text_only)
+		return chain_unchanged(c, e);
 	for (size_t k = 0; !r && k < c->links; k++)
 		r = job_scan(c->link[k]->reader, pump, false, &i->layer[k], e);
 	if (!r)
@@ -52,7 +55,8 @@ int info_open(struct info **out, const char *path, const struct chain_opts *o,
 		info_free(i);
 		return r;
 	}
-	reader_free(i->chain->reader);
+	if (i->chain->reader)
+		reader_free(i->chain->reader);
 	i->chain->reader = NULL;
 	*out = i;
 	return 0;

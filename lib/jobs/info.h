@@ -12,11 +12,13 @@ struct info {
 	struct chain *chain;  /* without readers: all is closed again */
 	struct totals *layer; /* of each link */
 	struct totals disk;   /* of all of them, merged */
+	bool text_only;       /* only descriptors were read: the amounts are unknown, and 0 */
 	struct warnings warnings;
 };
 
-/* Opens path and its parents, and walks all metadata. o->parents is taken as set, image.base_unread as
- * not. -errno; failures of the parents alone are in info->chain->lacks. */
+/* Opens path and its parents, and walks all metadata, or with image.text_only reads their descriptors.
+ * o->parents is taken as set, image.base_unread as not. -errno; failures of the parents alone are in
+ * info->chain->lacks. */
 int info_open(struct info **out, const char *path, const struct chain_opts *o,
 	      const struct pump_opts *pump, struct err *e);
 /* NULL-safe. */

@@ -38,6 +38,8 @@ static const struct {
 
 #define HELP_RDM " is a raw device mapping, which holds no data: give the LUN itself as base"
 #define HELP_VSAN " exists on vSAN only and is not documented: export or clone the disk from there"
+#define HELP_VVOL " lies on a virtual volume (vVol), which holds its own snapshots: move the disk to " \
+		  "another datastore first"
 #define HELP_DEVICE " is a raw device: give that device itself as base"
 
 struct refused {
@@ -59,6 +61,7 @@ static const struct refused refused_create[] = {
 static const struct refused refused_names[] = {
 	/* how a name begins */
 	{"vsan://", HELP_VSAN},
+	{"vvol:", HELP_VVOL},
 	{"/dev/", HELP_DEVICE},
 	{"/vmfs/devices/", HELP_DEVICE},
 	{"\\\\.\\", HELP_DEVICE},
