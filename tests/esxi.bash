@@ -40,6 +40,8 @@ esxi_disk() {
 	printf '%s\n' "$8.vmdk" >"$d/active"
 	: >"$d/dirty"
 	"$MKVMDK" pattern "$d/model.raw" "$4" "$1"
+	# not all of it is data
+	dd if=/dev/zero of="$d/model.raw" bs=65536 seek=3 count=5 conv=notrunc status=none
 	# shellcheck disable=SC2016 # for the shell inside
 	chroot "$ESXI" /bin/sh -c '
 		. /ctl/vm.sh
@@ -59,7 +61,7 @@ esxi_start() {
 	ln -s 5f1b-bbbb "$ESXI/vmfs/volumes/fast ds"
 	esxi_bring "$(command -v busybox)"
 	mv "$ESXI/ctl/bin/busybox" "$ESXI/bin/busybox"
-	for f in sh cat nc gzip; do
+	for f in sh cat dd du ls rm sleep nc gzip; do
 		ln -s busybox "$ESXI/bin/$f"
 	done
 	for f in $(busybox --list); do
@@ -110,9 +112,15 @@ esxi_start() {
 	# numbers of removed snapshots are used again
 	printf '%06d\n' 3 1 2 5 4 6 8 7 9 11 10 13 12 >"$ESXI/ctl/numbers"
 	echo '/vmfs/volumes/5f1a-aaaa/web server/web server.vmx' >"$ESXI/ctl/vmx"
+	echo 'web server/web server.vmx' >"$ESXI/ctl/vmx-file"
+	echo 'web server' >"$ESXI/ctl/name"
+	echo guestToolsRunning >"$ESXI/ctl/tools"
+	echo 'powerOn 120 2 systemDefault -1 no' >"$ESXI/ctl/autostart"
 	cat >"$ESXI/ctl/vmx.head" <<-'END'
 	.encoding = "UTF-8"
 	displayName = "web server"
+	uuid.bios = "56 4d 11 22 33 44 55 66-77 88 99 aa bb cc dd ee"
+	firmware = "efi"
 	scsi0.present = "TRUE"
 	scsi0.sharedBus = "none"
 	ide1:0.present = "TRUE"
@@ -176,6 +184,24 @@ fault() {
 	-*) rm -f "$ESXI/ctl/fault/${name#-}" ;;
 	*) printf '%s\n' "$@" >"$ESXI/ctl/fault/$name" ;;
 	esac
+}
+
+# esxi_replay FILE: from now on vim-cmd answers as probe.sh has recorded, and its text files are those
+esxi_replay() {
+	rm -rf "$ESXI/ctl/replay"
+	mkdir -p "$ESXI/ctl/replay"
+	awk -v dir="$ESXI/ctl/replay" -v root="$ESXI" -v q="'" '
+		/^### = / { if (out != "") close(out); out = ""; next }
+		/^### vim-cmd / { out = $0; sub(/^### vim-cmd /, "", out); gsub("/", "_", out); out = dir "/" out; next }
+		/^### cat \047/ {
+			out = $0; sub(/^### cat \047/, "", out); sub(/\047$/, "", out)
+			folder = out; sub("/[^/]*$", "", folder)
+			system("mkdir -p " q root folder q)
+			out = root out; printf "" >out
+			next
+		}
+		/^#! / { next }
+		out != "" { print >out }' "$1"
 }
 
 # truth N: the file that holds what the guest sees on that disk

@@ -1,9 +1,9 @@
 #!/bin/sh
-# The login shell of the stand-in host: sh, cat, nc, gzip, vim-cmd, vmkfstools, and nothing else that
+# The login shell of the stand-in host: sh, cat, dd, du, ls, rm, sleep, nc, gzip, vim-cmd, vmkfstools, and nothing else that
 # BusyBox would know by itself. cat goes wrong where a test asks for it.
 
 PATH=/bin
-known=' busybox cat nc gzip sh [ test echo printf pwd true false kill '
+known=' busybox cat dd du ls nc rm sleep gzip sh [ test echo printf pwd true false kill '
 for a in $(busybox --list); do
 	case "$known#$a" in
 	*" $a "* | *'#'*[!a-z0-9]*) ;;
@@ -23,6 +23,30 @@ cat() {
 		esac
 	done
 	busybox cat "$@"
+}
+
+# a file that is in use is a device here: what would be in it counts
+ls() {
+	for f; do
+		case $f in
+		-*) ;;
+		*)
+			if [ -c "$f" ]; then
+				echo "-rw------- 1 0 0 $(/ctl/bin/sh -c '. /ctl/vm.sh; size_of_held "$1"' sh "$f") Nov 28 20:00 $f"
+			else
+				busybox ls -ln "$f"
+			fi
+			;;
+		esac
+	done
+}
+
+du() {
+	if [ -c "$2" ]; then
+		echo "$(/ctl/bin/sh -c '. /ctl/vm.sh; kib_of_held "$1"' sh "$2")	$2"
+	else
+		busybox du "$@"
+	fi
 }
 
 # the first line of the fault is a number of bytes

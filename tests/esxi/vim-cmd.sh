@@ -15,19 +15,74 @@ later() {
 }
 
 echo "$*" >>/ctl/commands
+# the first line of these faults is a pattern
+for f in slow-vim hang lie; do
+	fault $f || continue
+	pattern=$(sed -n 1p /ctl/fault/$f)
+	# shellcheck disable=SC2254
+	case "$*" in
+	$pattern)
+		case $f in
+		slow-vim) sleep "$(sed -n 2p /ctl/fault/$f)" ;;
+		hang) exec sleep 1000 ;;
+		lie)
+			echo '(vim.fault.TaskInProgress) { dynamicType = <unset>, } failed'
+			exit 0
+			;;
+		esac
+		;;
+	esac
+done
+# what a real host has answered, see probe.sh
+f=/ctl/replay/$(echo "$*" | tr / _)
+if [ -f "$f" ]; then
+	cat "$f"
+	exit
+fi
 case $1 in
 vmsvc/getallvms)
 	echo 'Vmid      Name                  File                   Guest OS      Version   Annotation'
 	echo "3      web           [ds1] web/web.vmx                       debian11_64Guest   vmx-19"
 	echo "4      web server [old]   [ds1] old/web server.vmx           debian11_64Guest   vmx-19"
-	echo "$(cat /ctl/vmid)      web server    [ds1] web server/web server.vmx   debian11_64Guest   vmx-19    a [note]"
+	printf '%s      %s    [ds1] %s   debian11_64Guest   vmx-19    a [note]\n' "$(cat /ctl/vmid)" "$(cat /ctl/name)" \
+		"$(cat /ctl/vmx-file)"
 	exit
 	;;
-hostsvc/datastore/summary)
-	printf '(vim.Datastore.Summary) {\n   name = "%s", \n   freeSpace = 107374182400, \n}\n' "$2"
+hostsvc/datastore/listsummary)
+	echo '(vim.Datastore.Summary) ['
+	for v in ds1:5f1a-aaaa 'fast ds:5f1b-bbbb'; do
+		printf '   (vim.Datastore.Summary) {\n      name = "%s", \n      url = "/vmfs/volumes/%s", \n' \
+			"${v%:*}" "${v#*:}"
+		printf '      capacity = 214748364800, \n      freeSpace = %s, \n   }, \n' \
+			"$(cat "/ctl/room.${v#*:}" 2>/dev/null || echo 107374182400)"
+	done
+	echo ']'
 	exit
 	;;
 hostsvc/autostartmanager/update_autostartentry)
+	# -1 passes for an option otherwise
+	if [ "$2" = -- ]; then
+		shift
+	else
+		case "$*" in
+		*' -'*) exit 1 ;;
+		esac
+	fi
+	[ $# = 8 ] || exit 1
+	echo "$3 $4 $5 $6 $7 $8" >/ctl/autostart
+	exit
+	;;
+hostsvc/autostartmanager/get_autostartseq)
+	echo '(vim.host.AutoStartManager.AutoPowerInfo) ['
+	# shellcheck disable=SC2046 # words
+	set -- $(cat /ctl/autostart)
+	for id in 3 "$(cat /ctl/vmid)"; do
+		printf '   (vim.host.AutoStartManager.AutoPowerInfo) {\n      key = '\''vim.VirtualMachine:%s'\'', \n' "$id"
+		printf '      startOrder = %s, \n      startDelay = %s, \n' "$3" "$2"
+		printf '      waitForHeartbeat = "%s", \n      startAction = "%s", \n' "$6" "$1"
+		printf '      stopDelay = %s, \n      stopAction = "%s", \n   }, \n' "$5" "$4"
+	done
+	echo ']'
 	exit
 	;;
 esac
@@ -40,6 +95,10 @@ case $1 in
 vmsvc/power.getstate)
 	echo 'Retrieved runtime info'
 	echo "Powered $(cat /ctl/power)"
+	;;
+vmsvc/get.guest)
+	printf 'Guest information:\n\n(vim.vm.GuestInfo) {\n   toolsStatus = "toolsOk", \n   toolsRunningStatus = "%s", \n}\n' \
+		"$(cat /ctl/tools)"
 	;;
 vmsvc/power.shutdown)
 	fault shutdown-ignored || later 0.5 power_off
@@ -61,7 +120,7 @@ vmsvc/snapshot.create)
 		exit 1
 	fi
 	[ "$5 $6" = '0 0' ] || exit 1
-	later 0.5 snapshot "$3"
+	later 0.5 snapshot "$3" "$4"
 	;;
 vmsvc/snapshot.get)
 	echo 'Get Snapshot:'
@@ -75,8 +134,8 @@ vmsvc/snapshot.get)
 		indent=$indent--
 		echo "${indent}Snapshot Name        : $name"
 		echo "${indent}Snapshot Id        : $id"
-		echo "${indent}Snapshot Desciption  : made by"
-		echo 'Snapshot tests'
+		echo "${indent}Snapshot Desciption  : $(cat "/ctl/description.$id" 2>/dev/null)"
+		echo 'Snapshot of tests'
 		echo "${indent}Snapshot Created On  : 11/21/2026 9:13:45"
 		echo "${indent}Snapshot State       : powered on"
 	done </ctl/snapshots
@@ -85,8 +144,19 @@ vmsvc/snapshot.remove)
 	echo 'Remove Snapshot:'
 	grep -q "^$3 " /ctl/snapshots || exit 1
 	lock
+	if fault busy && [ "$(cat /ctl/fault/busy)" -gt 0 ]; then
+		echo $(($(cat /ctl/fault/busy) - 1)) >/ctl/fault/busy
+		echo 'Remove Snapshot failed: Another task is already in progress.'
+		exit 1
+	fi
 	sed -i "/^$3 /d" /ctl/snapshots
-	[ -s /ctl/snapshots ] || merge
+	if [ ! -s /ctl/snapshots ]; then
+		if fault slow-removal; then
+			later "$(cat /ctl/fault/slow-removal)" merge
+		else
+			merge
+		fi
+	fi
 	;;
 *)
 	echo "Invalid command '$1'." >&2

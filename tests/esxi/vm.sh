@@ -2,6 +2,7 @@
 # The virtual machine of the stand-in host, see ../esxi.bash. It is a folder:
 #   /ctl/power /ctl/vmid /ctl/vmx          on or off; its number; where its .vmx lies
 #   /ctl/snapshots /ctl/next /ctl/numbers  "ID NAME" lines; the next ID; names of files to come
+#   /ctl/autostart /ctl/room /ctl/description.ID  what vim-cmd tells of these; /ctl/tools
 #   /ctl/disk/N/...                        node format capacity grain dir stem name active
 #   /ctl/disk/N/model.raw /ctl/disk/N/dirty   what the guest sees; grains written since the snapshot
 #   /ctl/fault/NAME                        one thing that goes wrong
@@ -11,6 +12,11 @@ export PATH
 
 fault() {
 	[ -e "/ctl/fault/$1" ]
+}
+
+# disks: their numbers
+disks() {
+	(cd /ctl/disk && echo *)
 }
 
 # one command at a time, the guest's writes included
@@ -62,6 +68,26 @@ descriptor() {
 		printf '# Extent description\nRW %s %s "%s"\n' "$(cat "$d/capacity")" "$kind" "${e##*/}"
 		printf '\n# The Disk Data Base\n#DDB\n\nddb.longContentID = "%s"\n' "$4$4$4$4"
 	} >"$(cat "$d/dir")/$2"
+}
+
+# size_of_held FILE: what the file of a running VM would have, roughly
+size_of_held() {
+	for n in $(disks); do
+		if [ "$1" = "$(extent "$n" "$(cat "/ctl/disk/$n/active")")" ]; then
+			awk -v grain="$(cat "/ctl/disk/$n/grain")" -F - '{ n += $2 - $1 + 1 }
+				END { printf "%d\n", 65536 + n * grain * 512 }' "/ctl/disk/$n/dirty"
+			return
+		fi
+	done
+	echo 65536
+}
+
+# kib_of_held FILE: what a flat file takes
+kib_of_held() {
+	for n in $(disks); do
+		[ "$1" != "$(extent "$n" "$(cat "/ctl/disk/$n/stem").vmdk")" ] ||
+			echo $(($(cat "/ctl/disk/$n/capacity") / 2))
+	done
 }
 
 cid_of() {
@@ -132,39 +158,60 @@ power_off() {
 	closing=1
 	# what the guest writes at the very end, for the benchmark
 	[ ! -e /ctl/burst ] || cat /ctl/burst >>/ctl/disk/0/dirty
-	for n in 0 1; do
-		close_link $n
+	for n in $(disks); do
+		close_link "$n"
 		mv "/ctl/disk/$n"/*.vmdk "$(cat "/ctl/disk/$n/dir")/" 2>/dev/null
 	done
 	echo off >/ctl/power
+	! fault locked || still_locked "$(cat /ctl/fault/locked)"
+}
+
+# still_locked SECONDS: nobody can open the disks for so long
+still_locked() {
+	for n in $(disks); do
+		e=$(extent "$n" "$(cat "/ctl/disk/$n/active")")
+		mv "$e" "/ctl/disk/$n/locked"
+		held "$e"
+	done
+	(
+		trap '' HUP
+		sleep "$1"
+		for n in $(disks); do
+			e=$(extent "$n" "$(cat "/ctl/disk/$n/active")")
+			mv -f "/ctl/disk/$n/locked" "$e"
+		done
+	) >/dev/null 2>&1 </dev/null &
 }
 
 power_on() {
-	for n in 0 1; do
-		held "$(extent $n "$(cat /ctl/disk/$n/active)")"
+	for n in $(disks); do
+		held "$(extent "$n" "$(cat "/ctl/disk/$n/active")")"
 	done
 	echo on >/ctl/power
+	# of two that run there is one too many
+	[ ! -e /ctl/target-on ] || echo "source started" >>/ctl/both-on
 }
 
-# snapshot NAME
+# snapshot NAME [DESCRIPTION]
 snapshot() {
 	id=$(cat /ctl/next)
+	printf '%s\n' "${2-}" >"/ctl/description.$id"
 	echo $((id + 1)) >/ctl/next
 	number=$(sed -n 1p /ctl/numbers)
 	sed -i 1d /ctl/numbers
-	for n in 0 1; do
+	for n in $(disks); do
 		d=/ctl/disk/$n
-		freeze $n
+		freeze "$n"
 		old=$(cat "$d/active")
 		if fault links-unreadable && [ "$old" != "$(cat "$d/stem").vmdk" ]; then
-			e=$(extent $n "$old")
+			e=$(extent "$n" "$old")
 			mv "$e" "$d/"
 			held "$e"
 		fi
 		echo "$(cat "$d/stem")-$number.vmdk" >"$d/active"
 		cid=$(cid_of "$(cat "$d/dir")/$old")
-		descriptor $n "$(cat "$d/active")" "$old" "$cid" "$cid"
-		held "$(extent $n "$(cat "$d/active")")"
+		descriptor "$n" "$(cat "$d/active")" "$old" "$cid" "$cid"
+		held "$(extent "$n" "$(cat "$d/active")")"
 		: >"$d/dirty"
 	done
 	# how many sectors more the guest writes until the next one, for tests
@@ -180,12 +227,13 @@ snapshot() {
 
 # merge: all snapshots are gone, the base holds what the guest sees
 merge() {
-	for n in 0 1; do
+	for n in $(disks); do
 		d=/ctl/disk/$n
 		stem=$(cat "$d/stem") dir=$(cat "$d/dir")
 		rm -f "$dir/$stem"-[0-9]*.vmdk
 		echo "$stem.vmdk" >"$d/active"
-		cp $d/model.raw "$dir/$stem-flat.vmdk"
+		rm -f "$dir/$stem-flat.vmdk"
+		cp "$d/model.raw" "$dir/$stem-flat.vmdk"
 		: >"$d/dirty"
 	done
 	: >/ctl/snapshots
