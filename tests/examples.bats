@@ -1,4 +1,4 @@
-# Every script of examples/ does what it says; demo.sh is in readme.bats, migrate.sh in migrate.bats.
+# Every script of examples/ does what it says; demo.sh is in readme.bats, migrate/ in migrate.bats.
 
 # bats file_tags=quick
 
@@ -19,9 +19,10 @@ one_delta() {
 }
 
 @test "each script tells how it is used, in 80 columns, and refuses anything else" {
-	for s in "$ex"/*.sh; do
+	for s in "$ex"/*.sh "$ex/migrate/vmdksync-migrate" "$ex/migrate/probe.sh"; do
 		[ "${s##*/}" != demo.sh ] || continue
 		[ -x "$s" ]
+		[ "${s##*/}" != migrate.sh ] || continue
 		for o in -h --help; do
 			run -0 "$s" "$o"
 			[[ $output == "Usage: ${s##*/} "* ]]
@@ -147,16 +148,18 @@ chain() {
 	run -1 "$ex/oneswap-sesparse.sh" d.vmdk
 }
 
-@test "README and manual name each script, and migrate.sh with options it has" {
+@test "README and manual name each script, and vmdksync-migrate with options it has" {
 	for s in "$ex"/*.sh; do
 		grep -q "examples/${s##*/}" "$TOP/README"
 		[ "${s##*/}" = demo.sh ] || grep -q "${s##*/}" "$TOP/vmdksync.1"
 	done
-	help=$(sh "$ex/migrate.sh" --help)
+	help=$(sh "$ex/migrate/vmdksync-migrate" --help)
 	n=0
 	while read -r o; do
 		grep -q -- "^  .*${o}[= |]" <<<"$help "
 		n=$((n + 1))
-	done < <(grep '^    sh examples/migrate.sh' "$TOP/README" | grep -o -- '--[a-z-]*')
-	[ "$n" -ge 4 ]
+	done < <(grep '^    vmdksync-migrate' "$TOP/README" | grep -o -- '--[a-z-]*')
+	[ "$n" -ge 3 ]
+	# the former name
+	diff <(sh "$ex/migrate.sh" --help) <(echo "$help")
 }

@@ -1,323 +1,477 @@
-# examples/migrate.sh, from a stand-in ESXi host to loop devices, with the guest writing all the time;
-# and what it does when something goes wrong.
+# examples/migrate/, from a stand-in ESXi host to loop devices and files, with the guest writing all the
+# time; after every run the checker of migrate.bash looks.
 
 load helpers
 load esxi
+load migrate
 load shown
 
 setup() {
-	cd "$BATS_TEST_TMPDIR" || return
-	short_dir # for the sockets of ssh
-	export VMDKSYNC TMPDIR=$SHORT_DIR
-	# What takes how long is the test's business, not the machine's: /ctl/clock on the host holds the
-	# milliseconds that have passed.
-	mkdir bin
-	cat >bin/date <<-'END'
-	#!/bin/sh
-	case $*,$CLOCK in
-	+%s%3N,?*) exec cat "$CLOCK" ;;
-	esac
-	exec /bin/date "$@"
-	END
-	# What happens when the migration asks the host for something: a line in the file `at`,
-	# fail|before|after SIGNAL PATTERN, holds for the first command that matches.
-	cat >bin/ssh <<-END
-	#!/bin/bash
-	real=$(command -v ssh)
-	at=$PWD/at
-	END
-	cat >>bin/ssh <<-'END'
-	group=$(ps -o pgid= $$)
-	if read -r when signal pattern 2>/dev/null <"$at" && [[ ${!#} == $pattern ]]; then
-		rm "$at"
-		case $when in
-		fail) exit 255 ;;
-		after) "$real" "$@" ;;
-		esac
-		case $signal in
-		KILL) kill -KILL $group ;;
-		*) kill -"$signal" -- -$group ;;
-		esac
-		exit 255
-	fi
-	exec "$real" "$@"
-	END
-	chmod +x bin/*
-	PATH=$PWD/bin:$PATH
+	migrate_setup
 }
 
 teardown() {
-	local s
-
-	# what a killed run leaves
-	for s in "$SHORT_DIR"/tmp.*/ssh; do
-		[ ! -S "$s" ] || ssh -o ControlPath="$s" -O exit esxi 2>/dev/null || :
-	done
-	[ ! -d mnt ] || umount mnt 2>/dev/null || :
-	let_go_of_all
-	esxi_stop
-	helpers_teardown
+	migrate_teardown
 }
 
-# targets [SECTOR_SIZE [SIZE SIZE]]: $a and $b, loop devices of the disks' sizes, full of old bytes
-targets() {
-	"$MKVMDK" pattern a.raw "${2:-64M}" 77
-	"$MKVMDK" pattern b.raw "${3:-128M}" 78
-	a=$(loopdev a.raw "${1:-512}")
-	b=$(loopdev b.raw "${1:-512}")
-}
-
-# migrate OPTION...: to both targets
-# shellcheck disable=SC2120 # bats passes them on
-migrate() {
-	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" here timeout 300 sh "$TOP/examples/migrate.sh" \
-		--state=state "$@" esxi 'web server' "scsi0:0=$a" "scsi0:1=$b"
-}
-
-# arrived: the targets are what the guest saw last
-arrived() {
-	same "$a" "$(truth 0)"
-	same "$b" "$(truth 1)"
-}
-
-guest_runs() {
-	[ "$(cat "$ESXI/ctl/power")" = on ]
-}
-
-@test "two disks, COWD and SEsparse, under writes: rounds, cutover, verified, accepted" {
+@test "an old host, verb by verb: two disks, COWD and SEsparse, two rounds, accepted" {
 	esxi_requires
-	requires loop
-	targets
-	esxi_start
-	# the first two rounds take longer than the budget, all else takes no time
+	requires loop jq
+	targets 512 8M 16M
+	esxi_start 16384 32768
+	# the first round takes long, all else takes no time
 	echo 0 >"$ESXI/ctl/clock"
 	export CLOCK=$ESXI/ctl/clock
-	fault slow -00000[31]- 70000
-	printf '%s\n' 20000 10000 >"$ESXI/ctl/bursts"
-	printf '#!/bin/sh\n[ "$*" = "start web" ] && : >started\n' >bin/virsh
-	chmod +x bin/virsh
+	fault slow server-000003- 70000
+	printf '%s\n' 4000 8000 >"$ESXI/ctl/bursts"
 	# the lines of README
-	export SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config"
-	readme '--dry-run '
-	[[ $output == *'would run: '*"snapshot.create 12 vmdksync-1 vmdksync 0 0'"* ]]
-	[ ! -e "$ESXI/ctl/commands" ] || [ "$(count snapshot.create)" = 0 ]
-	readme '--budget='
-	[[ $output == *'rounds: 3' || $output == *'rounds: 3'$'\n'* ]]
+	printf '#!/bin/sh\n[ "$*" = "start web" ] && exec "%s"\n' "$PWD/start" >bin/virsh
+	ln -s "$TOP/examples/migrate/vmdksync-migrate" bin/
+	chmod +x bin/virsh
+	mkdir migrate-web_server
+	ln -s migrate-web_server state
+	new_vm >/dev/null
+	readme --list
+	[[ $output == *'lvcreate'* ]]
+	readme check
+	[ "$(count snapshot.create)" = 0 ]
+	readme seed
+	given=()
+	guest_runs
+	readme sync
+	guest_runs
+	[ "$(cat state/rounds)" = 2 ]
+	readme cutover
 	[[ $output == *'downtime in all: '*' s'* ]]
-	[[ $output == *'snapshot.remove 12 1'* ]]
-	[ -e started ]
-	[ "$(cat "$ESXI/ctl/power")" = off ]
-	arrived
-	# the new machine runs, and holds its disks
-	flock -F "$a" sleep 1000 3>&- &
-	echo $! >>pids
-	until_true is_locked "$a"
-	readme '--accept '
+	grep -q "^MIGRATE_DISKS=scsi0:0=$a" hook
+	[ "$(cut -d ' ' -f 1 "$ESXI/ctl/autostart")" = none ]
+	# each again: nothing is left to do
+	n=$(wc -l <"$ESXI/ctl/commands")
+	for v in seed sync cutover; do
+		runs 0 $v
+	done
+	[ "$(sed "1,${n}d" "$ESXI/ctl/commands" | grep -cE 'create|power.(on|off|shutdown)|remove')" = 0 ]
+	readme accept
 	[ ! -s "$ESXI/ctl/snapshots" ]
-	[[ $output != *'To remove them'* ]]
-	grep -q 'autostartentry 12 none' "$ESXI/ctl/commands"
-	arrived
-	run -0 migrate --state=migrate-web_server
-	[[ $output == *'done already' ]]
+	runs 0 accept
+	runs 0 status
+	migrate status --json | jq -e '.step == "accepted" and .rounds == 2 and (.disks | length) == 2 and
+		(.downtime | length) == 2'
 }
 
-# readme WORDS: the line of README that begins with the script and the words
+# readme VERB: as README shows it
 readme() {
 	local line
 
-	line=$(shown_in "$TOP/README" | grep "^sh examples/migrate.sh $1")
+	line=$(shown_in "$TOP/README" | grep -- "^vmdksync-migrate $1 ")
 	[ "$(wc -l <<<"$line")" = 1 ]
-	line=${line/.../scsi0:0=$a scsi0:1=$b}
 	line=${line/\/dev\/vg0\/hda/$a}
 	line=${line/\/dev\/vg0\/hdb/$b}
-	run -0 here timeout 300 sh -c "${line/examples/$TOP/examples}"
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -0 here timeout 300 sh -c "$line" 3>&-
+	holds "$1"
 }
 
-# stopped STATUS TEXT [OPTION...]: ends so, says so, tells of every snapshot there is, and the guest runs
-stopped() {
-	local status_wanted=$1 text=$2 id
+# small: a host and two files as targets
+small() {
+	esxi_requires
+	requires jq
+	files 1M 2M
+	esxi_start $(($(stat -c %s a.raw) / 512)) $(($(stat -c %s b.raw) / 512))
+}
 
-	shift 2
-	run "-$status_wanted" migrate "$@"
-	[[ $output == *"$text"* ]]
-	while read -r id _; do
-		[[ $output == *"snapshot.remove 12 $id"* ]]
-	done <"$ESXI/ctl/snapshots"
+@test "ESXi 8: the base by a clone, one round, an estimate, cutover on command" {
+	small
+	fault base-unreadable
+	fault links-unreadable
+	echo all >"$ESXI/ctl/fault/clone-fails"
+	runs 1 seed
+	[[ $output == *'vmkfstools failed: Failed to clone disk'* ]]
+	fault -clone-fails
+	runs 0 seed
+	guest_runs
+	[ "$(grep -c 'vmkfstools -i .*2gbsparse' "$ESXI/ctl/commands")" -ge 2 ]
+	[ -z "$(find "$ESXI/vmfs" -name '*clone*')" ]
+	# a round is not even tried
+	runs 0 sync
+	[[ $output == *'no rounds on this host'*'the last copy: about '*' s at '* ]]
+	[ "$(count snapshot.create)" = 1 ]
+	# the budget is looked at before the VM is stopped
+	echo 1 >state/rate
+	runs 3 cutover
+	[[ $output == *'the budget is 60 s'* ]]
+	guest_runs
+	runs 0 cutover --now
+	runs 0 accept
+}
+
+@test "ESXi 8: a clone in sparse extents is cut, and goes on; or only a thin one can be made; no room" {
+	small
+	fault base-unreadable
+	fault cut -s002 70000
+	runs 1 seed
+	grep -q 's001' state/scsi0:0/cloned
+	[[ $output == *'a clone is left on esxi'*'vmkfstools -U'* ]]
+	fault -cut
+	n=$(grep -c 'vmkfstools -i' "$ESXI/ctl/commands")
+	runs 0 seed
+	[ "$(grep -c 'vmkfstools -i' "$ESXI/ctl/commands")" = "$n" ]
+	runs 0 run
+	esxi_reset
+	echo 1073741900 >"$ESXI/ctl/room.5f1b-bbbb"
+	fault base-unreadable
+	runs 1 seed
+	[[ $output == *'scsi0:1: a clone needs up to '* ]]
+	rm "$ESXI/ctl/room.5f1b-bbbb"
+	echo 2gbsparse >"$ESXI/ctl/fault/clone-fails"
+	runs 0 seed
+	[[ $output == *'trying a thin clone'* ]]
+	runs 0 cutover
+}
+
+# esxi_reset: another VM of the same disks, as if the migration had not begun
+esxi_reset() {
+	rm -rf state "$ESXI"/ctl/fault/*
+	# shellcheck disable=SC2016 # for the shell inside
+	on_host 'lock; merge; rm -f /ctl/target-on; [ "$(cat /ctl/power)" = on ] || power_on; unlock'
+	"$MKVMDK" pattern a.raw $(($(stat -c %s a.raw) / 512)) 77
+	"$MKVMDK" pattern b.raw $(($(stat -c %s b.raw) / 512)) 78
+}
+
+@test "a VM that is off is copied at once; one that comes on meanwhile is noticed" {
+	small
+	on_host 'lock; power_off; unlock'
+	runs 0 seed
+	[ "$(count snapshot.create)" = 0 ]
+	runs 0 sync
+	runs 0 run "$(new_vm)"
+	runs 0 accept
+	esxi_reset
+	on_host 'lock; power_off; unlock'
+	runs 0 seed
+	on_host 'lock; power_on; unlock'
+	sleep 0.5
+	runs 3 cutover
+	[[ $output == *'runs on the base that was copied'* ]]
+	on_host 'lock; power_off; unlock'
+	runs 3 cutover
+	[[ $output == *'does not begin with what was copied'* ]]
+	rm -r state
+	runs 0 run
+}
+
+@test "a VM with two older snapshots keeps them" {
+	small
+	on_host 'lock; snapshot older-1; unlock'
+	sleep 0.3
+	on_host 'lock; snapshot "older 2"; unlock'
+	runs 0 seed
+	# its base is frozen already
+	[ "$(count snapshot.create)" = 0 ]
+	runs 0 sync
+	runs 0 cutover
+	runs 0 accept
+	[ "$(wc -l <"$ESXI/ctl/snapshots")" = 2 ]
+	# one of them goes away
+	rm -r state
+	runs 0 seed
+	sed -i '/older-1/d' "$ESXI/ctl/snapshots"
+	runs 3 cutover
+	[[ $output == *'snapshots that are not of this migration came or went'* ]]
+}
+
+@test "the source is started again after the cutover: never both, nothing stale is accepted" {
+	small
+	runs 0 run
+	[[ $output == *'now start the new VM'* ]]
+	on_host 'lock; power_on; unlock'
+	sleep 0.5
+	runs 3 cutover "$(new_vm)"
+	[ ! -e "$ESXI/ctl/target-on" ]
+	runs 3 accept
+	[[ $output == *'was started on esxi again'* ]]
+	# off again: what it wrote is still missing
+	on_host 'lock; power_off; unlock'
+	runs 3 accept
+	runs 3 run "$(new_vm)"
+	[[ $output == *'ran on esxi after its last copy'* ]]
+	[ ! -e "$ESXI/ctl/target-on" ]
+	[ "$(cut -d ' ' -f 1 "$ESXI/ctl/autostart")" = none ]
+	runs 0 rollback
+	guest_runs
+	[ "$(cat "$ESXI/ctl/autostart")" = 'powerOn 120 2 systemDefault -1 no' ]
+	runs 0 run "$(new_vm)"
+	rm "$ESXI/ctl/target-on"
+	# it came on for a moment and wrote nothing that matters; the user says so
+	fault idle
+	on_host 'lock; power_on; power_off; unlock'
+	runs 3 accept
+	runs 0 accept --stale
+}
+
+@test "what the descriptors refuse is refused before anything is copied" {
+	small
+	link="$ESXI/vmfs/volumes/5f1a-aaaa/web server/web server.vmdk"
+	cp "$link" base.vmdk
+	while IFS='|' read -r word from to; do
+		sed "s|$from|$to|" base.vmdk >"$link"
+		runs 2 run
+		[[ $output == *"$word"* ]]
+		rm -r state
+	done <<-'END'
+	encrypted|^version=3|version=3\nencryptionKeys="vmware:key/list"
+	raw device mapping|VMFS |VMFSRDM 
+	vSAN|web server-flat.vmdk|vsan://52c5/x
+	vVol|web server-flat.vmdk|vvol://52c5/x
+	one extent was expected, not 2|^RW.*|&\nRDONLY 8 ZERO
+	END
+	[ ! -e "$ESXI/ctl/commands" ] || [ "$(count snapshot.create)" = 0 ]
+	cp base.vmdk "$link"
+	# and of the machine
+	echo 'scsi0:1.mode = "independent-persistent"' >>"$ESXI/ctl/vmx.head"
+	on_host write_vmx
+	runs 2 check
+	[[ $output == *independent* ]]
+	sed -i '$d' "$ESXI/ctl/vmx.head"
+	echo 'SCSI0.sharedBus = "physical"' >>"$ESXI/ctl/vmx.head"
+	on_host write_vmx
+	runs 2 check
+	[[ $output == *shares* ]]
+	sed -i '$d' "$ESXI/ctl/vmx.head"
+	on_host write_vmx
+	echo 1000 >"$ESXI/ctl/room.5f1b-bbbb"
+	runs 2 check
+	[[ $output == *'/vmfs/volumes/5f1b-bbbb has only 1000 bytes free'* ]]
+	rm "$ESXI/ctl/room.5f1b-bbbb"
+	given=("scsi0:0=$a")
+	rm -r state
+	runs 2 check
+	[[ $output == *'has a disk scsi0:1'* ]]
+	given=("scsi0:0=$b" "scsi0:1=$a")
+	rm -r state
+	runs 2 check
+	[[ $output == *"$a"* ]]
+	given=("scsi0:0=$a" "scsi0:1=$b")
+	rm -r state
+	name='web  server' runs 2 check
+	[[ $output == *"has 0 VMs named 'web  server'"* ]]
+}
+
+@test "a disk that is added while the base is copied, by a key in upper case" {
+	small
+	runs 0 seed
+	esxi_disk 2 SCSI0:2 cowd 2048 1 '/vmfs/volumes/5f1a-aaaa/web server' '' added
+	# shellcheck disable=SC2016 # for the shell inside
+	on_host 'lock; write_vmx; held "$(extent 2 added.vmdk)"; unlock'
+	runs 3 sync
+	[[ $output == *'has a disk scsi0:2'*'has no target'* ]]
+	runs 3 cutover
+	guest_runs
+	"$MKVMDK" pattern c.raw 1M 79
+	c=$PWD/c.raw
+	given=("scsi0:2=$c")
+	runs 0 seed
+	given=()
+	runs 0 run
+	runs 0 accept
+}
+
+@test "the VM goes off by itself while the base is copied: nobody cuts over" {
+	small
+	fault drop server-flat 300000
+	runs 1 run
+	fault -drop
+	on_host 'lock; power_off; unlock'
+	runs 3 run "$(new_vm)"
+	[[ $output == *'this migration did not stop it'* ]]
+	[ ! -e "$ESXI/ctl/target-on" ]
+	[ "$(cat state/step)" = seeded ]
+	# who types cutover means it
+	runs 0 cutover "$(new_vm)"
+}
+
+@test "files that stay locked after the power-off are waited for" {
+	small
+	runs 0 seed
+	runs 0 sync
+	echo 4 >"$ESXI/ctl/fault/locked"
+	runs 0 cutover
+	[ "$(count power.shutdown)" = 1 ]
+	esxi_reset
+	MIGRATE_UNLOCK=1
+	export MIGRATE_UNLOCK
+	runs 0 seed
+	echo 30 >"$ESXI/ctl/fault/locked"
+	runs 4 cutover --now
+	[[ $output == *'still locked'* ]]
 	guest_runs
 }
 
-count() {
-	grep -c "$1" "$ESXI/ctl/commands" || :
+@test "a round that fails and is run again takes no other snapshot" {
+	small
+	runs 0 seed
+	fault cut -000003- 9000
+	for i in 1 2 3; do
+		runs 1 sync
+	done
+	[ "$(count snapshot.create)" = 2 ]
+	fault -cut
+	runs 0 sync
+	[ "$(count snapshot.create)" = 2 ]
+	runs 0 cutover
 }
 
-@test "refused before anything is done; failures while the guest runs; each next run goes on" {
-	esxi_requires
-	requires loop mkfs.ext4
-	targets
-	esxi_start
-	good_a=$a good_b=$b
+@test "vim-cmd that hangs, lies, is slow; a busy host; snapshots that take a while to remove" {
+	small
+	export MIGRATE_LIMIT=3
+	fault hang '*power.getstate*'
+	runs 1 check
+	fault -hang
+	fault lie '*snapshot.create*'
+	runs 1 seed
+	[[ $output == *'no snapshot: '*TaskInProgress* ]]
+	fault -lie
+	export MIGRATE_LIMIT=20
+	fault slow-vim '*snapshot.create*' 2
+	runs 0 seed
+	fault -slow-vim
+	# no Tools: known before it is waited for
+	echo guestToolsNotRunning >"$ESXI/ctl/tools"
+	runs 2 cutover
+	[[ $output == *'VMware Tools do not run'* ]]
+	[ "$(count power.shutdown)" = 0 ]
+	echo guestToolsRunning >"$ESXI/ctl/tools"
+	fault shutdown-ignored
+	runs 3 cutover --now --shutdown-wait=1
+	[[ $output == *'did not shut down in 1 s'* ]]
+	guest_runs
+	runs 0 rollback
+	[ "$(cut -d ' ' -f 1 "$ESXI/ctl/autostart")" = powerOn ]
+	runs 0 cutover --now --shutdown-wait=1 --hard-off
+	echo 2 >"$ESXI/ctl/fault/slow-removal"
+	echo 2 >"$ESXI/ctl/fault/busy"
+	runs 0 accept
+	[ "$(count snapshot.remove)" -ge 3 ]
+	grep -q '"data.vmdk"\|/data.vmdk"' "$ESXI/$(cat "$ESXI/ctl/vmx")"
+}
 
-	# the target
-	a=/dev/vg0/typo stopped 2 'no device of that name'
+@test "vMotion gives another number; a VM that is gone; a second migration elsewhere" {
+	small
+	runs 0 seed
+	run -2 --separate-stderr migrate seed --state=other
+	[[ $stderr == *"belongs to another migration ("*"state)"* && $stderr != *'snapshot.remove'* ]]
+	echo 57 >"$ESXI/ctl/vmid"
+	runs 0 sync
+	echo 'gone/web server.vmx' >"$ESXI/ctl/vmx-file"
+	runs 3 cutover
+	[[ $output == *'is not registered on esxi any more'* ]]
+	echo 'web server/web server.vmx' >"$ESXI/ctl/vmx-file"
+	runs 0 cutover
+}
+
+@test "names with blanks, brackets, quotes and umlauts" {
+	small
+	# shellcheck disable=SC2016 # signs
+	name='Wäb [2] "it'\''s" $x `y`'
+	dir="/vmfs/volumes/5f1a-aaaa/$name"
+	mv "$ESXI/vmfs/volumes/5f1a-aaaa/web server" "$ESXI$dir"
+	printf '%s\n' "$name" >"$ESXI/ctl/name"
+	printf '%s\n' "$name/web server.vmx" >"$ESXI/ctl/vmx-file"
+	printf '%s\n' "$dir/web server.vmx" >"$ESXI/ctl/vmx"
+	printf '%s\n' "$dir" >"$ESXI/ctl/disk/0/dir"
+	runs 0 run
+	runs 0 accept
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -0 here sh "$TOP/examples/migrate/vmdksync-migrate" --list esxi "$name"
+	[[ $output == *'scsi0:0: 1048576 bytes'*'lvcreate'*'qemu-img create'*'rbd create'*'next: '*scsi0:1=* ]]
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -0 here sh "$TOP/examples/migrate/vmdksync-migrate" --list esxi
+	[[ $output == *"$name"* ]]
+}
+
+@test "failures of the last copy: the source runs again, the targets are what they were" {
+	small
+	runs 0 seed
+	runs 0 sync
+	fault cut -000001- 9000
+	runs 4 cutover --now
+	[[ $output == *'the last changes could not be copied: rolling back'* ]]
+	guest_runs
+	fault -cut
+	# a snapshot of somebody else that comes while the VM is off
+	fault restart -000001-
+	runs 4 cutover --now
+	[[ $output == *'was started while its last changes were copied'* ]]
+	fault -restart
+	guest_runs
+	# on and off again while its disks are read: what was read is not all there is
+	fault bounce -000001- -000001-
+	runs 0 cutover --now
+	[[ $output == *'once more'* ]]
+	runs 0 rollback
+	runs 0 seed
+	# the new VM does not come up; it wrote to its disk
+	runs 4 cutover --now --start="dd if=/dev/urandom of=$a bs=4096 count=1 conv=notrunc; false"
+	[[ $output == *'the start hook failed: rolling back'* ]]
+	guest_runs
+	runs 0 seed
+	echo '77 backup' >>"$ESXI/ctl/snapshots"
+	runs 3 cutover --now
+	[[ $output == *'backup'*'remove those that came'* ]]
+	sed -i '/backup/d' "$ESXI/ctl/snapshots"
+	runs 0 run "$(new_vm)"
+}
+
+@test "a disk left open by the VM is not taken for its last state" {
+	small
+	runs 0 seed
+	runs 0 sync
+	fault left-open 0
+	runs 4 cutover --now
+	fault left-open 1
+	runs 4 cutover --now
+	fault -left-open
+	runs 0 cutover --now
+}
+
+@test "refused targets: missing, too small, twice, mounted, given to two migrations" {
+	small
+	given=("scsi0:0=/dev/vg0/typo" "scsi0:1=$b")
+	runs 2 check
 	[ ! -e /dev/vg0 ]
 	rm -r state
-	a=$good_b b=$good_a stopped 2 'the wrong one?'
+	given=("scsi0:0=$a" "scsi0:1=$a")
+	run -2 migrate check
+	[[ $output == *'was given for two disks'* ]]
 	rm -r state
-	ln -s "$good_a" again
-	b=$PWD/again stopped 2 'was given for two disks'
+	truncate -s 512K short.raw
+	given=("scsi0:0=$PWD/short.raw" "scsi0:1=$b")
+	runs 2 check
 	rm -r state
-	truncate -s 8M small.raw
-	b=small.raw stopped 2 'small.raw'
-	rm -r state
-	mkdir mnt
-	mkfs.ext4 -q "$a"
-	mounted "$a" mnt
-	stopped 2 'mounted'
-	unmounted
-	rm -r state
-	# the machine
-	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -2 here sh "$TOP/examples/migrate.sh" \
-		--state=s2 esxi 'web server' "scsi0:0=$a"
-	[[ $output == *'has a disk scsi0:1'* ]]
-	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -2 here sh "$TOP/examples/migrate.sh" \
-		--state=s3 esxi 'web  server' "scsi0:0=$a"
-	[[ $output == *"has 0 machines named 'web  server'"* ]]
-	sed -i '1i scsi0:1.mode = "independent-persistent"' "$ESXI/ctl/vmx.head"
-	chroot "$ESXI" /bin/sh -c '. /ctl/vm.sh; write_vmx'
-	stopped 2 'independent'
-	sed -i 1d "$ESXI/ctl/vmx.head"
-	chroot "$ESXI" /bin/sh -c '. /ctl/vm.sh; write_vmx'
-	# a chain that is none: another size, another parent
-	link='/vmfs/volumes/5f1a-aaaa/web server/web server.vmdk'
-	cp "$ESXI$link" base.vmdk
-	sed -i 's/^RW.*/&\nRDONLY 8 ZERO/' "$ESXI$link"
-	stopped 1 'one extent was expected, not 2'
-	cp base.vmdk "$ESXI$link"
-	# a host that is not the one it was
-	echo "$ESXI_ADDRESS $(cut -d ' ' -f 1,2 key.pub)" >other_hosts
-	sed -e 's/StrictHostKeyChecking no/StrictHostKeyChecking ask/' -e 's/known_hosts/other_hosts/' \
-		ssh_config >strict_config
-	SSH="ssh -F $PWD/strict_config" run -2 here sh "$TOP/examples/migrate.sh" --state=s4 esxi 'web server' \
-		"scsi0:0=$a" "scsi0:1=$b"
-	[[ $output == *'Host key verification failed'* ]]
-	# only a look
-	run -0 migrate --dry-run
-	[[ $output == *'would run: '*snapshot.create* ]]
-	[ "$(count snapshot.create)" = 0 ]
-
-	# no snapshot: not tried again by itself
-	fault snapshot-fails
-	stopped 1 'no snapshot: Snapshot not taken'
-	[ "$(count snapshot.create)" = 1 ]
-	fault -snapshot-fails
-	# the base is cut short
-	fault cut web?server-flat 1000000
-	stopped 1 '67108864 bytes, but 1000000 came'
-	fault -cut
-	# a base that was written to since its child was made; a child of another size
-	cp "$ESXI$link" base.vmdk
-	sed -i 's/^CID=.*/CID=0badc0de/' "$ESXI$link"
-	stopped 1 "its CID is '0badc0de', its child was made from"
-	cp base.vmdk "$ESXI$link"
-	sed -i 's/^RW [0-9]*/RW 8/' "$ESXI$link"
-	stopped 1 'the links of its chain differ in size'
-	cp base.vmdk "$ESXI$link"
-	# the base cannot be read: a clone is; then the connection breaks in a round
-	fault drop -000003- 70000
-	stopped 1 'round 1 failed'
-	fault -drop
-	# what was copied was made anew under the same names
-	child=${link%.vmdk}-000003.vmdk
-	cp "$ESXI$link" base.vmdk
-	cp "$ESXI$child" child.vmdk
-	sed -i 's/^CID=.*/CID=0badc0de/' "$ESXI$link"
-	sed -i 's/^parentCID=.*/parentCID=0badc0de/' "$ESXI$child"
-	stopped 3 'does not begin with what was copied'
-	cp base.vmdk "$ESXI$link"
-	cp child.vmdk "$ESXI$child"
-	# cut short in a round
-	fault cut -000003- 90000
-	stopped 1 'round 1 failed'
-	fault -cut
-	# two at once
-	fault hold -000003- 0
-	migrate --budget=60 >first.log 2>&1 3>&- &
-	first=$!
-	echo "$first" >pids
-	until_true grep -q 'notes in' first.log || cat first.log
-	run -2 migrate
-	[[ $output == *'another migration runs'* ]]
-	# nor by another name, from other notes
-	a=$PWD/again b=$PWD/again run -2 migrate --state=s5
-	[[ $output == *'/again: another migration runs'* ]]
-	fault -hold
-	wait "$first" || { cat first.log && false; }
-	arrived
-}
-
-@test "failures of the cutover: the source runs again, and the next run arrives" {
-	esxi_requires
-	requires loop
-	targets 4096
-	esxi_start
-	fault shutdown-ignored
-	fault base-unreadable
-	stopped 1 'did not shut down' --now --shutdown-wait=1
-	grep -q 'vmkfstools -i' "$ESXI/ctl/commands"
-	grep -q 'vmkfstools -U' "$ESXI/ctl/commands"
-	fault -shutdown-ignored
-	# somebody else's snapshot
-	echo '77 backup' >>"$ESXI/ctl/snapshots"
-	run -2 migrate --now
-	[[ $output == *"'backup' was not made by this migration"* ]]
-	sed -i '/backup/d' "$ESXI/ctl/snapshots"
-	# the last copy is cut, both times
-	fault cut -000002- 90000
-	stopped 1 'runs on esxi again' --now
-	fault -cut
-	# switched on again while its disks are read
-	fault restart -000005-
-	stopped 1 'was started while' --now
-	fault -restart
-	# and off again: what was read is not all there is
-	fault bounce -000004- -000004-
-	run -0 migrate --now
-	[[ $output == *'once more'* ]]
-	arrived
-	stopped 1 'rolled back by hand' --rollback
-	# left open: COWD has a mark for that, SEsparse a journal
-	fault left-open 0
-	stopped 1 'was not closed cleanly' --now
-	fault left-open 1
-	stopped 1 'journal' --now
-	fault -left-open
-	# the new machine does not come up; it wrote to its disk
-	stopped 1 'the start hook failed' --now --start="dd if=/dev/urandom of=$a bs=4096 count=1; false"
-	fault shutdown-ignored
-	run -0 migrate --now --shutdown-wait=1 --hard-off --start=true
-	arrived
-	# the operator is not content after all
-	stopped 1 'rolled back by hand' --rollback
+	# shellcheck disable=SC2034 # of migrate.bash
+	given=("scsi0:0=$a" "scsi0:1=$b")
+	flock -F "$a" sleep 1000 3>&- &
+	echo $! >>pids
+	until_true is_locked "$a"
+	runs 2 check
+	[[ $output == *"scsi0:0: $a cannot be written"* ]]
 }
 
 # wrap: vmdksync is a wrapper from now on, which goes wrong where its words match what is in the file
 # `bad`: as `how` tells, its writes fail, or all is done and the migration is killed then. Before the
 # last copy it keeps a copy of the target in before-NAME.
 wrap() {
-	printf '#!/bin/bash\nreal=%q\n' "$VMDKSYNC" >wrapped
+	printf '#!/bin/bash\nreal=%q here=%q\n' "$VMDKSYNC" "$PWD" >wrapped
 	cat >>wrapped <<-'END'
 	target=${!#}
 	case "$*" in
-	*--undo=*) [ -e "before-${target##*/}" ] || cp "$target" "before-${target##*/}" ;;
+	*--undo=*) [ -e "$here/before-${target##*/}" ] || cp "$target" "$here/before-${target##*/}" ;;
 	esac
 	# shellcheck disable=SC2053 # a pattern
-	[ -e bad ] && [[ "$*" == $(<bad) ]] || exec "$real" "$@"
-	if [ "$(<how)" = after ]; then
+	[ -e "$here/bad" ] && [[ "$*" == $(<"$here/bad") ]] || exec "$real" "$@"
+	if [ "$(<"$here/how")" = after ]; then
 		"$real" "$@"
 		kill -9 $PPID
 	fi
 	exec strace -f -qq -o /dev/null -P "$(realpath "$target")" -e trace=pwrite64 \
-		-e inject=pwrite64:error="$(<how)":when=3+ "$real" --no-uring "$@"
+		-e inject=pwrite64:error="$(<"$here/how")":when=2+ "$real" --no-uring "$@"
 	END
 	chmod +x wrapped
 	VMDKSYNC=$PWD/wrapped
@@ -330,94 +484,52 @@ rolled_back() {
 	rm before-*
 }
 
-@test "a full disk: in the base, in a round, in the last copy, which is rolled back" {
-	esxi_requires
-	requires loop strace
-	targets
+@test "a full disk: in the base, in a round, in the last copy, which is rolled back; one that is not" {
+	small
+	requires strace
 	mkdir mnt
-	mount -t tmpfs -o size=40M none mnt || skip 'cannot mount here'
-	truncate -s 64M mnt/a.raw
+	mount -t tmpfs -o size=600K none mnt || skip 'cannot mount here'
+	truncate -s 1M mnt/a.raw
 	a=$PWD/mnt/a.raw
-	esxi_start
+	given=("scsi0:0=$a" "scsi0:1=$b")
 	wrap
-	printf '%s\n' 12000 9000 >"$ESXI/ctl/bursts"
-	stopped 1 'No space left on device'
-	[[ $output == *'the base did not come whole'* ]]
-	mount -o remount,size=80M mnt
-	echo "*--json - $a" >bad
+	printf '%s\n' 1500 1200 >"$ESXI/ctl/bursts"
+	runs 1 seed
+	[[ $output == *'No space left on device'* ]]
+	mount -o remount,size=8M mnt
+	runs 0 seed
+	echo "*--json* - $a" >bad
 	echo ENOSPC >how
-	stopped 1 'No space left on device'
-	[[ $output == *'round 1 failed'* ]]
-	echo "--spool=*--undo=*/undo-*.vmdk --json - $a" >bad
-	stopped 1 'No space left on device' --now
+	runs 1 sync
+	[[ $output == *'No space left on device'*'the round failed'* ]]
+	echo "*--undo=*/undo-*.vmdk* - $a" >bad
+	runs 4 cutover --now
 	[[ $output == *'the last changes could not be copied: rolling back'* ]]
 	rolled_back
+	# a rollback that fails on one of the disks: its base is copied again
+	echo "*-q */undo-*.vmdk $a" >bad
+	echo EIO >how
+	fault cut data-000001- 9000
+	runs 4 cutover --now
+	[[ $output == *'could not roll back: scsi0:0; seed copies the base again'* ]]
+	same "$b" "before-${b##*/}"
 	rm bad
-	run -0 migrate --now
-	arrived
+	fault -cut
+	runs 0 run --now
 	umount mnt
 }
 
-@test "the delta never gets smaller; its snapshots are taken away" {
-	esxi_requires
-	requires loop
-	targets
-	esxi_start
-	fault idle
-	printf '%s\n' 2000 6000 12000 >"$ESXI/ctl/bursts"
-	stopped 1 'not converging: round 3 brought 6' --budget=0
-	stopped 1 '4 rounds, and the rest still takes' --budget=0 --rounds=4
-	fault -idle
-	# by the lines that it has shown
-	sed -n 's/^.*  \(ssh .* vim-cmd vmsvc.snapshot.remove .*\)/\1/p' <<<"$output" >remove
-	[ "$(wc -l <remove)" = 5 ]
-	here sh -e remove
-	[ ! -s "$ESXI/ctl/snapshots" ]
-	run -2 migrate
-	[[ $output == *"the snapshot 'vmdksync-1' of this migration is gone"* ]]
-	guest_runs
-	rm -r state
-	run -0 migrate --now
-	arrived
-}
-
-@test "a rollback that fails on one of the disks" {
-	esxi_requires
-	requires loop strace
-	targets
-	esxi_start
-	wrap
-	printf '%s\n' 8000 12000 >"$ESXI/ctl/bursts"
-	fault cut data-000001- 90000
-	echo "-q */undo-*.vmdk $a" >bad
-	echo EIO >how
-	stopped 1 'could not roll back: scsi0:0; the next run copies the base again' --now
-	same "$b" "before-${b##*/}"
-	rm bad before-*
-	# the undo logs of before that base are no way back any more
-	fault cut data-000002- 90000
-	stopped 1 'the last changes could not be copied' --now
-	rolled_back
-	fault -cut
-	run -0 migrate --now
-	arrived
-}
-
-is_taken() {
-	! flock -n "$1" true
-}
-
-# interrupted KILL|INT PATTERN BYTES OPTION...: the signal comes after BYTES of that file
+# interrupted KILL|INT PATTERN BYTES VERB OPTION...: the signal comes after BYTES of that file
 interrupted() {
-	local signal=$1 status_got=0 i id
+	local signal=$1 status_got=0 i
 
 	fault hold "$2" "$3"
 	shift 3
 	rm -f "$ESXI/ctl/held"
 	# what bats starts behind an '&' ignores SIGINT
 	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" env --default-signal=INT \
-		nsenter -t "$ESXI_HERE" --net setsid sh "$TOP/examples/migrate.sh" --state=state "$@" \
-		esxi 'web server' "scsi0:0=$a" "scsi0:1=$b" >run.log 2>&1 3>&- &
+		nsenter -t "$ESXI_HERE" --net setsid sh "$TOP/examples/migrate/vmdksync-migrate" "$1" --state=state \
+		"${@:2}" esxi 'web server' "${given[@]}" >run.log 2>&1 3>&- &
 	migration=$!
 	for ((i = 0; i < 3000; i++)); do
 		[ ! -e "$ESXI/ctl/held" ] || break
@@ -430,10 +542,8 @@ interrupted() {
 		wait "$migration" || status_got=$?
 		[ "$status_got" = 137 ]
 		# what it has started goes on: nobody else may write now
-		run -2 migrate
+		run -2 migrate status 3>&-
 		[[ $output == *'another migration runs'* ]]
-		# by a program that has ended; /proc/locks of a PID namespace does not tell of that
-		until_true is_taken "$a"
 		fault -hold
 		until_true flock -n state/lock true
 	else
@@ -445,253 +555,231 @@ interrupted() {
 		[ "$status_got" = 130 ]
 		# nothing goes on
 		flock -n state/lock true
-		while read -r id _; do
-			grep -q "snapshot.remove 12 $id" run.log
-		done <"$ESXI/ctl/snapshots"
 		fault -hold
+		status=130 output=$(<run.log)
+		holds "$1"
 	fi
 }
 
 @test "killed, or stopped by hand, in the base, in a round, in the last copy: the next run goes on" {
-	esxi_requires
-	requires loop
-	targets
-	esxi_start
-	printf '%s\n' 12000 12000 12000 12000 >"$ESXI/ctl/bursts"
-	interrupted INT server-flat 30000000
-	interrupted KILL server-flat 20000000
+	small
+	printf '%s\n' 1500 1500 1500 1500 >"$ESXI/ctl/bursts"
+	interrupted INT server-flat 500000 seed
+	interrupted KILL server-flat 300000 seed
 	guest_runs
-	interrupted INT server-000003- 3000000
-	interrupted KILL server-000001- 3000000
+	runs 0 seed
+	interrupted INT server-000003- 300000 sync
+	interrupted KILL server-000003- 300000 sync
 	guest_runs
-	interrupted INT server-000005- 3000000 --now
-	grep -q 'is off, .*--rollback' run.log
-	interrupted KILL server-000005- 3000000
-	run -0 migrate
-	arrived
+	runs 0 sync
+	interrupted INT server-000001- 10000 cutover --now
+	grep -q 'is off, .*rollback' run.log
+	interrupted KILL server-000001- 10000 cutover --now
+	runs 0 cutover
 }
 
-@test "over netcat; frozen links that cannot be read: one round" {
-	esxi_requires
-	requires loop nc
-	targets 512 16M 64M
-	esxi_start 32768 131072
+@test "over netcat; frozen links that cannot be read: one round, and a way back of several links" {
+	small
+	requires nc
 	nc=(--via=nc --listen=192.0.2.2:31310)
 	fault links-unreadable
-	fault gzip-cut 1000000
-	stopped 1 'the base did not come whole' "${nc[@]}"
+	fault gzip-cut 100000
+	runs 1 seed "${nc[@]}"
+	[[ $output == *'the base did not come whole'* ]]
 	fault -gzip-cut
-	stopped 1 'cannot be read while' "${nc[@]}"
-	# the last copy is of several links: it fails, and when the first is undone, too, the power goes
-	wrap
-	fault gzip-cut 30000
-	echo "-q */undo-1.vmdk $a" >bad
-	echo after >how
-	run -137 migrate --now --via=gzip
-	[[ $output == *'rolling back'* ]]
-	# what that one had started is gone
-	until_true flock -n state/lock true
-	rm bad
+	# the way is noted, too
+	runs 0 seed
+	runs 0 sync
+	[[ $output == *'no rounds on this host'* ]]
+	fault gzip-cut 9000
+	runs 4 cutover --now
 	fault -gzip-cut
-	run -0 migrate --now "${nc[@]}"
-	arrived
-}
-
-# struck WHEN SIGNAL PATTERN OPTION...: the migration, at that command, see bin/ssh; its exit status
-struck() {
-	local code=0
-
-	echo "$1 $2 $3" >"$BATS_TEST_TMPDIR/at"
-	shift 3
-	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" env --default-signal=INT \
-		nsenter -t "$ESXI_HERE" --net timeout --foreground 300 setsid --wait \
-		sh "$TOP/examples/migrate.sh" --state=state "$@" \
-		esxi 'web server' "scsi0:0=$a" "scsi0:1=$b" >run.log 2>&1 3>&- || code=$?
-	cat run.log
-	# nothing goes on
-	until_true flock -n state/lock true
-	[ ! -e at ]
-	return $code
-}
-
-@test "struck when it asks the host: snapshot, power-off, power-on, removal; the disk of another name" {
-	esxi_requires
-	requires loop setsid
-	targets 512 16M 16M
-	esxi_start 32768 32768
-	disk=$a
-	a=$PWD/disk
-	ln -s "$disk" disk
-	# a snapshot that never came
-	run -130 struck before INT '*snapshot.create*'
-	[ ! -s "$ESXI/ctl/snapshots" ]
-	# one that nobody waited for
-	run -137 struck after KILL '*snapshot.create*'
-	run -143 struck before TERM '*exec 3<*'
-	[[ $output == *'snapshot.remove 12 1 '* ]]
-	[ "$(count snapshot.create)" = 1 ]
-	guest_runs
-	# the power cannot be asked for: no reason to stop the machine
-	fault links-unreadable
-	stopped 1 'cannot be read while'
-	run -1 struck fail - '*snapshot.create*'
-	guest_runs
-	# another disk has the name now
-	"$MKVMDK" pattern other.raw 16M 79
-	ln -sfn "$(loopdev other.raw)" disk
-	stopped 2 "is not the disk that scsi0:0 was copied to"
-	ln -sfn "$disk" disk
-	run -143 struck after TERM '*power.shutdown*' --now
-	[[ $output == *'is off, or about to be'* ]]
-	# goes on; its new machine is started, and then?
-	# shellcheck disable=SC2016 # for the hook
-	run -137 migrate --start='kill -9 $PPID'
-	until_true flock -n state/lock true
-	run -3 migrate
-	[[ $output == *'--accept if it runs well, else --rollback'* ]]
-	# a way back that is only looked at
-	run -0 migrate --rollback --dry-run
-	[[ $output == *'would run: '*undo-1.vmdk* ]]
-	arrived
-	# not while the new machine holds its disk
-	flock -F "$a" sleep 1000 3>&- &
-	holder=$!
-	echo "$holder" >>pids
-	until_true is_locked "$disk"
-	run -3 migrate --rollback
-	[[ $output == *'stop the new machine'* ]]
-	[ "$(cat "$ESXI/ctl/power")" = off ]
-	arrived
-	kill "$holder"
-	wait "$holder" || :
-	run -130 struck before INT '*power.on*' --rollback
-	run -3 migrate
-	[[ $output == *'--rollback goes on'* ]]
-	stopped 1 'rolled back by hand' --rollback
-	# the whole way, and the snapshots away in two goes
-	run -0 migrate --now
-	arrived
-	run -0 migrate --accept --dry-run
-	run -143 struck after TERM '*snapshot.remove*' --accept
-	[ -s "$ESXI/ctl/snapshots" ]
-	run -0 migrate --accept
-	[ ! -s "$ESXI/ctl/snapshots" ]
-	arrived
+	runs 0 cutover --now --via=gzip
 }
 
 @test "the disk is full under the undo logs and the notes" {
-	esxi_requires
-	requires loop
-	targets 512 16M 16M
+	small
 	mkdir mnt
-	mount -t tmpfs -o size=3M none mnt || skip 'cannot mount here'
+	mount -t tmpfs -o size=700K none mnt || skip 'cannot mount here'
 	ln -s mnt state
-	esxi_start 32768 32768
-	# two links are left for the last copy, as neither can be read before; there is room for one
-	printf '%s\n' 2000 12000 >"$ESXI/ctl/bursts"
+	printf '%s\n' 1500 1500 >"$ESXI/ctl/bursts"
 	fault links-unreadable
-	stopped 1 'cannot be read while'
 	wrap
-	stopped 1 'the last changes could not be copied: rolling back' --now
+	runs 0 seed
+	runs 0 sync
+	runs 4 cutover --now
 	[[ $output == *'No space left on device'* ]]
 	rolled_back
 	mount -o remount,size=80M mnt
-	run -0 migrate --now
-	arrived
+	runs 0 cutover --now
 	umount mnt
 }
 
+@test "a target of its own disk, and one onto a qcow2 by NBD" {
+	small
+	requires qemu-img qemu-storage-daemon
+	vs --help | grep -q -e ' --raw' || skip 'needs --raw'
+	[ -x "$TOP/examples/with-disk.sh" ] || skip 'needs with-disk.sh'
+	qemu-img create -q -f qcow2 b.qcow2 2M
+	given=("scsi0:0=$a" "scsi0:1=with-disk:$PWD/b.qcow2")
+	for verb in seed sync cutover; do
+		run -0 migrate $verb 3>&-
+	done
+	qemu-img convert -O raw b.qcow2 b.raw
+	arrived
+}
+
+@test "probe.sh: the answers of a host without its names; the stand-in replays them" {
+	small
+	on_host 'lock; snapshot "a customer"; unlock'
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" here sh "$TOP/examples/migrate/probe.sh" esxi 'web server' >answers 3>&-
+	cat answers
+	run ! grep -iE "web|5f1a|5f1b|fast ds|customer|56 4d 11|esxi " answers
+	grep -q '^### vim-cmd vmsvc/snapshot.get 12$' answers
+	grep -q 'toolsRunningStatus = "guestToolsRunning"' answers
+	grep -q 'parentFileNameHint="VM.vmdk"' answers
+	# what it answered is what it answers now
+	esxi_replay answers
+	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -0 here sh "$TOP/examples/migrate/vmdksync-migrate" --list esxi VM 3>&-
+	[[ $output == *'scsi0:0: 1048576 bytes'*' 2 links'* ]]
+}
+
 @test "wrong words on the command line" {
-	SSH=false run -2 sh "$TOP/examples/migrate.sh" --state=s h v scsi0:0=disk
-	[[ $output == *'cannot log in'* ]]
-	SSH=false run -2 sh -c "mkdir there && cd there && sh '$TOP/examples/migrate.sh' --state=../s h v scsi0:0=disk"
-	[[ $output == *"was to go to $PWD/disk"* ]]
-	for words in '' '--budget=x h v scsi0:0=t' '--via=pigeon h v scsi0:0=t' 'h v' 'h v t' \
-		'--via=nc h v scsi0:0=t' '--nonsense' 'h v scsi0:0=a scsi0:0=b' '-oProxyCommand=x v scsi0:0=a'; do
+	for words in '' 'fly h v' 'check --budget=x h v scsi0:0=t' 'seed --via=pigeon h v scsi0:0=t' 'check h' 'check h v t' \
+		'seed --via=nc h v scsi0:0=t' 'check --nonsense' 'check h v scsi0:0=a scsi0:0=b' 'check h v' \
+		'check -oProxyCommand=x v scsi0:0=a' 'cutover --at=never h v scsi0:0=a'; do
 		# shellcheck disable=SC2086 # words
-		run -2 sh "$TOP/examples/migrate.sh" $words
-		[[ $output == *"Try 'migrate.sh --help'"* ]]
+		run -2 sh "$TOP/examples/migrate/vmdksync-migrate" $words
+		[[ $output == *"Try 'vmdksync-migrate --help'"* ]]
+		rm -rf migrate-v
 	done
-	run -0 sh "$TOP/examples/migrate.sh" --help
-	[ "$(wc -L <<<"$output")" -le 80 ]
+	SSH=false run -1 sh "$TOP/examples/migrate/vmdksync-migrate" check h v scsi0:0=disk
+	[[ $output == *'cannot log in'*'next: '* ]]
 }
 
-# let_go_of_all: what a target was given to in use() gives it back, whatever the test did
-let_go_of_all() {
-	[ ! -f in-use ] || tac in-use | while read -r line; do
-		eval "$line" >/dev/null 2>&1 || :
+# each verb with its commands: the state of everything before it is kept, and put back for each try
+keep() {
+	rm -rf kept
+	mkdir kept
+	until_true mkdir "$ESXI/ctl/lock" 2>/dev/null
+	mkdir kept/ctl
+	cp -a "$ESXI"/ctl/{disk,power,next,snapshots,numbers,autostart} kept/ctl/
+	cp -a "$ESXI/vmfs" a.raw b.raw kept/
+	[ ! -e state ] || cp -a state kept/
+	rmdir "$ESXI/ctl/lock"
+}
+
+put_back() {
+	until_true mkdir "$ESXI/ctl/lock" 2>/dev/null
+	rm -rf state "$ESXI/vmfs"/volumes/*
+	cp -a kept/vmfs/volumes/* "$ESXI/vmfs/volumes/"
+	rm -rf "$ESXI"/ctl/disk "$ESXI"/ctl/description.*
+	cp -a kept/ctl/disk "$ESXI/ctl/"
+	for f in power next snapshots numbers autostart; do
+		cp "kept/ctl/$f" "$ESXI/ctl/$f"
 	done
-	rm -f in-use
+	rm -f "$ESXI"/ctl/{target-on,both-on} gone at count
+	cp kept/a.raw kept/b.raw .
+	[ ! -e kept/state ] || cp -a kept/state .
+	rmdir "$ESXI/ctl/lock"
 }
 
-# in_use COMMAND...: that ends the use of what the next command takes
-in_use() {
-	printf '%q ' "$@" >>in-use
-	echo >>in-use
+# hit NUMBER FAULT VERB OPTION...: the verb, struck once, then what it says is next until it is done
+hit() {
+	local n=$1 fault=$2 verb=$3 i
+
+	shift 2
+	echo "$n $fault" >./at
+	echo "--- $verb, command $n $fault"
+	run migrate "$@" 3>&-
+	printf '%s\n' "$output"
+	until_true flock -n state/lock true
+	case $fault in
+	kill*) ;;
+	*) holds "$verb" ;;
+	esac
+	[[ $status =~ ^([01234]|137|143)$ ]]
+	rm -f gone at
+	[ ! -e "$ESXI/ctl/both-on" ]
+	for ((i = 0; i < 4; i++)); do
+		# what comes late has come
+		[ "$fault" != late ] || sleep 1.2
+		run migrate "$@" 3>&-
+		printf '%s\n' "$output"
+		holds "$verb"
+		[ "$status" != 0 ] || return 0
+		case $status,$output in
+		*'next: '*' seed '*) run -0 migrate seed 3>&- ;;
+		*'next: '*' rollback '*) run -0 migrate rollback 3>&- ;;
+		esac
+	done
+	echo "the same again did not end well: $status"
+	return 1
 }
 
-# refused_kept: the target $a is refused, and holds what it held
-refused_kept() {
-	local was
+# strike VERB OPTION...: each command of the verb with each fault, or a sample of them
+strike() {
+	local faults=${FAULTS:-fails hangs lost late gone} fault n all step
 
-	was=$(sum "$a")
-	stopped 2 "$a: is mounted or in use by another program"
-	[[ $output == *'scsi0:0: '*' cannot be written'* ]]
-	[ "$(sum "$a")" = "$was" ]
-	let_go_of_all
+	export MIGRATE_LIMIT=5
+	keep
+	: >trace
+	runs 0 "$@"
+	all=$(wc -l <trace)
+	rm trace
+	[ "$all" -ge 2 ]
+	for ((n = 1; n <= all; n++)); do
+		step=0
+		for fault in $faults; do
+			step=$((step + 1))
+			# a sample: one fault of each command, another one for the next
+			[ -n "${MIGRATE_ALL-}" ] || [ $(((n + ${SEED:-0}) % 5 + 1)) = $step ] || continue
+			[ -n "${MIGRATE_ALL-}" ] || [ $((n % ${EVERY:-4})) = 0 ] || continue
+			put_back
+			hit $n "$fault" "$@"
+		done
+	done
+	put_back
+	rm -f at
+	runs 0 "$@"
 }
 
-@test "a target that is swap space" {
-	esxi_requires
-	requires loop mkswap swapon
-	targets 512 16M 16M
-	esxi_start 32768 32768
-	mkswap "$a"
-	in_use swapoff "$a"
-	swapon "$a" || skip 'may not swap here'
-	refused_kept
-	# nor between two runs; then it is free
-	fault links-unreadable
-	stopped 1 'cannot be read while'
-	in_use swapoff "$a"
-	mkswap "$a"
-	swapon "$a"
-	refused_kept
+# bats test_tags=slow
+@test "each command of check and seed fails, hangs, is lost, late, or the host is gone" {
+	small
+	strike seed
 }
 
-@test "a target that the device mapper, LVM or MD has" {
-	esxi_requires
-	requires loop
-	local held=0 missing=
+# bats test_tags=slow
+@test "each command of sync fails, hangs, is lost, late, or the host is gone" {
+	small
+	runs 0 seed
+	strike sync
+}
 
-	targets 512 16M 16M
-	esxi_start 32768 32768
-	if [ ! -e /dev/mapper/control ] || ! dmsetup create "vmdksync-test-$$" --table "0 2048 zero" 2>/dev/null; then
-		missing="no device mapper"
-	else
-		dmsetup remove "vmdksync-test-$$"
-		in_use dmsetup remove --retry "vmdksync-test-$$"
-		dmsetup create "vmdksync-test-$$" --table "0 32768 linear $a 0"
-		refused_kept
-		held=1
-		if command -v vgcreate && command -v lvcreate; then
-			in_use pvremove -ff -y "$a"
-			in_use vgremove -f -y "vmdksync-test-$$"
-			vgcreate -y "vmdksync-test-$$" "$a"
-			lvcreate -y -an -Zn -n disk -l 1 "vmdksync-test-$$"
-			lvchange -y -ay "vmdksync-test-$$/disk"
-			refused_kept
-		else
-			missing="no LVM"
-		fi
-	fi
-	if [ -e /proc/mdstat ] && command -v mdadm; then
-		in_use mdadm --stop "/dev/md/vmdksync-test-$$"
-		mdadm --create "/dev/md/vmdksync-test-$$" --run --level=1 --raid-devices=2 --metadata=1.2 "$a" missing
-		refused_kept
-		held=1
-	else
-		missing="$missing, no MD"
-	fi
-	[ "$held" = 1 ] || skip "$missing here"
+# bats test_tags=slow
+@test "each command of cutover fails, hangs, is lost, late, or the host is gone" {
+	small
+	runs 0 seed
+	runs 0 sync
+	strike cutover --now --shutdown-wait=15 "$(new_vm)"
+}
+
+# bats test_tags=slow
+@test "each command of accept and rollback fails, hangs, is lost, late, or the host is gone" {
+	small
+	runs 0 run
+	strike accept
+	put_back
+	strike rollback
+}
+
+# bats test_tags=slow
+@test "killed at each command of each verb: the next run goes on" {
+	small
+	export SETSID=setsid
+	EVERY=5 FAULTS='kill killed killed kill kill' strike seed
+	EVERY=5 FAULTS='kill killed killed kill kill' strike sync
+	EVERY=5 FAULTS='kill killed killed kill kill' strike cutover --now --shutdown-wait=15
+	EVERY=5 FAULTS='kill killed killed kill kill' strike accept
 }

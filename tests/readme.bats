@@ -38,8 +38,9 @@ not_run() {
 	vmdksync [OPTIONS] DELTA
 	vmdksync --verify [OPTIONS]
 	vmdksync --info | --map [OPTIONS]
-	migrate.sh --accept | --rollback [OPTIONS]
-	examples/migrate.sh does
+	vmdksync-migrate (
+	vmdksync-migrate run
+	vmdksync-migrate does it
 	examples/oneswap-sesparse.sh takes
 	as DELTA, or
 	last part of
@@ -82,7 +83,7 @@ sort_shown() {
 		! awk -v line="$line" 'index(line, $0) == 1 { found = 1 } END { exit !found }' none || continue
 		case $line in
 		*with-disk.sh\ *) echo "$line" >>disks ;;
-		'sh examples/migrate.sh '*) echo "$line" >>migrate ;;
+		'vmdksync-migrate '*esxi*) echo "$line" >>migrate ;;
 		make\ * | sudo\ * | sh\ *) echo "$line" >>elsewhere ;;
 		*) echo "$line" >>here ;;
 		esac
@@ -162,9 +163,9 @@ sort_shown() {
 		sed 's/^	*//; s/^run -0 //' "$TOP"/tests/{package,readme,bench}.bats "$TOP/.ci/run" | grep -qxF -- "$line"
 	done <elsewhere
 	[ "$(wc -l <elsewhere)" -ge 9 ]
-	# those of migrate.sh are taken from README there
-	diff migrate <(shown_in "$TOP/README" | grep '^sh examples/migrate.sh ')
-	[ "$(wc -l <migrate)" -ge 3 ]
+	# those of vmdksync-migrate are taken from README there
+	diff migrate <(shown_in "$TOP/README" | grep '^vmdksync-migrate .*esxi')
+	[ "$(wc -l <migrate)" -ge 6 ]
 	# and those of with-disk.sh there, from README and manual
 	diff disks <({ shown_in "$TOP/README"; shown_in "$TOP/vmdksync.1"; } | grep 'with-disk\.sh ' | awk '!seen[$0]++')
 	[ "$(wc -l <disks)" -ge 6 ]
@@ -177,7 +178,11 @@ sort_shown() {
 	theirs=' --getsize64 --blockdev --export --nbd-server --object --pidfile --pdeathsig --default-signal --conf --id'
 	for s in "$TOP"/examples/*.sh; do
 		own=
-		[ "${s##*/}" = demo.sh ] || own=$(sh "$s" --help)
+		case ${s##*/} in
+		demo.sh) ;;
+		migrate.sh) continue ;;
+		*) own=$(sh "$s" --help) ;;
+		esac
 		n=0
 		while read -r o; do
 			grep -qE -- "$o([^a-z-]|$)" <<<"$ours$own$theirs"
@@ -185,10 +190,10 @@ sort_shown() {
 		done < <(grep -oE -- '(^|[^-a-zA-Z])--[a-z][a-z-]+' "$s" | grep -oE -- '--[a-z-]+' | sort -u)
 		echo "${s##*/}: $n"
 	done
-	# and those of migrate.sh are what it takes
-	diff <(sh "$TOP/examples/migrate.sh" --help | grep -oE -- '^  --[a-z-]+' | tr -d ' ' | sort -u) \
-		<(sed -n '/^while \[ \$# -gt 0 \]/,/^done/p' "$TOP/examples/migrate.sh" |
-			grep -oE -- '^	(-h \| )?--[a-z-]+' | grep -oE -- '--[a-z-]+' | grep -v -- --help | sort -u)
+	# and those of vmdksync-migrate are what it takes, but for the former ways of saying a verb
+	diff <(sh "$TOP/examples/migrate/vmdksync-migrate" --help | grep -oE -- '^  --[a-z-]+' | tr -d ' ' | sort -u) \
+		<(sed -n '/^while \[ \$# -gt 0 \]/,/^done/p' "$TOP/examples/migrate/vmdksync-migrate" |
+			grep -oE -- '^	(-h \| )?--[a-z-]+' | grep -oE -- '--[a-z-]+' | grep -v -e --help -e --accept | sort -u)
 }
 
 # option_rows: of --help, from standard input: one a line as "--name", "--name=N", "-p --name[=WORD]".

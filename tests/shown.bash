@@ -18,7 +18,7 @@ shown_in() {
 			[[ $line =~ ^([A-Z_]+=[^ ]*\ +)*([^ ]+) ]] || continue
 			word=${BASH_REMATCH[2]}
 			case $word in
-			vmdksync | *.sh | sudo | sesparse | lvcreate | man | nc | scp) ;;
+			vmdksync | vmdksync-migrate | *.sh | sudo | sesparse | lvcreate | man | nc | scp) ;;
 			sh | make | ssh | gzip | dd | cp | cat | install | bash | qemu-img) ;;
 			*) continue ;;
 			esac
@@ -31,6 +31,6 @@ shown() {
 	local f
 
 	for f in "$TOP"/README "$TOP"/vmdksync.1 "$TOP"/CHANGELOG "$TOP"/examples/*; do
-		shown_in "$f"
+		[ ! -f "$f" ] || shown_in "$f"
 	done | awk '!seen[$0]++'
 }
