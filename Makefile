@@ -19,6 +19,7 @@ VERSION := 1.1.0-dev
 bindir = $(PREFIX)/bin
 mandir = $(PREFIX)/share/man/man1
 compdir = $(PREFIX)/share/bash-completion/completions
+migratedir = $(PREFIX)/share/vmdksync/migrate
 Q := $(if $(V),,@)
 
 WARN := -Wall -Wextra -Wshadow -Wvla -Wundef -Wmissing-prototypes -Wstrict-prototypes
@@ -172,7 +173,8 @@ coverage:
 		TESTS='$(filter-out tests/rules.bats tests/package.bats,$(TESTS))' check || code=$$?; \
 	sh tests/coverage.sh build/coverage $(COVERAGE) && exit $$code
 
-SCRIPTS = $(shell find . -name .git -prune -o -path ./build -prune -o -name '*.sh' -print) .ci/run
+SCRIPTS = $(shell find . -name .git -prune -o -path ./build -prune -o -name '*.sh' -print) .ci/run \
+	examples/migrate/vmdksync-migrate
 # SC2154, SC2030, SC2031, SC2317: bats sets variables and calls functions behind shellcheck's back.
 lint-shell:
 	shellcheck -x $(SCRIPTS)
@@ -181,13 +183,20 @@ lint-shell:
 
 # --- the rest ------------------------------------------------------------------------------------
 
-installed = $(bindir)/vmdksync $(mandir)/vmdksync.1 $(compdir)/vmdksync
+MIGRATE := esxi.sh world.sh steps.sh README
+installed = $(bindir)/vmdksync $(bindir)/vmdksync-migrate $(mandir)/vmdksync.1 $(mandir)/vmdksync-migrate.1 \
+	$(compdir)/vmdksync $(MIGRATE:%=$(migratedir)/%) $(migratedir)/probe.sh
 
 install: $(BUILD)/vmdksync
-	install -d $(foreach d,$(bindir) $(mandir) $(compdir),'$(DESTDIR)$(d)')
+	install -d $(foreach d,$(bindir) $(mandir) $(compdir) $(migratedir),'$(DESTDIR)$(d)')
 	install -m 0755 $(BUILD)/vmdksync '$(DESTDIR)$(bindir)/vmdksync'
 	install -m 0644 vmdksync.1 '$(DESTDIR)$(mandir)/vmdksync.1'
 	install -m 0644 examples/completion.bash '$(DESTDIR)$(compdir)/vmdksync'
+	install -m 0755 examples/migrate/vmdksync-migrate '$(DESTDIR)$(bindir)/vmdksync-migrate'
+	install -m 0644 $(MIGRATE:%=examples/migrate/%) '$(DESTDIR)$(migratedir)'
+	install -m 0755 examples/migrate/probe.sh '$(DESTDIR)$(migratedir)'
+	echo .so man1/vmdksync.1 >'$(DESTDIR)$(mandir)/vmdksync-migrate.1'
+	chmod 0644 '$(DESTDIR)$(mandir)/vmdksync-migrate.1'
 
 uninstall:
 	rm -f $(foreach f,$(installed),'$(DESTDIR)$(f)')

@@ -25,13 +25,13 @@ rm -rf "$work"
 mkdir -p "$root/DEBIAN" "$work/debian" "$root/usr/share/doc/vmdksync/examples"
 "${MAKE:-make}" DESTDIR="$root" PREFIX=/usr install
 strip --strip-unneeded --remove-section=.comment --remove-section=.note "$root/usr/bin/vmdksync"
-gzip -9n "$root/usr/share/man/man1/vmdksync.1"
+gzip -9n "$root"/usr/share/man/man1/*.1
 
 doc=$root/usr/share/doc/vmdksync
 install -m 0644 README "$doc/README"
 for f in examples/*.sh; do
-	# the demo needs the source tree
-	[ "$f" = examples/demo.sh ] || install -m 0755 "$f" "$doc/examples/"
+	# the demo needs the source tree, and migrate.sh is the former name of vmdksync-migrate
+	[ "$f" = examples/demo.sh ] || [ "$f" = examples/migrate.sh ] || install -m 0755 "$f" "$doc/examples/"
 done
 gzip -9n <CHANGELOG >"$doc/changelog.gz"
 gzip -9n >"$doc/changelog.Debian.gz" <<END
@@ -61,7 +61,7 @@ Architecture: $arch
 Maintainer: $maintainer
 Installed-Size: $(du -k -s --apparent-size "$root/usr" | cut -f 1)
 Depends: ${depends#*=}
-Suggests: openssh-client, qemu-utils
+Suggests: jq, openssh-client, qemu-utils
 Section: utils
 Priority: optional
 Description: write VMware snapshot deltas onto raw disks

@@ -49,6 +49,10 @@ copy() {
 	[ "$("$root/opt/x/bin/vmdksync" --version)" = "$(vs --version)" ]
 	same vmdksync.1 "$root/opt/x/share/man/man1/vmdksync.1"
 	same examples/completion.bash "$root/opt/x/share/bash-completion/completions/vmdksync"
+	# it finds what it is made of
+	run -0 "$root/opt/x/bin/vmdksync-migrate" --help
+	SSH=false run -1 "$root/opt/x/bin/vmdksync-migrate" --list host
+	[[ $output == *'cannot log in'* ]]
 	[ "$(stat -c %a "$root/opt/x/share/man/man1/vmdksync.1")" = 644 ]
 	sudo make uninstall
 	run -0 find "$root" ! -type d
