@@ -147,8 +147,7 @@ all_disks() {
 		PIDS="$PIDS $!"
 		n=$((n + 1))
 	done
-	# what it leaves for a moment must not hold the lock
-	watch_disks 8<&- &
+	watch_disks &
 	WATCHER=$!
 	for p in $PIDS; do
 		wait "$p" || failed=1
