@@ -572,9 +572,9 @@ interrupted() {
 	interrupted KILL server-000003- 300000 sync
 	guest_runs
 	runs 0 sync
-	interrupted INT server-000001- 10000 cutover --now
+	interrupted INT server-00000[12]- 10000 cutover --now
 	grep -q 'is off, .*rollback' run.log
-	interrupted KILL server-000001- 10000 cutover --now
+	interrupted KILL server-00000[12]- 10000 cutover --now
 	runs 0 cutover
 }
 
