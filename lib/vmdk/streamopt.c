@@ -3,6 +3,7 @@
 #include "base/bitmap.h"
 #include "vmdk/deflate.h"
 #include "vmdk/layout.h"
+#include "vmdk/mark.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -10,10 +11,6 @@
 
 #define SKIP_MAX 65536u /* sectors behind a progress marker */
 #define STEP 65536u /* bytes read at a time in search of a barrier */
-
-struct mark {
-	uint64_t off, pos; /* guest, file */
-};
 
 /*
  * The walk is ascending, the file need not be, and there may be more grains than memory has room for
@@ -67,40 +64,6 @@ struct streamopt {
 /* Grains of a stream of which a bitmap is kept: it takes 32 MiB. */
 #define SEEN_MAX (UINT64_C(32) << 23)
 
-/* Moves mark i of a heap, the highest on top, down to its place. */
-static void sift(struct mark *m, size_t n, size_t i)
-{
-	for (size_t child; (child = 2 * i + 1) < n; i = child) {
-		struct mark x = m[i];
-
-		if (child + 1 < n && m[child + 1].off > m[child].off)
-			child++;
-		if (m[child].off <= x.off)
-			return;
-		m[i] = m[child];
-		m[child] = x;
-	}
-}
-
-static void make_heap(struct mark *m, size_t n)
-{
-	for (size_t i = n / 2; i-- > 0;)
-		sift(m, n, i);
-}
-
-/* In place, unlike qsort(3) of the GNU library. */
-static void sort_marks(struct mark *m, size_t n)
-{
-	make_heap(m, n);
-	while (n-- > 1) {
-		struct mark x = m[0];
-
-		m[0] = m[n];
-		m[n] = x;
-		sift(m, n, 0);
-	}
-}
-
 static int add_mark(struct streamopt *s, uint64_t off, uint64_t pos, struct err *e)
 {
 	if (s->marks == s->room) {
@@ -136,11 +99,11 @@ static int take_grain(struct streamopt *s, enum pass pass, uint64_t off, uint64_
 	if (s->resume == UINT64_MAX) { /* the first for which there is no room */
 		s->resume = pos;
 		if (pass == LOWEST)
-			make_heap(s->mark, s->marks);
+			mark_heap(s->mark, s->marks);
 	}
 	if (pass == LOWEST && off < s->mark[0].off) {
 		s->mark[0] = (struct mark){off, pos};
-		sift(s->mark, s->marks, 0);
+		mark_sift(s->mark, s->marks, 0);
 	}
 	return 0;
 }
@@ -288,17 +251,14 @@ int streamopt_count(struct streamopt_sums *sums, struct source *src,
 	return r;
 }
 
-static int fail_twice(const struct streamopt *s, uint64_t n, uint64_t pos, struct err *e)
+/* Marks grain n, of the record at pos, as seen. */
+static int see(struct streamopt *s, uint64_t n, uint64_t pos, struct err *e)
 {
-	return fail(e, EBADMSG,
-		    "%s: grain %" PRIu64 " is there twice, the second time at file sector %" PRIu64,
-		    s->reader.name, n, pos / SECTOR);
-}
-
-/* Marks grain n as seen; false: it was. */
-static bool see(struct streamopt *s, uint64_t n)
-{
-	return !s->seen || bitmap_set(s->seen, n, n + 1);
+	return !s->seen || bitmap_set(s->seen, n, n + 1)
+		       ? 0
+		       : fail(e, EBADMSG,
+			      "%s: grain %" PRIu64 " is there twice, the second time at file sector %" PRIu64,
+			      s->reader.name, n, pos / SECTOR);
 }
 
 static int begin_seen(struct streamopt *s, struct err *e)
@@ -320,16 +280,12 @@ int streamopt_check(struct source *src, const struct streamopt_shape *shape, str
 
 	if (!r)
 		r = begin_seen(&s, e);
-	if (r < 0) {
-		inflater_free(s.inflater);
-		return r;
-	}
 	while (!r && m.kind != MARKS_END && !at_end(src, shape, pos)) {
 		r = read_marker(src, shape, pos, &m, &mine);
 		if (!r && m.kind == MARKS_GRAIN)
 			r = inflater_check(s.inflater, pos, m.off, &mine);
-		if (!r && m.kind == MARKS_GRAIN && !see(&s, m.off / shape->grain))
-			r = fail_twice(&s, m.off / shape->grain, pos, &mine);
+		if (!r && m.kind == MARKS_GRAIN)
+			r = see(&s, m.off / shape->grain, pos, &mine);
 		pos = m.next;
 	}
 	inflater_free(s.inflater);
@@ -477,7 +433,7 @@ static int next_batch(struct streamopt *s, struct err *e)
 	s->checked = true;
 	s->given += s->marks;
 	if (!s->ascending)
-		sort_marks(s->mark, s->marks);
+		mark_sort(s->mark, s->marks);
 	for (size_t i = 1; i < s->marks; i++)
 		if (s->mark[i].off == s->mark[i - 1].off)
 			return fail(e, EBADMSG,
@@ -753,8 +709,9 @@ static int stream_grain(struct streamopt *s, struct run *run, struct err *e)
 		return r;
 	if (!r)
 		return source_short(s->src, "a grain", s->marker.next, e);
-	if (!see(s, n))
-		return fail_twice(s, n, pos, e);
+	r = see(s, n, pos, e);
+	if (r < 0)
+		return r;
 	s->mark_sum += mix(pos / SECTOR);
 	s->mark_weighed += mix(pos / SECTOR) * n;
 	*run = grain_run(s, off, pos);

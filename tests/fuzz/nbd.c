@@ -38,7 +38,7 @@ static void on_done(struct nbd_replies *r, void *owner, uint64_t len, int err)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct nbd_replies *r = calloc(1, sizeof(*r));
-	struct owner owner[REQUESTS] = {{NULL}};
+	struct owner owner[REQUESTS] = {0};
 	struct err e = {.set = false};
 	size_t step;
 	int ret = 0;
