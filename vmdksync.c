@@ -191,17 +191,17 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	c = w->chain;
 	/* a stream is read once, in file order */
 	for (size_t i = 0; i < c->links; i++)
-		if (c->link[i]->reader && c->link[i]->reader->passing &&
+		if (c->link[i]->reader && c->link[i]->reader->streaming &&
 		    (c->links > 1 || o->chain || o->full || o->verify))
 			return fail(e, EINVAL,
 				    "%s: what comes through a pipe is written alone, and without "
 				    "--chain, --full and --verify; --spool-first makes a file of it",
 				    c->link[i]->name);
 	/* where a whole disk was not asked for, what is there is compared, and the last line says so */
-	if (c->lacks && (o->chain || o->full || (c->lacks_code != ENODATA && c->lacks_code != ENOENT)))
-		return fail(e, c->lacks_code, "%s", c->lacks);
-	if (c->lacks && c->lacks_code == ENOENT)
-		r = warning(e, "%s", c->lacks);
+	if (c->incomplete && (o->chain || o->full || (c->incomplete_code != ENODATA && c->incomplete_code != ENOENT)))
+		return fail(e, c->incomplete_code, "%s", c->incomplete);
+	if (c->incomplete && c->incomplete_code == ENOENT)
+		r = warning(e, "%s", c->incomplete);
 	n = o->chain ? c->links - 1 : c->links;
 	if (!n)
 		return fail(e, EINVAL, "%s: has no parent, and nothing is above it: --full writes it",
@@ -210,10 +210,10 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	for (size_t i = 0; !r && n > 1 && i < n; i++)
 		r = job_scan(c->link[i]->reader, pump, false, &ignored, e);
 	w->applied = n;
-	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->lacks);
+	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->incomplete);
 	if (!r)
 		r = chain_read(c, 0, n, w->whole, e);
-	if (r < 0 || c->reader->passing)
+	if (r < 0 || c->reader->streaming)
 		return r;
 	r = job_scan(c->reader, pump, o->dry_run || (o->spool_first && !o->map), &w->totals, e);
 	return r < 0 || o->map ? r : check_inputs(w, e);
@@ -353,7 +353,7 @@ static int prepare(struct work *w, const struct pump_opts *pump, struct err *e)
 		r = look(w, pump, e);
 	if (!r && o->undo)
 		r = open_undo(w, pump, e);
-	if (!r && w->chain->reader->passing && o->dry_run)
+	if (!r && w->chain->reader->streaming && o->dry_run)
 		r = job_scan(w->chain->reader, pump, true, &w->totals, e);
 	if (!r && o->dry_run)
 		r = check_inputs(w, e);
@@ -365,7 +365,7 @@ static int apply(struct work *w, const struct pump_opts *pump, struct err *e)
 	const struct options *o = w->o;
 	int r = 0;
 
-	if (o->read_back && w->chain->reader->passing)
+	if (o->read_back && w->chain->reader->streaming)
 		r = sums_new(&w->sums, w->chain->reader, o->spool, e);
 	if (!r)
 		r = job_apply(w->chain->reader, w->target, pump, w->undo, w->sums, &w->stats, e);
@@ -374,7 +374,7 @@ static int apply(struct work *w, const struct pump_opts *pump, struct err *e)
 
 		r = warn_repeated(w, &late);
 	}
-	if (w->chain->reader->passing) /* nobody knew before */
+	if (w->chain->reader->streaming) /* nobody knew before */
 		w->totals = (struct totals){
 		    .runs = w->stats.runs, .data = w->stats.written, .zero = w->stats.zeroed};
 	if (!r && !w->stats.stopped)
@@ -400,7 +400,7 @@ static void start_progress(struct work *w)
 
 	if (o->quiet && form == PROGRESS_LINE)
 		form = PROGRESS_NONE;
-	w->by_stream = w->chain->reader->passing && o->expect;
+	w->by_stream = w->chain->reader->streaming && o->expect;
 	w->progress = progress_new(form, o->progress_fd, "vmdksync",
 				   w->by_stream ? o->expect : w->totals.data + w->totals.zero);
 }

@@ -210,7 +210,7 @@ static struct list *list_new(uint64_t size, const struct run *run, size_t n)
 		memcpy(l->run, run, n * sizeof(*run));
 	l->n = n;
 	for (size_t i = 0; i < n; i++)
-		if (l->run[i].kind == RUN_PACKED)
+		if (l->run[i].kind == RUN_COMPRESSED)
 			l->run[i].leaf = &l->reader;
 	return l;
 }
@@ -464,7 +464,7 @@ static void test_trim(void)
 	struct run raw = {.off = 10, .len = 20, .pos = 100, .skip = 5, .kind = RUN_RAW};
 	struct run packed = raw, zero = raw;
 
-	packed.kind = RUN_PACKED;
+	packed.kind = RUN_COMPRESSED;
 	zero.kind = RUN_ZERO;
 	run_trim_front(&raw, 7);
 	CHECK(raw.off == 17 && raw.len == 13 && raw.pos == 107 && raw.skip == 5);
@@ -479,7 +479,7 @@ static void test_trim(void)
 static void test_joins(void)
 {
 	struct source s1, s2;
-	static const enum run_kind kinds[] = {RUN_RAW, RUN_PACKED, RUN_ZERO};
+	static const enum run_kind kinds[] = {RUN_RAW, RUN_COMPRESSED, RUN_ZERO};
 
 	for (size_t ka = 0; ka < 3; ka++)
 		for (size_t kb = 0; kb < 3; kb++)
@@ -547,10 +547,10 @@ static void test_gate_refuses(void)
 	BAD(1000, .len = 101, .pos = 0, .src = src, .kind = RUN_RAW);
 	BAD(1000, .len = 10, .pos = UINT64_MAX - 4, .src = src, .kind = RUN_RAW);
 #undef BAD
-	l = list_one(1000, (struct run){.len = 10, .kind = RUN_PACKED});
+	l = list_one(1000, (struct run){.len = 10, .kind = RUN_COMPRESSED});
 	l->run[0].leaf = NULL;
 	gate_refuses(l, 0);
-	l = list_one(1000, (struct run){.len = 10, .kind = RUN_PACKED});
+	l = list_one(1000, (struct run){.len = 10, .kind = RUN_COMPRESSED});
 	l->reader.ops = &list_ops_no_fetch;
 	gate_refuses(l, 0);
 	/* out of order: overlapping by one byte, the same again, and backwards */
@@ -577,7 +577,7 @@ static void test_gate_passes(void)
 		const struct run good[] = {
 			{.off = 0, .len = 100, .src = src, .kind = RUN_RAW},
 			{.off = 100, .len = 1, .pos = 99, .src = src, .kind = RUN_RAW},
-			{.off = 200, .len = 50, .pos = 7, .kind = RUN_PACKED},
+			{.off = 200, .len = 50, .pos = 7, .kind = RUN_COMPRESSED},
 			{.off = 250, .len = 750, .kind = RUN_ZERO},
 		};
 
@@ -953,8 +953,8 @@ struct byte { /* of the model */
 	bool have;
 	enum run_kind kind;
 	uint8_t value;
-	uint64_t at; /* RAW: where in its source; PACKED: skip */
-	const void *owner; /* RAW: source; PACKED: leaf */
+	uint64_t at; /* RAW: where in its source; COMPRESSED: skip */
+	const void *owner; /* RAW: source; COMPRESSED: leaf */
 };
 
 static struct byte byte_of(const struct run *run, uint64_t i)
@@ -965,7 +965,7 @@ static struct byte byte_of(const struct run *run, uint64_t i)
 		b.at = run->pos + i;
 		b.owner = run->src;
 		b.value = run->src->mem[b.at];
-	} else if (run->kind == RUN_PACKED) {
+	} else if (run->kind == RUN_COMPRESSED) {
 		b.at = run->skip + i;
 		b.owner = run->leaf;
 		b.value = packed_byte(run->pos, b.at);
@@ -994,7 +994,7 @@ static struct list *random_layer(uint64_t size, struct source *src)
 		if (run[n].kind == RUN_RAW) {
 			run[n].src = src;
 			run[n].pos = below(src->size - len + 1);
-		} else if (run[n].kind == RUN_PACKED) {
+		} else if (run[n].kind == RUN_COMPRESSED) {
 			run[n].pos = below(1000);
 			run[n].skip = below(10);
 		}
@@ -1018,7 +1018,7 @@ static void walk(struct reader *r, const struct byte *model, uint64_t size)
 			return;
 		for (uint64_t i = 0; i < run.len; i++)
 			got[run.off + i] = byte_of(&run, i);
-		if (run.kind == RUN_PACKED) {
+		if (run.kind == RUN_COMPRESSED) {
 			uint8_t buf[DISK];
 
 			CHECK(reader_fetch(&run, buf, &e) == 0);
@@ -1523,7 +1523,7 @@ static void bench_runs(struct bench *b, uint64_t unit, bool dense)
 			    run[-1].src == run->src &&
 			    run[-1].pos + run[-1].len + len <= SOURCE_SIZE)
 				run->pos = run[-1].pos + run[-1].len;
-		} else if (run->kind == RUN_PACKED) {
+		} else if (run->kind == RUN_COMPRESSED) {
 			run->pos = below(1000);
 			run->skip = below(3) * unit;
 		}
@@ -1755,11 +1755,11 @@ static int on_ready(void *arg, const struct batch_view *v, struct err *e)
 	const struct bench *b = c->b;
 
 	(void)e;
-	CHECK(v->pieces > 0 && v->off == v->piece[0].off);
+	CHECK(v->runs > 0 && v->off == v->run[0].off);
 	CHECK(v->old_off % c->look == 0 && v->old_off <= v->off);
 	CHECK(v->old_end % c->look == 0 || v->old_end == TARGET_SIZE);
-	for (unsigned i = 0; i < v->pieces; i++) {
-		const struct run *run = &v->piece[i];
+	for (unsigned i = 0; i < v->runs; i++) {
+		const struct run *run = &v->run[i];
 		const uint8_t *old = v->old + (run->off - v->old_off);
 
 		CHECK(run->off + run->len <= v->old_end);
@@ -1874,7 +1874,7 @@ static int passer_next(struct reader *r, struct run *run, struct err *e)
 		.off = p->window * 7 % PASS_WINDOWS * (uint64_t)PASS_WINDOW + in,
 		.len = PASS_WINDOW / PASS_RUNS - (ragged ? 1024 : 0),
 		.skip = p->window * (uint64_t)PASS_WINDOW + in,
-		.kind = RUN_PACKED,
+		.kind = RUN_COMPRESSED,
 		.leaf = r,
 	};
 	memcpy(p->b->model + run->off, p->memory + in, run->len);
@@ -1916,8 +1916,8 @@ static void test_pump_passing(void)
 		bench_init(&b, false);
 		memcpy(b.model, b.old, TARGET_SIZE);
 		p = (struct passer){.b = &b};
-		reader_init(&p.reader, &passer_ops, "passing", TARGET_SIZE);
-		p.reader.passing = &p.reader;
+		reader_init(&p.reader, &passer_ops, "streaming", TARGET_SIZE);
+		p.reader.streaming = &p.reader;
 		p.reader.threads = i & 1;
 		if (target_open(&t, b.path, &to, &e) < 0)
 			die(e.msg);
@@ -2790,7 +2790,7 @@ static int order_apply(struct order *o, struct source *src, bool *queued, struct
 {
 	struct tree *g = alloc(sizeof(*g));
 	struct run run;
-	int r = src->passing ? file_order_open(g, src, &o->shape, e)
+	int r = src->streaming ? file_order_open(g, src, &o->shape, e)
 			     : guest_order_open(g, src, &o->shape, e);
 
 	if (r < 0) {
@@ -3073,7 +3073,7 @@ static const struct {
 	{"pump-fetch-error", test_pump_fetch_error},
 	{"pump-stop", test_pump_stop},
 	{"pump-consumer", test_pump_consumer},
-	{"pump-passing", test_pump_passing},
+	{"pump-streaming", test_pump_passing},
 	{"pump-direct-refused", test_pump_direct_refused},
 	{"pump-source-shrinks", test_pump_source_shrinks},
 	{"pump-write-error", test_pump_write_error},

@@ -439,9 +439,9 @@ static int add_parents(struct chain *c, const struct chain_opts *o, struct err *
 	c->named = c->links;
 	r = o->parents ? find_parents(c, o, mine) : 0;
 	if (r < 0) {
-		c->lacks_code = -r;
-		c->lacks = strdup(mine->msg);
-		if (!c->lacks)
+		c->incomplete_code = -r;
+		c->incomplete = strdup(mine->msg);
+		if (!c->incomplete)
 			return fail(e, ENOMEM, "out of memory");
 	}
 	for (size_t i = c->borrowed; i < c->links; i++)
@@ -546,6 +546,6 @@ void chain_free(struct chain *c)
 	for (size_t i = c->borrowed; i < c->links; i++)
 		image_free(c->link[i]);
 	free(c->link);
-	free(c->lacks);
+	free(c->incomplete);
 	free(c);
 }

@@ -17,8 +17,8 @@ struct chain {
 	size_t named;          /* the newest ones: those that were named, and base; below come parents */
 	/* Why the chain is incomplete, a whole message; NULL when it is complete, or parents were not asked
 	 * for. code: positive, ENOENT for a parent that is missing. */
-	char *lacks;
-	int lacks_code;
+	char *incomplete;
+	int incomplete_code;
 	struct reader *reader; /* owned; NULL before chain_read() */
 };
 
@@ -35,14 +35,14 @@ struct chain_opts {
 /*
  * Opens the n images, oldest first, and their parents. Where two images are known to be
  * child and parent their CIDs have to agree, and all are of one size. -errno for the images named and
- * for base; see chain->lacks for what their descriptors say.
+ * for base; see chain->incomplete for what their descriptors say.
  */
 int chain_open(struct chain **out, const char *const *path, size_t n, const struct chain_opts *o,
 	       struct err *e);
 /*
  * The parents of the newest n links of a chain, as link[n] and so on of a new one, which borrows those
  * n and must not outlive them. -errno for base, which is opened as for chain_open(); other failures
- * are in chain->lacks, and warnings are dropped.
+ * are in chain->incomplete, and warnings are dropped.
  */
 int chain_beneath(struct chain **out, const struct chain *of, size_t n, const struct chain_opts *o,
 		  struct err *e);

@@ -91,8 +91,8 @@ static struct sides *sides_new(const char *name, size_t room)
 static void sides_add(struct sides *s, struct reader *r, uint64_t start, uint64_t size)
 {
 	s->part[s->n++] = (struct part){r, start, size};
-	if (r->passing)
-		s->reader.passing = r->passing;
+	if (r->streaming)
+		s->reader.streaming = r->streaming;
 	s->reader.size = start + size;
 }
 
@@ -159,7 +159,7 @@ static int unknown(const struct source *src, const uint8_t *head, size_t n, stru
 	else
 		snprintf(begins, sizeof(begins), "%02x %02x %02x %02x", head[0], n > 1 ? head[1] : 0,
 			 n > 2 ? head[2] : 0, n > 3 ? head[3] : 0);
-	if (!src->passing) /* else nobody knows it yet */
+	if (!src->streaming) /* else nobody knows it yet */
 		snprintf(size, sizeof(size), ", in %" PRIu64 " bytes", src->size);
 	return fail(e, ENOTSUP,
 		    "%s: is not a recognized VMDK (it begins with %s%s); a raw disk can only be TARGET "

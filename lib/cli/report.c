@@ -145,8 +145,8 @@ static void json_info(struct text *t, const struct info *i)
 	json_open(t, NULL, '{');
 	json_string(t, "name", c->link[0]->name);
 	json_number(t, "size", c->link[0]->size);
-	json_bool(t, "complete", !c->lacks);
-	json_string(t, "incomplete_reason", c->lacks);
+	json_bool(t, "complete", !c->incomplete);
+	json_string(t, "incomplete_reason", c->incomplete);
 	if (!i->text_only)
 		json_totals(t, &i->disk, c->link[0]->size);
 	json_open(t, "chain", '[');
@@ -246,8 +246,8 @@ static void text_info(struct text *t, const struct info *i)
 			text_descriptor(t, c->link[k], (int)k);
 		else
 			text_layer(t, c->link[k], &i->layer[k], (int)k);
-	if (c->lacks)
-		text_printf(t, "  incomplete: %s\n", c->lacks);
+	if (c->incomplete)
+		text_printf(t, "  incomplete: %s\n", c->incomplete);
 	for (size_t k = 0; k < i->warnings.kept; k++)
 		text_printf(t, "  warning: %s\n", i->warnings.text[k]);
 }
@@ -322,7 +322,7 @@ char *report_info(struct info *const *info, size_t n, bool json, struct err *e)
 static const char *file_of(const struct run *run)
 {
 	return run->kind == RUN_RAW	 ? run->src->name
-	       : run->kind == RUN_PACKED ? run->leaf->name
+	       : run->kind == RUN_COMPRESSED ? run->leaf->name
 					 : NULL;
 }
 
@@ -342,7 +342,7 @@ static void json_run(struct text *t, const struct chain *c, const struct run *ru
 	json_bool(t, "zero", run->kind == RUN_ZERO);
 	if (run->kind != RUN_ZERO) {
 		json_string(t, "file", file_of(run));
-		json_bool(t, "compressed", run->kind == RUN_PACKED);
+		json_bool(t, "compressed", run->kind == RUN_COMPRESSED);
 	}
 	if (run->kind == RUN_RAW)
 		json_number(t, "offset", run->pos);
@@ -355,7 +355,7 @@ static void text_run(struct text *t, const struct chain *c, const struct run *ru
 	if (run->kind == RUN_RAW)
 		text_printf(t, "%-14" PRIu64 "  ", run->pos);
 	else
-		text_printf(t, "%-14s  ", run->kind == RUN_PACKED ? "compressed"
+		text_printf(t, "%-14s  ", run->kind == RUN_COMPRESSED ? "compressed"
 					  : run->layer == LAYER_NONE ? "nothing"
 								     : "zeros");
 	if (run->layer != LAYER_NONE)
@@ -366,8 +366,8 @@ static void text_run(struct text *t, const struct chain *c, const struct run *ru
 
 static bool goes_on(const struct run *a, const struct run *b)
 {
-	if (a->kind == RUN_PACKED)
-		return b->kind == RUN_PACKED && a->leaf == b->leaf && a->off + a->len == b->off;
+	if (a->kind == RUN_COMPRESSED)
+		return b->kind == RUN_COMPRESSED && a->leaf == b->leaf && a->off + a->len == b->off;
 	return run_joins(a, b);
 }
 
@@ -486,7 +486,7 @@ static void json_differences(struct text *t, const struct work *w)
 static void json_piped(struct text *t, const struct chain *c)
 {
 	const char *reason = NULL;
-	uint64_t came = 0, spooled = 0;
+	uint64_t received = 0, spooled = 0;
 	bool piped = false;
 
 	for (size_t i = 0; i < c->links; i++) {
@@ -495,13 +495,13 @@ static void json_piped(struct text *t, const struct chain *c)
 		if (!s)
 			continue;
 		piped = true;
-		came += s->size;
+		received += s->size;
 		spooled += s->spooled;
 		reason = reason ? reason : spool_reason_text(s);
 	}
 	if (!piped)
 		return;
-	json_number(t, "received", came);
+	json_number(t, "received", received);
 	json_open(t, "spooled", '{');
 	json_number(t, "bytes", spooled);
 	json_string(t, "reason", reason);

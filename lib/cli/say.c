@@ -42,7 +42,7 @@ static void say_plan(struct text *t, const struct work *w)
 {
 	char data[32], data_exact[32], zero[32], zero_exact[32];
 
-	if (w->chain->reader->passing && !w->o->dry_run)
+	if (w->chain->reader->streaming && !w->o->dry_run)
 		return; /* nobody knows yet */
 	text_printf(t,
 		"vmdksync: %s: %s of data%s and %s of zeros%s in %" PRIu64 " run%s\n",
@@ -213,7 +213,7 @@ static void say_broken_off(struct text *t, const struct work *w, int r)
 	char room[32];
 
 	text_printf(t, "vmdksync: %s: %s after %" PRIu64, w->target->name, how, done);
-	if (w->chain->reader->passing)
+	if (w->chain->reader->streaming)
 		text_printf(t, " bytes, the last of them before byte %" PRIu64 "%s", w->stats.reached,
 			    w->stats.synced ? ", are on stable storage" : "");
 	else

@@ -238,7 +238,7 @@ static int wait_for(struct source *s, uint64_t end, uint64_t *have, struct err *
 	return r;
 }
 
-static int read_passing(struct source *s, uint64_t off, uint8_t *buf, size_t n, const char *what,
+static int read_streaming(struct source *s, uint64_t off, uint8_t *buf, size_t n, const char *what,
 			struct err *e)
 {
 	const uint64_t low = stream_low(s->flow);
@@ -291,23 +291,23 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 		memcpy(buf, s->mem + off, n);
 		return 0;
 	}
-	if (s->passing && off + n > stream_low(s->flow) + stream_room(s->flow)) {
+	if (s->streaming && off + n > stream_low(s->flow) + stream_room(s->flow)) {
 		r = source_spool_all(s, SPOOL_AHEAD, e);
 		if (r < 0)
 			return r;
 		if (off > s->size || n > s->size - off)
 			return outside(s, off, n, what, e);
 	}
-	return s->passing ? read_passing(s, off, buf, n, what, e)
+	return s->streaming ? read_streaming(s, off, buf, n, what, e)
 			  : read_fd(s, s->fd, off, buf, n, what, e);
 }
 
 int source_some(struct source *s, size_t most, size_t *n, struct err *e)
 {
 	uint64_t have = s->size;
-	int r = s->passing ? stream_wait(s->flow, min_u64(most, stream_room(s->flow)), &have, e) : 0;
+	int r = s->streaming ? stream_wait(s->flow, min_u64(most, stream_room(s->flow)), &have, e) : 0;
 
-	if (!r && s->passing && have < most) /* why it ends here */
+	if (!r && s->streaming && have < most) /* why it ends here */
 		r = stream_error(s->flow, e);
 	/* that it ended is for who misses something to find: he says what */
 	*n = (size_t)min_u64(most, have);
@@ -352,7 +352,7 @@ bool source_is_hole(struct source *s, uint64_t off, uint64_t n)
 	return off < s->data && n <= s->data - off;
 }
 
-uint64_t source_stretch(struct source *s, uint64_t off, bool *hole)
+uint64_t source_range(struct source *s, uint64_t off, bool *hole)
 {
 	*hole = source_is_hole(s, off, 1);
 	if (s->fd < 0 || !S_ISREG(s->st.st_mode))
@@ -430,7 +430,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 		goto out;
 	}
 	s->st = st;
-	s->passing = s->piped = true;
+	s->streaming = s->piped = true;
 	/* the stream closes fd no sooner than the source is freed */
 	if (S_ISREG(st.st_mode) && take_stamp(fd, &s->stamp) == 0)
 		s->stamp_fd = fd;
@@ -473,7 +473,7 @@ uint64_t source_received(const struct source *s)
 {
 	uint64_t have = s->size;
 
-	if (s->passing)
+	if (s->streaming)
 		stream_wait(s->flow, 0, &have, NULL); /* which is nothing to wait for */
 	return have;
 }
@@ -573,7 +573,7 @@ int source_spool_rest(struct source *s, enum spool_reason why, struct err *e)
 	if (fstat(s->spool, &s->st) < 0)
 		return fail(e, errno, "%s: the spool: %s", s->name, strerror(errno));
 	s->size = have;
-	s->passing = false;
+	s->streaming = false;
 	s->fd = s->spool;
 	return 0;
 }
@@ -607,7 +607,7 @@ int source_finish(struct source *s, uint64_t *size, struct err *e)
 	*size = s->size;
 	if (!s->piped)
 		return 0;
-	if (s->passing)
+	if (s->streaming)
 		r = source_skip(s, UINT64_MAX, size, e);
 	s->size = *size;
 	if (!r)

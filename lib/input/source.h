@@ -3,7 +3,7 @@
  * chain/image.c, read by leaf readers and by the pump. All offsets and lengths are bytes.
  *
  * A pipe or a socket (plain, or gzip, which is inflated) is a stream: it is read once. While a source is
- * `passing` it holds the last windows of its stream, and source_read() finds there what has not been
+ * `streaming` it holds the last windows of its stream, and source_read() finds there what has not been
  * released. To ask for bytes behind all windows spools the whole rest: an unlinked sparse file with the
  * same offsets takes it, and the source is a file like others from then on.
  */
@@ -30,8 +30,8 @@ struct source {
 	uint64_t size; /* bytes */
 	int fd;        /* positioned reads may be sent to it directly; -1: only source_read() */
 	struct stat st;
-	bool passing;  /* see above; size is more than any file has until the end has come */
-	bool piped;    /* is passing, or was */
+	bool streaming;  /* see above; size is more than any file has until the end has come */
+	bool piped;    /* is streaming, or was */
 	uint64_t spooled; /* data bytes that went to the spool, */
 	enum spool_reason spool_reason; /* and why, the last time */
 	/* private to source.c */
@@ -80,7 +80,7 @@ int source_unchanged(const struct source *s, struct err *e);
 /* Whether the range is known to be a hole of the file: it reads as zeros. */
 bool source_is_hole(struct source *s, uint64_t off, uint64_t n);
 /* Where the range of data, or the hole, that begins at off < size ends; *hole says which it is. */
-uint64_t source_stretch(struct source *s, uint64_t off, bool *hole);
+uint64_t source_range(struct source *s, uint64_t off, bool *hole);
 /* The range will be read soon. */
 void source_hint(struct source *s, uint64_t off, uint64_t n);
 /* *n: how many bytes there are, at most `most`; a stream is waited for until it has as many, or ends. -errno
@@ -112,7 +112,7 @@ void source_release(struct source *s, uint64_t off);
 int source_skip(struct source *s, uint64_t end, uint64_t *have, struct err *e);
 /* Copies held bytes into the spool, where source_read() finds them after they were released. */
 int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why, struct err *e);
-/* Everything that is held, and still to come, goes into the spool; the source is passing no more.
+/* Everything that is held, and still to come, goes into the spool; the source is streaming no more.
  * -errno only when the spool or the memory fails: an early end shows in size, and in
  * source_finish(). */
 int source_spool_rest(struct source *s, enum spool_reason why, struct err *e);

@@ -63,8 +63,8 @@ struct stream {
 	int aside[2];    /* a pipe of our own, -1: there is none */
 	size_t in_aside; /* bytes in it */
 	/* from gzip */
-	struct stream *packed;
-	uint64_t packed_at;
+	struct stream *compressed;
+	uint64_t compressed_at;
 	z_stream z;
 	bool inflating; /* z is initialized */
 	bool between;   /* members; others look, too */
@@ -178,15 +178,15 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 		size_t here;
 		int r;
 
-		stream_release(f->packed, f->packed_at);
-		r = stream_ask_stop(f->packed, &f->e); /* there may always be more */
+		stream_release(f->compressed, f->compressed_at);
+		r = stream_ask_stop(f->compressed, &f->e); /* there may always be more */
 		if (!r)
-			r = stream_wait(f->packed, f->packed_at + 1, &have, &f->e);
+			r = stream_wait(f->compressed, f->compressed_at + 1, &have, &f->e);
 		if (r < 0)
 			return 0; /* told to quit */
-		if (have == f->packed_at)
+		if (have == f->compressed_at)
 			break;
-		z->next_in = (z_const Bytef *)stream_at(f->packed, f->packed_at, &here);
+		z->next_in = (z_const Bytef *)stream_at(f->compressed, f->compressed_at, &here);
 		z->avail_in = (uInt)here;
 		if (f->between) {
 			/* what tapes and block devices put behind a file */
@@ -194,7 +194,7 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 				z->next_in++;
 				z->avail_in--;
 			}
-			f->packed_at += here - z->avail_in;
+			f->compressed_at += here - z->avail_in;
 			if (!z->avail_in)
 				continue;
 			if (*z->next_in != 0x1f && z->avail_out < n)
@@ -203,7 +203,7 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 				return fail(&f->e, EBADMSG,
 					    "%s: there is something else behind the gzip data, at byte "
 					    "%llu",
-					    f->name, (unsigned long long)f->packed_at);
+					    f->name, (unsigned long long)f->compressed_at);
 			here = z->avail_in;
 			__atomic_store_n(&f->between, false, __ATOMIC_RELAXED);
 			inflateReset(z);
@@ -211,20 +211,20 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 		r = f->bad ? Z_DATA_ERROR : inflate(z, Z_NO_FLUSH);
 		if (f->bad)
 			z->avail_in = (uInt)here;
-		f->packed_at += here - z->avail_in;
+		f->compressed_at += here - z->avail_in;
 		if (r == Z_STREAM_END)
 			__atomic_store_n(&f->between, true, __ATOMIC_RELAXED);
 		else if (r == Z_MEM_ERROR)
 			return fail(&f->e, ENOMEM, "out of memory");
 		else if (r != Z_OK && r != Z_BUF_ERROR && z->avail_out < n && !f->bad) {
 			f->bad = true; /* first what came before */
-			f->packed_at -= here > z->avail_in;
+			f->compressed_at -= here > z->avail_in;
 			break;
 		} else if (r != Z_OK && r != Z_BUF_ERROR)
 			return fail(&f->e, EBADMSG,
 				    "%s: the gzip data is damaged near its byte %llu (%llu bytes "
 				    "unpacked): %s",
-				    f->name, (unsigned long long)f->packed_at,
+				    f->name, (unsigned long long)f->compressed_at,
 				    (unsigned long long)(f->have + n - z->avail_out),
 				    z->msg ? z->msg : "unknown compression");
 		/* what is there goes on its way at once */
@@ -234,13 +234,13 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 	if (z->avail_out < n)
 		return (ssize_t)(n - z->avail_out);
 	/* nothing came, so nothing more will */
-	if (stream_error(f->packed, &f->e) < 0)
+	if (stream_error(f->compressed, &f->e) < 0)
 		return -EIO;
 	if (!f->between)
 		return fail(&f->e, EBADMSG,
 			    "%s: the gzip data ends in the middle, after %llu byte%s (%llu unpacked): "
 			    "it was cut short",
-			    f->name, (unsigned long long)f->packed_at, plural(f->packed_at),
+			    f->name, (unsigned long long)f->compressed_at, plural(f->compressed_at),
 			    (unsigned long long)f->have);
 	return 0;
 }
@@ -314,7 +314,7 @@ static void *work(void *arg)
 
 bool stream_gzip(const struct stream *f)
 {
-	return f->packed != NULL;
+	return f->compressed != NULL;
 }
 
 size_t stream_window(const struct stream *f)
@@ -346,7 +346,7 @@ int stream_ask_stop(struct stream *f, struct err *e)
 /* All that was expected came long ago, and the sender does not end. The lock is held. */
 static bool out_of_patience(struct stream *f)
 {
-	const bool whole = !f->packed || __atomic_load_n(&f->between, __ATOMIC_RELAXED);
+	const bool whole = !f->compressed || __atomic_load_n(&f->between, __ATOMIC_RELAXED);
 	struct timespec t;
 	int64_t now;
 
@@ -482,10 +482,10 @@ void stream_free(struct stream *f)
 		f->quit = true;
 		pthread_cond_signal(&f->freed);
 		pthread_mutex_unlock(&f->lock);
-		if (f->packed) { /* it may be waiting there */
-			pthread_mutex_lock(&f->packed->lock);
-			pthread_cond_signal(&f->packed->grown);
-			pthread_mutex_unlock(&f->packed->lock);
+		if (f->compressed) { /* it may be waiting there */
+			pthread_mutex_lock(&f->compressed->lock);
+			pthread_cond_signal(&f->compressed->grown);
+			pthread_mutex_unlock(&f->compressed->lock);
 		} else if (write(f->wake, &one, sizeof(one)) < 0) {
 			/* cannot be: a counter of 1 does not overflow */
 		}
@@ -494,7 +494,7 @@ void stream_free(struct stream *f)
 		pthread_cond_destroy(&f->grown);
 		pthread_cond_destroy(&f->freed);
 	}
-	stream_free(f->packed);
+	stream_free(f->compressed);
 	if (f->inflating)
 		inflateEnd(&f->z);
 	if (f->fd >= 0)
@@ -574,14 +574,14 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 			return fail(e, ENOMEM, "out of memory");
 		}
 		g->inflating = true;
-		g->packed = f;
+		g->compressed = f;
 		g->fill = fill_inflate;
 		g->stop = o->stop;
 		g->arg = o->arg;
 		f->stop = packed_quit;
 		f->arg = g;
 		f = g;
-		r = start(f->packed, e);
+		r = start(f->compressed, e);
 	}
 	f->expect = o->expect;
 	if (!r)

@@ -13,7 +13,7 @@ struct apply {
 /* Saves what the batch will overwrite, and what else is in the same grains of the log. */
 static int save_old(struct apply *a, const struct batch_view *b, struct err *e)
 {
-	const struct run *last = &b->piece[b->pieces - 1];
+	const struct run *last = &b->run[b->runs - 1];
 	uint64_t off = b->off, end = last->off + last->len, from, to;
 	int r = 0;
 
@@ -29,14 +29,14 @@ static int save_old(struct apply *a, const struct batch_view *b, struct err *e)
 /* How much of the batch TARGET holds already. */
 static void count_present(struct apply *a, const struct batch_view *b)
 {
-	for (unsigned i = 0; i < b->pieces; i++) {
-		const struct run *piece = &b->piece[i];
-		const uint8_t *old = b->old + (piece->off - b->old_off);
-		const uint8_t *new = piece->kind == RUN_ZERO ? NULL
-							     : b->data + (piece->off - b->off);
+	for (unsigned i = 0; i < b->runs; i++) {
+		const struct run *run = &b->run[i];
+		const uint8_t *old = b->old + (run->off - b->old_off);
+		const uint8_t *new = run->kind == RUN_ZERO ? NULL
+							     : b->data + (run->off - b->off);
 
-		for (uint64_t at = 0; at < piece->len; at += SECTOR) {
-			size_t n = (size_t)min_u64(SECTOR, piece->len - at);
+		for (uint64_t at = 0; at < run->len; at += SECTOR) {
+			size_t n = (size_t)min_u64(SECTOR, run->len - at);
 			bool zeros = !new || all_zero(new + at, n);
 			bool same = zeros ? all_zero(old + at, n) : !memcmp(old + at, new + at, n);
 

@@ -215,7 +215,7 @@ static int check_room(const struct log_opts *o, struct reader *reader, const str
 	struct stat st;
 	int r;
 
-	if (reader->passing)
+	if (reader->streaming)
 		return 0; /* nobody knows yet */
 	dir = slash ? strndup(o->path, (size_t)(slash - o->path) + 1) : strdup(".");
 	if (!dir)
@@ -261,7 +261,7 @@ static int check_finished(const struct log_opts *o, struct chain *c, struct targ
 	size_t places;
 	int r = 0;
 
-	if (c->reader->passing)
+	if (c->reader->streaming)
 		return fail(e, EALREADY, "%s; whether %s holds all of it is told for a file, or with "
 					 "--spool-first", why, t->name);
 	if (!o->force_disk) {

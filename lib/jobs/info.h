@@ -18,7 +18,7 @@ struct info {
 
 /* Opens path and its parents, and walks all metadata, or with image.text_only reads their descriptors.
  * o->parents is taken as set, image.base_unread as not. -errno; failures of the parents alone are in
- * info->chain->lacks. */
+ * info->chain->incomplete. */
 int info_open(struct info **out, const char *path, const struct chain_opts *o,
 	      const struct pump_opts *pump, struct err *e);
 /* NULL-safe. */

@@ -136,7 +136,7 @@ static int compare(const struct looker *l, const struct run *run, bool *zeros, s
 
 	if (run->kind == RUN_RAW)
 		r = source_read(run->src, run->pos, want, n, "sample", e);
-	else if (run->kind == RUN_PACKED)
+	else if (run->kind == RUN_COMPRESSED)
 		r = reader_fetch(run, want, e);
 	if (r < 0)
 		return r;
@@ -261,7 +261,7 @@ static int look_at(struct looker *l, struct reader *deltas, const struct chain *
 static bool is_empty(struct target *t)
 {
 	bool hole;
-	uint64_t end = target_stretch(t, 0, &hole);
+	uint64_t end = target_range(t, 0, &hole);
 
 	return hole && end >= t->size;
 }
@@ -274,7 +274,7 @@ int job_look(struct look *look, const struct chain *c, size_t n, struct target *
 	int r = 0;
 
 	*look = (struct look){.link = n};
-	if (c->reader->passing)
+	if (c->reader->streaming)
 		return set_why(look, "a stream is read only once", e);
 	if (is_empty(t))
 		return set_why(look, "TARGET holds nothing yet", e);
@@ -287,7 +287,7 @@ int job_look(struct look *look, const struct chain *c, size_t n, struct target *
 		l->links = readable(below, n, t);
 		if (!l->links)
 			r = set_why(look, below->links > n ? "their data are not at hand, or are TARGET itself"
-				    : below->lacks ? below->lacks : "there are none", e);
+				    : below->incomplete ? below->incomplete : "there are none", e);
 		else
 			r = chain_read(below, n, l->links, false, e);
 	}

@@ -108,7 +108,7 @@ int job_check_undo(const struct chain *c, struct target *t, size_t *places, stru
 	return r;
 }
 
-/* Counts the pieces of the given size that a run touches, and none of them twice. */
+/* Counts the blocks of the given size that a run touches, and none of them twice. */
 static void touch(const struct run *run, uint64_t size, uint64_t *next, uint64_t *n)
 {
 	const uint64_t first = max_u64(run->off / size, *next), end = div_up(run->off + run->len, size);

@@ -136,11 +136,11 @@ int job_scan(struct reader *r, const struct pump_opts *o, bool inflates, struct 
 		*(run.kind == RUN_ZERO ? &t->zero : &t->data) += run.len;
 		t->end = run.off + run.len;
 		/* a stream that needs no threads has no compressed grains */
-		if (inflates && run.kind == RUN_PACKED && (!r->passing || r->passing->threads))
-			result = inflate_one(&u, &run, r->passing, e);
+		if (inflates && run.kind == RUN_COMPRESSED && (!r->streaming || r->streaming->threads))
+			result = inflate_one(&u, &run, r->streaming, e);
 		if (result < 0)
 			break;
 	}
 	result = inflate_end(&u, result < 0 ? result : got);
-	return result < 0 || r->passing ? result : reader_rewind(r, e);
+	return result < 0 || r->streaming ? result : reader_rewind(r, e);
 }

@@ -121,8 +121,8 @@ static int verify_ready(void *arg, const struct batch_view *b, struct err *e)
 	struct verify *w = arg;
 	int r = 0;
 
-	for (unsigned i = 0; !r && i < b->pieces; i++) {
-		const struct run *run = &b->piece[i];
+	for (unsigned i = 0; !r && i < b->runs; i++) {
+		const struct run *run = &b->run[i];
 
 		r = compare(w, run, b->old + (run->off - b->old_off),
 			    run->kind == RUN_ZERO ? NULL : b->data + (run->off - b->off), e);
@@ -137,8 +137,8 @@ static int sums_ready(void *arg, const struct batch_view *b, struct err *e)
 	struct verify *w = arg;
 	int r = 0;
 
-	for (unsigned i = 0; !r && i < b->pieces; i++) {
-		const struct run *run = &b->piece[i];
+	for (unsigned i = 0; !r && i < b->runs; i++) {
+		const struct run *run = &b->run[i];
 		const uint8_t *old = b->old + (run->off - b->old_off);
 
 		if (run->kind == RUN_ZERO)
@@ -237,8 +237,8 @@ int sums_add(struct sums *s, const struct batch_view *b, struct err *e)
 {
 	int r = 0;
 
-	for (unsigned i = 0; !r && i < b->pieces; i++) {
-		struct run run = b->piece[i];
+	for (unsigned i = 0; !r && i < b->runs; i++) {
+		struct run run = b->run[i];
 
 		if (run.kind == RUN_ZERO) /* the tap has added it */
 			continue;
@@ -289,7 +289,7 @@ static int written_next(struct reader *reader, struct run *run, struct err *e)
 	sum = &s->held[s->at++];
 	*run = (struct run){.off = sum->off & ~SUM_ZEROS, .len = sum->len, .kind = RUN_ZERO};
 	if (!(sum->off & SUM_ZEROS)) {
-		run->kind = RUN_PACKED;
+		run->kind = RUN_COMPRESSED;
 		run->pos = sum->crc;
 		run->leaf = reader;
 	}
@@ -327,8 +327,8 @@ int sums_new(struct sums **out, struct reader *input, const char *spool_dir, str
 	}
 	reader_init(&s->tap, &tap_ops, input->name, input->size);
 	reader_init(&s->written, &written_ops, input->name, input->size);
-	s->tap.passing = input->passing;
-	s->written.passing = &s->written;
+	s->tap.streaming = input->streaming;
+	s->written.streaming = &s->written;
 	s->input = input;
 	s->spool_dir = spool_dir;
 	s->spool = -1;

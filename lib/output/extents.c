@@ -121,7 +121,7 @@ bool extents_written(struct extents *m, uint64_t off, uint64_t len)
 	return true;
 }
 
-uint64_t extents_stretch(struct extents *m, uint64_t off, bool *hole)
+uint64_t extents_range(struct extents *m, uint64_t off, bool *hole)
 {
 	off_t next;
 

@@ -17,7 +17,7 @@ void extents_free(struct extents *m);
 /* Whether every byte of the range lies in blocks that are allocated and written. */
 bool extents_written(struct extents *m, uint64_t off, uint64_t len);
 /* Where the range of data, or the hole, that begins at off ends: UINT64_MAX when no other is known. */
-uint64_t extents_stretch(struct extents *m, uint64_t off, bool *hole);
+uint64_t extents_range(struct extents *m, uint64_t off, bool *hole);
 /* Drops the answers. */
 void extents_forget(struct extents *m);
 

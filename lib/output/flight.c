@@ -23,9 +23,9 @@ static const struct {
 };
 #define ZEROING_SLOW 2u /* of a device, see ZERO_MOST */
 
-static struct air *air_of(struct flight *f)
+static struct flight_inner *inner_of(struct flight *f)
 {
-	return container_of(f, struct air, f);
+	return container_of(f, struct flight_inner, f);
 }
 
 void flight_fail(struct flight *f, int r)
@@ -42,12 +42,12 @@ void flight_moved(struct flight *f, uint64_t bytes)
 
 const char *flight_kind(const struct flight *f)
 {
-	return queue_kind(container_of(f, struct air, f)->q);
+	return queue_kind(container_of(f, struct flight_inner, f)->q);
 }
 
 void slot_release(struct slot *s)
 {
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 
 	s->state = FREE;
 	s->next = a->free[s->class];
@@ -56,10 +56,10 @@ void slot_release(struct slot *s)
 
 /* --- transfers ----------------------------------------------------------------------------------- */
 
-static void put_refused(struct air *a);
+static void put_refused(struct flight_inner *a);
 
 /* Lets the queue work until at least `min` callbacks have run, or nothing is left in flight. */
-static void wait_for(struct air *a, unsigned min)
+static void wait_for(struct flight_inner *a, unsigned min)
 {
 	int r;
 
@@ -84,12 +84,12 @@ struct xfer *slot_xfer(struct slot *s, uint8_t *buf, uint64_t len, uint64_t off,
 			   .off = off,
 			   .owner = s,
 			   .done = done};
-	s->air->queued++;
-	s->air->queued_bytes += len;
+	s->inner->queued++;
+	s->inner->queued_bytes += len;
 	return x;
 }
 
-static void put_later(struct air *a, struct xfer *x)
+static void put_later(struct flight_inner *a, struct xfer *x)
 {
 	x->next = a->refused;
 	a->refused = x;
@@ -99,7 +99,7 @@ static void put_later(struct air *a, struct xfer *x)
 void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
 		       void (*done)(struct xfer *, int))
 {
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 	struct xfer *x = slot_xfer(s, buf, len, off, done);
 
 	x->direct = direct && !a->f.stats->refused;
@@ -116,7 +116,7 @@ void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t 
  */
 bool slot_again_buffered(struct xfer *x, int err)
 {
-	struct air *a = ((struct slot *)x->owner)->air;
+	struct flight_inner *a = ((struct slot *)x->owner)->inner;
 
 	if (!x->direct || a->f.t->aligned || (err != -EINVAL && err != -EOPNOTSUPP))
 		return false;
@@ -126,7 +126,7 @@ bool slot_again_buffered(struct xfer *x, int err)
 	return true;
 }
 
-static void put_refused(struct air *a)
+static void put_refused(struct flight_inner *a)
 {
 	struct xfer *x;
 
@@ -160,14 +160,14 @@ void flight_read_failed(struct flight *f, const char *name, const struct xfer *x
 /* Everything that belongs to the batch has been read. */
 static void arrived(struct slot *s)
 {
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 	struct flight *f = &a->f;
 	int r = 1;
 
 	if (!f->failed && f->o->ready) {
 		const struct batch_view view = {
-		    .piece = s->b.piece,
-		    .pieces = s->b.pieces,
+		    .run = s->b.run,
+		    .runs = s->b.runs,
 		    .off = s->b.off,
 		    .data = s->buf ? s->buf + (s->b.off - s->from) : NULL,
 		    .old_off = s->old_from,
@@ -182,8 +182,8 @@ static void arrived(struct slot *s)
 	if (f->failed) {
 		slot_release(s);
 	} else if (r == 0) {
-		for (unsigned i = 0; i < s->b.pieces; i++)
-			flight_moved(f, s->b.piece[i].len);
+		for (unsigned i = 0; i < s->b.runs; i++)
+			flight_moved(f, s->b.run[i].len);
 		slot_release(s);
 	} else if (f->o->barrier) {
 		s->state = HELD;
@@ -198,9 +198,9 @@ static const struct run *piece_at(const struct slot *s, const uint8_t *buf)
 	uint64_t off = s->from + (uint64_t)(buf - s->buf);
 	unsigned i = 0;
 
-	while (i + 1 < s->b.pieces && s->b.piece[i + 1].off <= off)
+	while (i + 1 < s->b.runs && s->b.run[i + 1].off <= off)
 		i++;
-	return &s->b.piece[i];
+	return &s->b.run[i];
 }
 
 static void fill_done(struct xfer *x, int err)
@@ -208,7 +208,7 @@ static void fill_done(struct xfer *x, int err)
 	struct slot *s = x->owner;
 
 	if (err)
-		flight_read_failed(&s->air->f, piece_at(s, x->buf)->src->name, x, err);
+		flight_read_failed(&s->inner->f, piece_at(s, x->buf)->src->name, x, err);
 	if (--s->waiting == 0)
 		arrived(s);
 }
@@ -220,7 +220,7 @@ static void look_done(struct xfer *x, int err)
 	if (slot_again_buffered(x, err))
 		return;
 	if (err)
-		flight_read_failed(&s->air->f, s->air->f.t->name, x, err);
+		flight_read_failed(&s->inner->f, s->inner->f.t->name, x, err);
 	if (--s->waiting == 0)
 		arrived(s);
 }
@@ -228,7 +228,7 @@ static void look_done(struct xfer *x, int err)
 /* Reads what the target holds where the batch belongs. */
 static void look(struct slot *s)
 {
-	const struct flight *f = &s->air->f;
+	const struct flight *f = &s->inner->f;
 	const struct target *t = f->t;
 	uint64_t align = f->o->look;
 	bool direct = t->past_cache && (f->o->compare ? f->o->past_cache : s->b.direct);
@@ -253,7 +253,7 @@ static void keep_text(void *arg, const char *text)
 static void fetch_run(struct job *j)
 {
 	struct fetch *f = container_of(j, struct fetch, xfer.job);
-	struct err e = {.strict = f->slot->air->f.e->strict, .warn = keep_text, .arg = f};
+	struct err e = {.strict = f->slot->inner->f.e->strict, .warn = keep_text, .arg = f};
 
 	f->result = reader_fetch(f->run, f->buf, &e);
 	if (f->result < 0) {
@@ -266,11 +266,11 @@ static void fetch_done(struct xfer *x, int err)
 {
 	struct fetch *f = container_of(x, struct fetch, xfer);
 	struct slot *s = f->slot;
-	struct err *e = s->air->f.e;
+	struct err *e = s->inner->f.e;
 
 	(void)err;
 	if (f->result < 0)
-		flight_fail(&s->air->f, fail(e, -f->result, "%s", f->text ? f->text : "out of memory"));
+		flight_fail(&s->inner->f, fail(e, -f->result, "%s", f->text ? f->text : "out of memory"));
 	else if (f->text && e->warn)
 		e->warn(e->arg, f->text);
 	free(f->text);
@@ -278,17 +278,17 @@ static void fetch_done(struct xfer *x, int err)
 		arrived(s);
 }
 
-/* Has piece i inflated, here where no other thread may. */
+/* Has run i inflated, here where no other thread may. */
 static int fetch(struct slot *s, unsigned i, uint8_t *buf)
 {
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 
 	if (a->fetch_here)
-		return reader_fetch(&s->b.piece[i], buf, a->f.e);
+		return reader_fetch(&s->b.run[i], buf, a->f.e);
 	s->fetch[i] = (struct fetch){
 	    .xfer = {.kind = XFER_JOB, .job.run = fetch_run, .done = fetch_done},
 	    .slot = s,
-	    .run = &s->b.piece[i],
+	    .run = &s->b.run[i],
 	    .buf = buf,
 	};
 	s->waiting++;
@@ -296,24 +296,24 @@ static int fetch(struct slot *s, unsigned i, uint8_t *buf)
 	return 0;
 }
 
-/* Brings the pieces to their places in the buffer. */
+/* Brings the runs to their places in the buffer. */
 static void fill_batch(struct slot *s)
 {
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 	struct flight *f = &a->f;
 
 	s->state = FILL;
 	if (f->o->look)
 		look(s);
-	for (unsigned i = 0; !f->failed && i < s->b.pieces; i++) {
-		const struct run *run = &s->b.piece[i];
+	for (unsigned i = 0; !f->failed && i < s->b.runs; i++) {
+		const struct run *run = &s->b.run[i];
 		uint8_t *buf = s->buf ? s->buf + (run->off - s->from) : NULL;
 		int r = 0;
 
 		if (run->kind == RUN_ZERO) {
 			if (!f->o->compare && !s->b.zeros)
 				memset(buf, 0, run->len);
-		} else if (run->kind == RUN_PACKED) {
+		} else if (run->kind == RUN_COMPRESSED) {
 			r = fetch(s, i, buf);
 		} else if (run->src->fd < 0) {
 			r = source_read(run->src, run->pos, buf, run->len, "data", f->e);
@@ -339,10 +339,10 @@ static void preread_done(struct xfer *x, int err)
 	if (slot_again_buffered(x, err))
 		return;
 	if (err)
-		flight_read_failed(&s->air->f, s->air->f.t->name, x, err);
+		flight_read_failed(&s->inner->f, s->inner->f.t->name, x, err);
 	if (--s->waiting)
 		return;
-	if (s->air->f.failed)
+	if (s->inner->f.failed)
 		slot_release(s);
 	else
 		fill_batch(s);
@@ -352,12 +352,12 @@ static void preread_done(struct xfer *x, int err)
  * cannot be read, bytes to be written should not be what is to blame. */
 static void preread(struct slot *s)
 {
-	const struct target *t = s->air->f.t;
+	const struct target *t = s->inner->f.t;
 	const uint64_t align = max_u64(t->block, t->memory); /* s->buf has it, not every block in it */
 	uint64_t from = 0, to = 0;
 
 	s->state = PREREAD;
-	for (unsigned i = 0; i <= s->b.pieces; i++) {
+	for (unsigned i = 0; i <= s->b.runs; i++) {
 		uint64_t a, b;
 
 		slot_gap_before(s, i, &a, &b);
@@ -381,13 +381,13 @@ static void preread(struct slot *s)
 
 /* --- launch -------------------------------------------------------------------------------------- */
 
-static bool busy(const struct air *a)
+static bool busy(const struct flight_inner *a)
 {
 	return queue_busy(a->q) || a->refused;
 }
 
 /* Waits until about so many transfers are done with. */
-static void go_on(struct air *a, unsigned min)
+static void go_on(struct flight_inner *a, unsigned min)
 {
 	if (busy(a))
 		wait_for(a, min);
@@ -396,7 +396,7 @@ static void go_on(struct air *a, unsigned min)
 }
 
 /* Whether something in flight touches a block that [from, to) touches. */
-static bool in_flight(const struct air *a, uint64_t from, uint64_t to)
+static bool in_flight(const struct flight_inner *a, uint64_t from, uint64_t to)
 {
 	from = round_down(from, a->f.align);
 	to = round_up(to, a->f.align);
@@ -408,12 +408,12 @@ static bool in_flight(const struct air *a, uint64_t from, uint64_t to)
 	return false;
 }
 
-static struct slot *fresh_slot(struct air *a, enum slot_class c)
+static struct slot *fresh_slot(struct flight_inner *a, enum slot_class c)
 {
 	const unsigned k = --a->fresh[c].slots;
 	struct slot *s = &a->slot[a->slots++];
 
-	s->air = a;
+	s->inner = a;
 	s->class = c;
 	if (!class_of[c].bytes)
 		return s;
@@ -423,7 +423,7 @@ static struct slot *fresh_slot(struct air *a, enum slot_class c)
 }
 
 /* A free slot for so many bytes; NULL: one has to be waited for. */
-static struct slot *take_slot(struct air *a, const struct batch *b, uint64_t bytes)
+static struct slot *take_slot(struct flight_inner *a, const struct batch *b, uint64_t bytes)
 {
 	enum slot_class c = IS_SMALL;
 	struct slot *s;
@@ -443,7 +443,7 @@ static struct slot *take_slot(struct air *a, const struct batch *b, uint64_t byt
 
 void flight_launch(struct flight *f, const struct batch *b)
 {
-	struct air *a = air_of(f);
+	struct flight_inner *a = inner_of(f);
 	const uint64_t from = b->direct ? round_down(b->off, f->t->block) : b->off;
 	const uint64_t to = b->direct ? round_up(b->end, f->t->block) : b->end;
 	struct slot *s = NULL;
@@ -455,8 +455,8 @@ void flight_launch(struct flight *f, const struct batch *b)
 	a->reach = max_u64(a->reach, round_up(to, f->align));
 	s->from = from;
 	s->to = to;
-	memcpy(s->b.piece, b->piece, b->pieces * sizeof(*b->piece));
-	s->b.pieces = b->pieces;
+	memcpy(s->b.run, b->run, b->runs * sizeof(*b->run));
+	s->b.runs = b->runs;
 	s->b.off = b->off;
 	s->b.end = b->end;
 	s->b.direct = b->direct;
@@ -473,7 +473,7 @@ void flight_launch(struct flight *f, const struct batch *b)
 
 static void flush_done(struct xfer *x, int err)
 {
-	struct air *a = x->owner;
+	struct flight_inner *a = x->owner;
 
 	a->flushing = false;
 	if (err)
@@ -481,7 +481,7 @@ static void flush_done(struct xfer *x, int err)
 					 a->f.t->aligned ? "flush" : "fdatasync", target_why(a->f.t, err)));
 }
 
-static void put_flush(struct air *a, bool in_line)
+static void put_flush(struct flight_inner *a, bool in_line)
 {
 	a->flushing = true;
 	a->flush = (struct xfer){
@@ -491,7 +491,7 @@ static void put_flush(struct air *a, bool in_line)
 
 /* Whoever sends over a network is slower than the disk: what is durable when the last byte arrives need
  * not be waited for then. */
-static void flush_meanwhile(struct air *a)
+static void flush_meanwhile(struct flight_inner *a)
 {
 	struct timespec ts;
 	int64_t now;
@@ -508,7 +508,7 @@ static void flush_meanwhile(struct air *a)
 
 void flight_fence(struct flight *f)
 {
-	struct air *a = air_of(f);
+	struct flight_inner *a = inner_of(f);
 	unsigned i = 0;
 
 	while (i < a->slots)
@@ -524,7 +524,7 @@ void flight_fence(struct flight *f)
 
 void flight_drain(struct flight *f)
 {
-	struct air *a = air_of(f);
+	struct flight_inner *a = inner_of(f);
 
 	while (busy(a) || a->held)
 		go_on(a, 1);
@@ -532,7 +532,7 @@ void flight_drain(struct flight *f)
 
 void flight_flush(struct flight *f)
 {
-	struct air *a = air_of(f);
+	struct flight_inner *a = inner_of(f);
 
 	put_flush(a, true); /* there is nothing to do meanwhile */
 	while (busy(a))
@@ -542,7 +542,7 @@ void flight_flush(struct flight *f)
 int flight_new(struct flight **out, struct target *t, const struct pump_opts *o, bool fetch_here,
 	       struct pump_stats *stats, struct err *e)
 {
-	struct air *a = calloc(1, sizeof(*a));
+	struct flight_inner *a = calloc(1, sizeof(*a));
 	/* what is looked at takes as much memory again, and a little before and behind: then there
 	 * are half as many */
 	const unsigned share = o->look ? 2 : 1;
@@ -567,7 +567,7 @@ int flight_new(struct flight **out, struct target *t, const struct pump_opts *o,
 		free(a);
 		return fail(e, ENOMEM, "out of memory");
 	}
-	/* fewer and larger pieces for the device; a few percent to a quarter of the time */
+	/* fewer and larger runs for the device; a few percent to a quarter of the time */
 	madvise(buf, a->memory_size, MADV_HUGEPAGE);
 	a->memory = buf;
 	for (unsigned c = 0; c < CLASSES; c++) {
@@ -584,11 +584,11 @@ int flight_new(struct flight **out, struct target *t, const struct pump_opts *o,
 
 void flight_free(struct flight *f)
 {
-	struct air *a;
+	struct flight_inner *a;
 
 	if (!f)
 		return;
-	a = air_of(f);
+	a = inner_of(f);
 	munmap(a->memory, a->memory_size + BIG);
 	queue_free(a->q);
 	free(a);

@@ -12,17 +12,17 @@
 
 #define BIG (1024u * 1024) /* largest single write; batches never cross a multiple of it */
 #define ZERO_MOST (16u * BIG) /* zeroed by one call: each may take a second on a slow device */
-#define PIECES 64u /* runs in one batch */
+#define BATCH_RUNS 64u /* runs in one batch */
 
 /* Neighbouring runs. Between two of them may lie a gap inside one block of the target, or inside one
  * page of a file; that, and what a ragged end leaves of a block, is preread. Where the consumer looks
  * at the target it has been read anyway. */
 struct batch {
-	struct run piece[PIECES];
-	unsigned pieces;
-	uint64_t off, end; /* guest bytes from the first piece to the last */
+	struct run run[BATCH_RUNS];
+	unsigned runs;
+	uint64_t off, end; /* guest bytes from the first run to the last */
 	bool direct;       /* past the page cache */
-	bool zeros;        /* one piece, zeros, for the kernel to make; without look up to ZERO_MOST */
+	bool zeros;        /* one run, zeros, for the kernel to make; without look up to ZERO_MOST */
 };
 
 struct flight {

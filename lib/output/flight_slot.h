@@ -23,7 +23,7 @@ struct fetch {
 };
 
 struct slot {
-	struct air *air;
+	struct flight_inner *inner;
 	enum slot_class class;
 	enum slot_state state;
 	uint8_t *buf;      /* stands for guest byte `from` on */
@@ -32,14 +32,14 @@ struct slot {
 	uint64_t old_from, old_to;
 	unsigned waiting; /* transfers of this state in flight */
 	bool bad;         /* one of its writes failed */
-	uint32_t zero;    /* a bit for each stretch of SMALL: it is zeros; see find_zeros() */
+	uint32_t zero;    /* a bit for each range of SMALL: it is zeros; see find_zeros() */
 	struct slot *next; /* free */
 	struct batch b;
-	struct xfer xfer[PIECES + 2];
-	struct fetch fetch[PIECES];
+	struct xfer xfer[BATCH_RUNS + 2];
+	struct fetch fetch[BATCH_RUNS];
 };
 
-struct air { /* a flight with what is private to this file */
+struct flight_inner { /* a flight with what is private to this file */
 	struct flight f;
 	struct queue *q;
 	bool fetch_here;
@@ -80,8 +80,8 @@ void flight_read_failed(struct flight *f, const char *name, const struct xfer *x
 /* flight_write.c: the batch stands whole in its buffer. */
 void slot_write(struct slot *s);
 /* The consumer makes safe what has to be safe, then all that was held back for it is written. */
-void flight_write_held(struct air *a);
-/* What lies before piece i, or with i == pieces behind the last one, inside what is written. */
+void flight_write_held(struct flight_inner *a);
+/* What lies before run i, or with i == runs behind the last one, inside what is written. */
 void slot_gap_before(const struct slot *s, unsigned i, uint64_t *a, uint64_t *b);
 
 #endif

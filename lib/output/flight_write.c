@@ -7,11 +7,11 @@
 
 static void written(struct slot *s)
 {
-	struct flight *f = &s->air->f;
+	struct flight *f = &s->inner->f;
 	uint64_t data = 0, zero = 0;
 
-	for (unsigned i = 0; i < s->b.pieces; i++)
-		*(s->b.piece[i].kind == RUN_ZERO ? &zero : &data) += s->b.piece[i].len;
+	for (unsigned i = 0; i < s->b.runs; i++)
+		*(s->b.run[i].kind == RUN_ZERO ? &zero : &data) += s->b.run[i].len;
 	f->stats->reached = max_u64(f->stats->reached, s->b.end);
 	f->stats->written += data;
 	f->stats->zeroed += zero;
@@ -22,7 +22,7 @@ static void written(struct slot *s)
 static void write_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
-	struct flight *f = &s->air->f;
+	struct flight *f = &s->inner->f;
 
 	if (slot_again_buffered(x, err))
 		return;
@@ -51,15 +51,15 @@ bool flight_direct(struct flight *f, uint64_t off, uint64_t len)
 /* Zeros that the kernel cannot make, but for what is a hole of the target. */
 static void send_zeros(struct slot *s)
 {
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 	const uint64_t end = s->b.end;
 
 	for (uint64_t off = s->b.off, stop; off < end; off = stop) {
 		bool hole = false;
 
 		stop = end;
-		if (s->waiting < PIECES / 2) /* the others are at most as many as there are BIG in it */
-			stop = min_u64(target_stretch(a->f.t, off, &hole), end);
+		if (s->waiting < BATCH_RUNS / 2) /* the others are at most as many as there are BIG in it */
+			stop = min_u64(target_range(a->f.t, off, &hole), end);
 		if (hole)
 			continue;
 		stop = min_u64(stop, round_down(off, BIG) + BIG);
@@ -74,7 +74,7 @@ static void send_zeros(struct slot *s)
 static void zero_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 
 	if (err && target_zero_unsupported(a->f.t, x, err)) {
 		if (target_can_zero(a->f.t)) {
@@ -95,17 +95,17 @@ static void zero_done(struct xfer *x, int err)
 	}
 }
 
-/* What lies before piece i, or with i == pieces behind the last one, inside what is written. */
+/* What lies before run i, or with i == runs behind the last one, inside what is written. */
 void slot_gap_before(const struct slot *s, unsigned i, uint64_t *a, uint64_t *b)
 {
-	*a = i ? s->b.piece[i - 1].off + s->b.piece[i - 1].len : s->from;
-	*b = i < s->b.pieces ? s->b.piece[i].off : s->to;
+	*a = i ? s->b.run[i - 1].off + s->b.run[i - 1].len : s->from;
+	*b = i < s->b.runs ? s->b.run[i].off : s->to;
 }
 
-/* Where the target has been looked at, all around the pieces is known. */
+/* Where the target has been looked at, all around the runs is known. */
 static void fill_gaps(struct slot *s)
 {
-	for (unsigned i = 0; i <= s->b.pieces; i++) {
+	for (unsigned i = 0; i <= s->b.runs; i++) {
 		uint64_t a, b;
 
 		slot_gap_before(s, i, &a, &b);
@@ -114,22 +114,22 @@ static void fill_gaps(struct slot *s)
 	}
 }
 
-/* The end of the stretch of SMALL that off lies in. */
-static uint64_t stretch_end(const struct slot *s, uint64_t off)
+/* The end of the range of SMALL that off lies in. */
+static uint64_t small_end(const struct slot *s, uint64_t off)
 {
 	return min_u64(round_down(off, SMALL) + SMALL, s->to);
 }
 
-static uint32_t stretch_bit(const struct slot *s, uint64_t off)
+static uint32_t small_bit(const struct slot *s, uint64_t off)
 {
 	return UINT32_C(1) << (off / SMALL - s->from / SMALL);
 }
 
-/* Which stretches are zeros, of those that share no block with a write in flight. */
+/* Which ranges are zeros, of those that share no block with a write in flight. */
 static void find_zeros(struct slot *s)
 {
-	const struct target *t = s->air->f.t;
-	const uint64_t align = s->air->f.align;
+	const struct target *t = s->inner->f.t;
+	const uint64_t align = s->inner->f.align;
 
 	s->zero = 0;
 	if (!t->rereads && !(t->thin && target_can_zero(t)))
@@ -137,27 +137,27 @@ static void find_zeros(struct slot *s)
 	if (s->b.direct && s->from % t->memory) /* no part of it could be transferred by itself */
 		return;
 	for (uint64_t off = s->from, end; off < s->to; off = end) {
-		end = stretch_end(s, off);
+		end = small_end(s, off);
 		if (round_down(off, align) == off && round_down(end, align) == end &&
 		    all_zero(s->buf + (off - s->from), end - off))
-			s->zero |= stretch_bit(s, off);
+			s->zero |= small_bit(s, off);
 	}
 }
 
-/* Where the stretches end that are, or are not, zeros as the one at off. */
+/* Where the ranges end that are, or are not, zeros as the one at off. */
 static uint64_t same_until(const struct slot *s, uint64_t off, bool *zeros)
 {
-	*zeros = s->zero & stretch_bit(s, off);
+	*zeros = s->zero & small_bit(s, off);
 	do
-		off = stretch_end(s, off);
-	while (off < s->to && *zeros == !!(s->zero & stretch_bit(s, off)));
+		off = small_end(s, off);
+	while (off < s->to && *zeros == !!(s->zero & small_bit(s, off)));
 	return off;
 }
 
 static void part_zeroed(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
-	struct target *t = s->air->f.t;
+	struct target *t = s->inner->f.t;
 
 	if (!err || !target_zero_unsupported(t, x, err)) {
 		write_done(x, err);
@@ -166,16 +166,16 @@ static void part_zeroed(struct xfer *x, int err)
 	if (!target_can_zero(t)) { /* they stand in the buffer */
 		x->kind = XFER_WRITE;
 		x->buf = s->buf + (x->off - s->from);
-		x->direct = s->b.direct && !s->air->f.stats->refused;
+		x->direct = s->b.direct && !s->inner->f.stats->refused;
 		x->done = write_done;
 	}
-	target_put(t, s->air->q, x);
+	target_put(t, s->inner->q, x);
 }
 
 /* Data are written; zeros are made by the kernel or the server, or are known to be there. */
 static void write_parts(struct slot *s)
 {
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 
 	s->state = WRITE;
 	s->bad = false;
@@ -208,21 +208,21 @@ static void zeros_read(struct xfer *x, int err)
 	if (slot_again_buffered(x, err))
 		return;
 	if (err)
-		flight_read_failed(&s->air->f, s->air->f.t->name, x, err);
+		flight_read_failed(&s->inner->f, s->inner->f.t->name, x, err);
 	if (--s->waiting)
 		return;
-	if (s->air->f.failed) {
+	if (s->inner->f.failed) {
 		slot_release(s);
 		return;
 	}
 	for (uint64_t off = s->from, end; off < s->to; off = end) {
 		uint8_t *buf = s->buf + (off - s->from);
 
-		end = stretch_end(s, off);
-		if (!(s->zero & stretch_bit(s, off)) || all_zero(buf, end - off))
+		end = small_end(s, off);
+		if (!(s->zero & small_bit(s, off)) || all_zero(buf, end - off))
 			continue;
 		memset(buf, 0, end - off);
-		s->zero &= ~stretch_bit(s, off);
+		s->zero &= ~small_bit(s, off);
 	}
 	write_parts(s);
 }
@@ -230,20 +230,20 @@ static void zeros_read(struct xfer *x, int err)
 /* Before a target is given zeros that would take room in it: does it hold them already? */
 static void check_zeros(struct slot *s)
 {
-	const bool looked = s->air->f.o->look;
+	const bool looked = s->inner->f.o->look;
 
 	s->state = CHECK;
 	for (uint64_t off = s->from, end; off < s->to; off = end) {
 		bool zeros;
 
-		end = looked ? stretch_end(s, off) : same_until(s, off, &zeros);
-		if (!(s->zero & stretch_bit(s, off)))
+		end = looked ? small_end(s, off) : same_until(s, off, &zeros);
+		if (!(s->zero & small_bit(s, off)))
 			continue;
 		if (!looked)
 			slot_put(s, s->b.direct, s->buf + (off - s->from), end - off, off, zeros_read);
 		else if (off < s->old_from || end > s->old_to ||
 			 !all_zero(s->old + (off - s->old_from), end - off))
-			s->zero &= ~stretch_bit(s, off);
+			s->zero &= ~small_bit(s, off);
 	}
 	if (!s->waiting)
 		write_parts(s);
@@ -252,7 +252,7 @@ static void check_zeros(struct slot *s)
 /* The batch stands whole in its buffer. */
 void slot_write(struct slot *s)
 {
-	struct air *a = s->air;
+	struct flight_inner *a = s->inner;
 	struct xfer *x;
 
 	if (a->f.failed) {
@@ -278,7 +278,7 @@ void slot_write(struct slot *s)
 }
 
 /* The consumer makes safe what has to be safe, then all that was held back for it is written. */
-void flight_write_held(struct air *a)
+void flight_write_held(struct flight_inner *a)
 {
 	int r = a->f.failed ? 0 : a->f.o->barrier(a->f.o->consumer, a->f.e);
 

@@ -24,9 +24,9 @@ struct pump {
 
 static void launch(struct pump *p)
 {
-	if (p->open.pieces)
+	if (p->open.runs)
 		flight_launch(p->f, &p->open);
-	p->open.pieces = 0;
+	p->open.runs = 0;
 }
 
 /* Whether the caller wants nothing more to be taken. */
@@ -44,24 +44,24 @@ static bool stopping_at(struct pump *p, uint64_t before, uint64_t off)
 	       (before / ASK_EACH != off / ASK_EACH && stopping(p));
 }
 
-/* Whether a piece may follow what the open batch has. */
-static bool follows(struct pump *p, const struct run *piece, bool direct, bool zeros)
+/* Whether a run may follow what the open batch has. */
+static bool follows(struct pump *p, const struct run *run, bool direct, bool zeros)
 {
 	const struct batch *b = &p->open;
 	const uint64_t align = p->f->align;
 
-	if (zeros || b->zeros || b->direct != direct || b->off / p->most != piece->off / p->most)
+	if (zeros || b->zeros || b->direct != direct || b->off / p->most != run->off / p->most)
 		return false;
-	if (piece->off == b->end)
+	if (run->off == b->end)
 		return true;
-	if (piece->off < b->end)
+	if (run->off < b->end)
 		return false;
 	if (p->o->compare)
-		return piece->off - b->end <= BRIDGE;
+		return run->off - b->end <= BRIDGE;
 	/* two batches would have to wait for each other */
-	if (round_down(piece->off, align) >= round_up(b->end, align))
+	if (round_down(run->off, align) >= round_up(b->end, align))
 		return false;
-	return p->o->look || (direct && target_written(p->t, b->end, piece->off - b->end));
+	return p->o->look || (direct && target_written(p->t, b->end, run->off - b->end));
 }
 
 /* Adds a run to the open batch, or begins a new one. Nothing is cut but at multiples of `most`, so a
@@ -73,26 +73,26 @@ static void gather(struct pump *p, struct run run, bool zeros, uint64_t most)
 	for (;;) {
 		uint64_t n = min_u64(run.len, round_down(run.off, most) + most - run.off);
 		bool direct = !p->o->compare && !zeros && flight_direct(p->f, run.off, n);
-		struct run piece = run;
+		struct run part = run;
 
-		piece.len = n;
-		if (b->pieces && !follows(p, &piece, direct, zeros))
+		part.len = n;
+		if (b->runs && !follows(p, &part, direct, zeros))
 			launch(p);
-		if (b->pieces && run_joins(&b->piece[b->pieces - 1], &piece)) {
-			b->piece[b->pieces - 1].len += n;
+		if (b->runs && run_joins(&b->run[b->runs - 1], &part)) {
+			b->run[b->runs - 1].len += n;
 		} else {
-			if (b->pieces == PIECES)
+			if (b->runs == BATCH_RUNS)
 				launch(p);
 			if (p->f->failed)
 				return;
-			if (!b->pieces) {
-				b->off = piece.off;
+			if (!b->runs) {
+				b->off = part.off;
 				b->direct = direct;
 				b->zeros = zeros;
 			}
-			b->piece[b->pieces++] = piece;
+			b->run[b->runs++] = part;
 		}
-		b->end = piece.off + n;
+		b->end = part.off + n;
 		if (zeros)
 			launch(p);
 		if (n == run.len || (zeros ? stopping(p) : stopping_at(p, run.off, run.off + n)))
@@ -106,7 +106,7 @@ static void gather_zeros(struct pump *p, const struct run *run, uint64_t off, ui
 {
 	while (off < end) {
 		bool hole;
-		uint64_t stop = min_u64(target_stretch(p->t, off, &hole), end);
+		uint64_t stop = min_u64(target_range(p->t, off, &hole), end);
 
 		if (hole) {
 			p->stats->zeroed += stop - off;
@@ -177,13 +177,13 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 
 	*stats = (struct pump_stats){0};
 	/* what passes may be such that one thread only can ask for it */
-	got = flight_new(&p.f, t, o, r->passing && !r->passing->threads, stats, e);
+	got = flight_new(&p.f, t, o, r->streaming && !r->streaming->threads, stats, e);
 	if (got < 0)
 		return got;
 	stats->ring = flight_kind(p.f);
 	got = take_runs(&p, r, e);
 	/* what came before on a stream that broke off is written */
-	if (got < 0 && !r->passing)
+	if (got < 0 && !r->streaming)
 		flight_fail(p.f, got);
 	launch(&p);
 	flight_drain(p.f);

@@ -11,8 +11,8 @@
 
 /* What a consumer sees: neighbouring runs whose bytes have arrived. */
 struct batch_view {
-	const struct run *piece; /* in guest order, within one stretch of 1 MiB; gaps may lie between */
-	unsigned pieces;
+	const struct run *run; /* in guest order, within one range of 1 MiB; gaps may lie between */
+	unsigned runs;
 	uint64_t off;            /* of the first byte of data */
 	const uint8_t *data;     /* what the runs say; undefined in gaps, and where compare is set also
 				  * for runs of zeros */
@@ -32,7 +32,7 @@ struct pump_opts {
 	void *consumer;   /* the arg of both */
 	/* Not 0, a power of two up to PUMP_LOOK_MAX: the target's bytes under each batch are read
 	 * before it is ready, from a multiple of this to a multiple of this or the end of the target.
-	 * Batches in flight never share such a stretch. */
+	 * Batches in flight never share such a range. */
 	uint32_t look;
 	bool compare;     /* ready never says 1: nothing is written */
 	bool past_cache;  /* compare: read the target directly where that can be done */

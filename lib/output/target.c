@@ -66,9 +66,9 @@ bool target_written(struct target *t, uint64_t off, uint64_t len)
 	return t->ops->written(t, off, len);
 }
 
-uint64_t target_stretch(struct target *t, uint64_t off, bool *hole)
+uint64_t target_range(struct target *t, uint64_t off, bool *hole)
 {
-	return t->ops->stretch(t, off, hole);
+	return t->ops->range(t, off, hole);
 }
 
 bool target_look(struct target *t, uint64_t off, void *buf, size_t n)

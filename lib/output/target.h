@@ -31,7 +31,7 @@ struct target_ops {
 	bool (*can_zero)(const struct target *t);
 	bool (*zero_unsupported)(struct target *t, const struct xfer *x, int err);
 	bool (*written)(struct target *t, uint64_t off, uint64_t len);
-	uint64_t (*stretch)(struct target *t, uint64_t off, bool *hole);
+	uint64_t (*range)(struct target *t, uint64_t off, bool *hole);
 	bool (*look)(struct target *t, uint64_t off, void *buf, size_t n);
 	void (*hint)(struct target *t, uint64_t off, uint64_t len);
 	void (*forget)(struct target *t);
@@ -97,10 +97,10 @@ void target_free(struct target *t);
  * write there is an overwrite. True for devices, and for what a program serves, where direct writes
  * are faster throughout. Answers from a cached window of the extent map. */
 bool target_written(struct target *t, uint64_t off, uint64_t len);
-/* Where the stretch of data, or of hole (which reads as zeros), that begins at off ends: UINT64_MAX
+/* Where the range of data, or of hole (which reads as zeros), that begins at off ends: UINT64_MAX
  * when nobody knows of another. *hole says which it is; devices are all data, and so is what a program
  * serves: holes that it names are a promise of its own. */
-uint64_t target_stretch(struct target *t, uint64_t off, bool *hole);
+uint64_t target_range(struct target *t, uint64_t off, bool *hole);
 /* What n bytes at off hold now; false when they cannot all be read. */
 bool target_look(struct target *t, uint64_t off, void *buf, size_t n);
 /* The bytes of the range are going to be looked at. */

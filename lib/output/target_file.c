@@ -629,11 +629,11 @@ static bool file_written(struct target *t, uint64_t off, uint64_t len)
 	return t->device || t->served || extents_written(file_of(t)->extents, off, len);
 }
 
-static uint64_t file_stretch(struct target *t, uint64_t off, bool *hole)
+static uint64_t file_range(struct target *t, uint64_t off, bool *hole)
 {
 	*hole = false;
 	return t->device || t->served ? UINT64_MAX
-				      : extents_stretch(file_of(t)->extents, off, hole);
+				      : extents_range(file_of(t)->extents, off, hole);
 }
 
 static bool file_look(struct target *t, uint64_t off, void *buf, size_t n)
@@ -730,7 +730,7 @@ static const struct target_ops file_ops = {
 	.can_zero = file_can_zero,
 	.zero_unsupported = file_zero_unsupported,
 	.written = file_written,
-	.stretch = file_stretch,
+	.range = file_range,
 	.look = file_look,
 	.hint = file_hint,
 	.forget = file_forget,

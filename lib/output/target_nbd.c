@@ -365,7 +365,7 @@ static bool nbd_written(struct target *t, uint64_t off, uint64_t len)
 	return true;
 }
 
-static uint64_t nbd_stretch(struct target *t, uint64_t off, bool *hole)
+static uint64_t nbd_range(struct target *t, uint64_t off, bool *hole)
 {
 	(void)t, (void)off;
 	*hole = false;
@@ -464,7 +464,7 @@ static const struct target_ops nbd_ops = {
 	.can_zero = nbd_can_zero,
 	.zero_unsupported = nbd_zero_unsupported,
 	.written = nbd_written,
-	.stretch = nbd_stretch,
+	.range = nbd_range,
 	.look = nbd_look,
 	.hint = nbd_hint,
 	.forget = nbd_forget,

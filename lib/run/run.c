@@ -18,9 +18,9 @@ int reader_next(struct reader *r, struct run *run, struct err *e)
 		r->ended = true;
 		return got;
 	}
-	if (run->kind == RUN_FENCE && r->passing)
+	if (run->kind == RUN_FENCE && r->streaming)
 		return 1;
-	if (run->kind == RUN_FENCE || run->len == 0 || (!r->passing && run->off < r->at) || run->off > r->size ||
+	if (run->kind == RUN_FENCE || run->len == 0 || (!r->streaming && run->off < r->at) || run->off > r->size ||
 	    run->len > r->size - run->off)
 		got = fail(e, EBADMSG,
 			   "%s: a run of %llu bytes at %llu is empty, out of order or outside the "
@@ -31,7 +31,7 @@ int reader_next(struct reader *r, struct run *run, struct err *e)
 		 (!run->src || run->pos > run->src->size || run->len > run->src->size - run->pos))
 		got = fail(e, EBADMSG, "%s: the bytes of the run at %llu lie outside their file",
 			   r->name, (unsigned long long)run->off);
-	else if (run->kind == RUN_PACKED && (!run->leaf || !run->leaf->ops->fetch))
+	else if (run->kind == RUN_COMPRESSED && (!run->leaf || !run->leaf->ops->fetch))
 		got = fail(e, EBADMSG, "%s: the run at %llu cannot be unpacked", r->name,
 			   (unsigned long long)run->off);
 	if (got < 0) {

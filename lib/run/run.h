@@ -14,19 +14,19 @@ struct reader;
 
 struct run { /* guest bytes [off, off+len) */
 	uint64_t off, len;
-	uint64_t pos;  /* RAW: where the bytes lie in src; PACKED: the leaf's own mark */
-	uint64_t skip; /* PACKED: where the bytes lie among the unpacked ones of the leaf */
-	enum run_kind { RUN_RAW, RUN_PACKED, RUN_ZERO, RUN_FENCE } kind;
+	uint64_t pos;  /* RAW: where the bytes lie in src; COMPRESSED: the leaf's own mark */
+	uint64_t skip; /* COMPRESSED: where the bytes lie among the unpacked ones of the leaf */
+	enum run_kind { RUN_RAW, RUN_COMPRESSED, RUN_ZERO, RUN_FENCE } kind;
 	unsigned layer;      /* of a chain, 0 the newest; LAYER_NONE: a gap that reads as zeros */
 	struct source *src;  /* RAW: anyone may read them */
-	struct reader *leaf; /* PACKED: only this reader can unpack them */
+	struct reader *leaf; /* COMPRESSED: only this reader can unpack them */
 };
 
 struct reader_ops {
-	/* 1 got one, 0 end, -errno. Runs stay valid until free, but for those of what is passing. */
+	/* 1 got one, 0 end, -errno. Runs stay valid until free, but for those of what is streaming. */
 	int (*next)(struct reader *r, struct run *run, struct err *e);
-	int (*rewind)(struct reader *r, struct err *e); /* NULL where it is passing */
-	/* Unpacks exactly run->len bytes; NULL where no run is PACKED. Unless it is passing, and does
+	int (*rewind)(struct reader *r, struct err *e); /* NULL where it is streaming */
+	/* Unpacks exactly run->len bytes; NULL where no run is COMPRESSED. Unless it is streaming, and does
 	 * not say `threads`, on any number of threads at once, and while next() is called on another. */
 	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
 	void (*free)(struct reader *r);
@@ -43,16 +43,16 @@ struct reader {
 	uint64_t at;      /* the gate: where the last run ended */
 	bool ended;
 	/* The leaf whose bytes pass once, as a pipe brings them; NULL: there is none. Then runs come in
-	 * any order, there is no rewind, and a FENCE may come between them: every PACKED run before it
+	 * any order, there is no rewind, and a FENCE may come between them: every COMPRESSED run before it
 	 * has to be fetched before the reader is asked again. */
-	struct reader *passing;
+	struct reader *streaming;
 	bool threads; /* of that leaf: see fetch */
 };
 
 void reader_init(struct reader *r, const struct reader_ops *ops, const char *name, uint64_t size);
 /*
  * The gate. Asks for the next run and believes nothing of it: it is not empty, lies inside the disk
- * and, unless it is passing, behind the run before, RAW bytes lie inside their source, PACKED ones
+ * and, unless it is streaming, behind the run before, RAW bytes lie inside their source, COMPRESSED ones
  * have someone who unpacks them. A FENCE has no bytes; only a stream gives one. 1, 0, or -errno;
  * -EBADMSG for a run that breaks the rules.
  */
@@ -78,7 +78,7 @@ static inline void run_trim_front(struct run *run, uint64_t n)
 	run->len -= n;
 	if (run->kind == RUN_RAW)
 		run->pos += n;
-	else if (run->kind == RUN_PACKED)
+	else if (run->kind == RUN_COMPRESSED)
 		run->skip += n;
 }
 

@@ -14,7 +14,7 @@ int account_data_end(struct source *src, uint64_t from, uint64_t *end, struct er
 	for (uint64_t pos = from, next; !r && pos < src->size; pos = next) {
 		bool hole;
 
-		next = source_stretch(src, pos, &hole);
+		next = source_range(src, pos, &hole);
 		if (hole)
 			continue;
 		next = min_u64(next, pos + STEP);

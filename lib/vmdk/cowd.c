@@ -244,7 +244,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.plain_from = c->data_from,
 		.plain_to = c->free_sector,
 	};
-	r = src->passing ? file_order_open(&c->tree, src, &shape, e)
+	r = src->streaming ? file_order_open(&c->tree, src, &shape, e)
 			 : guest_order_open(&c->tree, src, &shape, e);
 	if (r < 0) {
 		free(c);

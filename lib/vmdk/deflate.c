@@ -27,7 +27,7 @@ int deflate_record_end(const struct source *src, uint64_t pos, uint64_t off, uin
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": %" PRIu64
 			    " bytes of compressed data (1 to %" PRIu64 " are possible)",
 			    src->name, off / grain, pos / SECTOR, bytes, record_max(grain));
-	if (!src->passing && bytes > src->size - pos - RECORD_HEAD)
+	if (!src->streaming && bytes > src->size - pos - RECORD_HEAD)
 		return fail(e, EBADMSG,
 			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": its %" PRIu64
 			    " bytes of compressed data end outside the file of %" PRIu64
@@ -60,7 +60,7 @@ int deflate_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t gra
 {
 	uint64_t have = src->size, bytes, end = pos + RECORD_HEAD;
 	uint8_t m[RECORD_HEAD];
-	int r = src->passing ? source_ahead(src, end, &have, e) : 0;
+	int r = src->streaming ? source_ahead(src, end, &have, e) : 0;
 
 	if (r < 0 || have < end)
 		return r;
@@ -71,7 +71,7 @@ int deflate_arrived(struct source *src, uint64_t pos, uint64_t off, uint64_t gra
 	if (le64(m + RECORD_LBA) != off / SECTOR || !bytes || bytes > record_max(grain))
 		return deflate_check_head(src, pos, off, grain, &bytes, e); /* which says why not */
 	end += bytes;
-	r = src->passing ? source_ahead(src, end, &have, e) : 0;
+	r = src->streaming ? source_ahead(src, end, &have, e) : 0;
 	return r < 0 ? r : have >= end;
 }
 

@@ -28,7 +28,7 @@ struct inflater;
 int inflater_new(struct inflater **out, struct source *src, uint64_t size, uint64_t grain,
 		 struct err *e);
 void inflater_free(struct inflater *u); /* NULL-safe; src stays */
-/* The bytes of a PACKED run whose pos is the position of the marker; checks the record whole. */
+/* The bytes of a COMPRESSED run whose pos is the position of the marker; checks the record whole. */
 int inflater_run(struct inflater *u, const struct run *run, void *buf, struct err *e);
 /* Inflates the record at pos, that of the grain at guest byte off, and drops the result. -EBADMSG. */
 int inflater_check(struct inflater *u, uint64_t pos, uint64_t off, struct err *e);

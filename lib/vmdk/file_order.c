@@ -338,7 +338,7 @@ static int take_table(struct tree *t, struct err *e)
 	char what[64];
 	int r = 0;
 
-	if (t->src->passing)
+	if (t->src->streaming)
 		r = source_ahead(t->src, table->pos + q->table_bytes, &q->have, e);
 	if (r < 0)
 		return r;
@@ -467,13 +467,13 @@ static int next_window(struct tree *t, struct err *e)
 	if (q->cut || ended)
 		return source_short(t->src, q->at < q->tables ? "its grain tables" : "its grains",
 				    max_u64(q->end, t->shape.promised), e);
-	if (t->src->passing && q->at < q->tables) {
+	if (t->src->streaming && q->at < q->tables) {
 		r = spool_unnamed(t, e);
 		if (r < 0)
 			return r;
 	}
 	pending_drop(&q->pending, q->window);
-	if (t->src->passing)
+	if (t->src->streaming)
 		source_release(t->src, end);
 	q->window++;
 	q->state = WINDOW_EXPECTED;
@@ -491,11 +491,11 @@ static int step(struct tree *t, struct err *e)
 		return 0;
 	if (q->state == WINDOW_FENCED)
 		return next_window(t, e);
-	if (q->memory + q->pending.memory > q->memory_max && t->src->passing)
+	if (q->memory + q->pending.memory > q->memory_max && t->src->streaming)
 		r = spool_rest(t, e);
 	else if (q->state == WINDOW_EXPECTED) {
 		q->state = WINDOW_TABLES;
-		if (t->src->passing)
+		if (t->src->streaming)
 			r = source_ahead(t->src, end, &q->have, e);
 	} else if (!q->cut && q->at < q->tables && q->table[q->at].pos < end)
 		r = take_table(t, e);
@@ -517,7 +517,7 @@ static void give(struct tree *t, struct run *run)
 	tree_run(t, &(struct tree_span){p->off, p->len, low + p->at}, run);
 	if (low >= q->rest.from || t->shape.compressed)
 		return;
-	run->kind = RUN_PACKED;
+	run->kind = RUN_COMPRESSED;
 	run->src = NULL;
 	run->leaf = &t->reader;
 	run->skip = p->off;
@@ -666,7 +666,7 @@ static int read_dir(struct tree *t, uint8_t *buf, struct err *e)
 		}
 		if (r < 0)
 			return r;
-		if (!t->src->passing)
+		if (!t->src->streaming)
 			return 0;
 		if (q->memory > q->memory_max)
 			return source_spool_all(t->src, SPOOL_MEMORY, e);
@@ -724,7 +724,7 @@ int file_order_open(struct tree *t, struct source *src, const struct tree_shape 
 	q->buf = malloc(q->table_bytes);
 	q->claims.map = bitmap_new(q->window_size / SECTOR);
 	dir = malloc((size_t)DIR_CHUNK * s->width * 2);
-	t->reader.passing = &t->reader;
+	t->reader.streaming = &t->reader;
 	t->reader.threads = s->compressed;
 	if (pending_init(&q->pending, q->window_size) && q->buf && q->ready && q->claims.map && dir)
 		r = read_dir(t, dir, e);

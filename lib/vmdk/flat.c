@@ -27,7 +27,7 @@ static int flat_next(struct reader *reader, struct run *run, struct err *e)
 	if (f->src) {
 		uint64_t pos = f->from + f->at;
 
-		run->len = min_u64(left, source_stretch(f->src, pos, &hole) - pos);
+		run->len = min_u64(left, source_range(f->src, pos, &hole) - pos);
 		if (!hole) {
 			run->kind = RUN_RAW;
 			run->src = f->src;

@@ -16,7 +16,7 @@ struct format_opts {
 	uint64_t remember;
 	/* files whose accounts do not balance are accepted; compressed ones are read by their markers */
 	bool unbalanced;
-	/* each record of an undo log is a PACKED run of its own, be it zeros or not */
+	/* each record of an undo log is a COMPRESSED run of its own, be it zeros or not */
 	bool records;
 	/* The first walk of a file adds the bytes that belong to no header, table, grain or known
 	 * padding. It has to outlive the reader; NULL: nobody asks. */

@@ -134,7 +134,7 @@ static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *
 	struct err why = {0};
 	int r;
 
-	if (h->opts.unbalanced || src->passing)
+	if (h->opts.unbalanced || src->streaming)
 		return 0;
 	r = streamopt_check(h->tree.src, &h->markers, &why, e);
 	if (r < 0 || !why.set)
@@ -503,7 +503,7 @@ static int find_directory(struct source *src, struct head *h, int copies, struct
 	uint8_t footer[KDMV_HEADER] = {0};
 	int r;
 
-	if (h->compressed && src->passing) { /* tables behind the grains come too late */
+	if (h->compressed && src->streaming) { /* tables behind the grains come too late */
 		h->by_markers = (copies == COPY_REDUNDANT ? h->rgd : h->gd) >= h->overhead;
 	} else if (h->compressed && h->gd == KDMV_GD_AT_END) {
 		r = find_footer(src, h->bytes, footer, &h->footer_at, e);
@@ -559,12 +559,12 @@ static int warn_unusual(const struct source *src, const struct head *h, struct e
 		r = warning(e, "%s: %" PRIu64 " entries a grain table (512 is usual)", src->name,
 			    h->entries);
 	/* of an open undo log the warning below says more */
-	if (!r && h->bytes[KDMV_UNCLEAN] && !(h->by_markers && h->open_log && !src->passing))
+	if (!r && h->bytes[KDMV_UNCLEAN] && !(h->by_markers && h->open_log && !src->streaming))
 		r = warning(e,
 			    "%s: the unclean-shutdown flag is set: the file was in use when it was "
 			    "copied, or its host crashed",
 			    src->name);
-	if (!r && h->by_markers && !src->passing)
+	if (!r && h->by_markers && !src->streaming)
 		r = warning(e, "%s: %s", src->name,
 			    h->open_log   ? "is an undo log that was not finished; it is read up to "
 					    "its last whole record"
@@ -657,7 +657,7 @@ static int open_by_tables(struct reader **out, struct source *src, const struct 
 	if (h->compressed)
 		r = inflater_new(&hosted->inflater, src, shape.size, shape.grain, e);
 	if (!r)
-		r = src->passing ? file_order_open(&hosted->tree, src, &shape, e)
+		r = src->streaming ? file_order_open(&hosted->tree, src, &shape, e)
 				 : guest_order_open(&hosted->tree, src, &shape, e);
 	if (r < 0) {
 		inflater_free(hosted->inflater);
@@ -675,7 +675,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	struct streamopt_shape markers;
 	int r = read_head(src, &h, e);
 
-	if (!r && src->passing)
+	if (!r && src->streaming)
 		r = prepare_stream(src, &h, e);
 	if (!r && h.compressed)
 		r = is_undo_log(src, h.desc, h.desc_size, &h.log, e);
@@ -686,7 +686,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 	if (r < 0)
 		return r;
 	markers = marker_shape(&h, o);
-	if (h.compressed && !src->passing && !h.open_log &&
+	if (h.compressed && !src->streaming && !h.open_log &&
 	    (h.footless || (o->unbalanced && o->copies != COPY_REDUNDANT))) {
 		r = check_markers(src, &markers, h.footless, e);
 		h.by_markers = r > 0;

@@ -538,7 +538,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	};
 	r = check_volatile(src, vol.at, s, e);
 	if (!r)
-		r = src->passing ? file_order_open(&s->tree, src, &shape, e)
+		r = src->streaming ? file_order_open(&s->tree, src, &shape, e)
 				 : guest_order_open(&s->tree, src, &shape, e);
 	if (r < 0) {
 		free(s);

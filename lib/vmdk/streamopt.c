@@ -243,9 +243,9 @@ int streamopt_count(struct streamopt_sums *sums, struct source *src,
 		sums->others++;
 	} else {
 		sums->ended = true;
-		if (!src->passing) /* what follows in a stream is not here yet */
+		if (!src->streaming) /* what follows in a stream is not here yet */
 			r = account_data_end(src, m.next, &end, e);
-		sums->tail = !src->passing && !r && end > m.next;
+		sums->tail = !src->streaming && !r && end > m.next;
 	}
 	sums->pos = m.next;
 	return r;
@@ -452,7 +452,7 @@ static struct run grain_run(struct streamopt *s, uint64_t off, uint64_t pos)
 		.len = min_u64(s->shape.grain, s->shape.size - off),
 		.pos = pos,
 		.skip = off,
-		.kind = RUN_PACKED,
+		.kind = RUN_COMPRESSED,
 		.leaf = &s->reader,
 	};
 }
@@ -769,7 +769,7 @@ static int stream_init(struct streamopt *s, struct err *e)
 {
 	s->pos = s->fenced = s->shape.start;
 	reader_init(&s->reader, &stream_ops, s->src->name, s->shape.size);
-	s->reader.passing = &s->reader;
+	s->reader.streaming = &s->reader;
 	s->reader.threads = true;
 	return begin_seen(s, e);
 }
@@ -787,7 +787,7 @@ int streamopt_open(struct reader **out, struct source *src, const struct streamo
 	s->end = UINT64_MAX;
 	reader_init(&s->reader, &streamopt_ops, src->name, shape->size);
 	r = inflater_new(&s->inflater, src, shape->size, shape->grain, e);
-	if (!r && src->passing)
+	if (!r && src->streaming)
 		r = stream_init(s, e);
 	if (r < 0) {
 		inflater_free(s->inflater);

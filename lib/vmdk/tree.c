@@ -227,7 +227,7 @@ void tree_run(struct tree *t, const struct tree_span *span, struct run *run)
 		return;
 	run->pos = span->pos;
 	if (t->shape.compressed) {
-		run->kind = RUN_PACKED;
+		run->kind = RUN_COMPRESSED;
 		run->skip = span->off;
 		run->leaf = &t->reader;
 	} else {

@@ -55,7 +55,7 @@ struct tree_shape {
 	/* Where entries are sector numbers: of one from plain_from on and before plain_to, grain_at
 	 * says that a data grain begins there, and nothing more. 0, 0: there are none. */
 	uint64_t plain_from, plain_to;
-	/* Grains are compressed: each is a run of its own, of kind PACKED, whose pos is that of its
+	/* Grains are compressed: each is a run of its own, of kind COMPRESSED, whose pos is that of its
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool compressed;
 	/* Of streams: */

@@ -26,7 +26,7 @@ static int next_run(struct zerolog *z, struct run *run, struct err *e)
 	int r;
 
 	r = reader_next(z->child, run, e);
-	if (r <= 0 || run->kind != RUN_PACKED || run->len > z->grain)
+	if (r <= 0 || run->kind != RUN_COMPRESSED || run->len > z->grain)
 		return r;
 	r = source_read(z->src, run->pos + RECORD_SIZE, size, sizeof(size), "grain marker", e);
 	if (r < 0)
@@ -103,7 +103,7 @@ struct reader *zerolog_over(struct reader *child, struct source *src, uint64_t g
 	z->ahead = (struct run){0};
 	z->src = src;
 	z->grain = grain;
-	reader_init(&z->reader, child->passing ? &stream_ops : &zerolog_ops, child->name, child->size);
-	z->reader.passing = child->passing;
+	reader_init(&z->reader, child->streaming ? &stream_ops : &zerolog_ops, child->name, child->size);
+	z->reader.streaming = child->streaming;
 	return &z->reader;
 }

@@ -89,7 +89,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		begin = i + skip;
 	}
 	if (chain_open(&c, top, 1, &o, &e) >= 0) {
-		if (c->links && !chain_read(c, 0, c->links, !c->lacks, &e)) {
+		if (c->links && !chain_read(c, 0, c->links, !c->incomplete, &e)) {
 			fuzz_reader(c->reader);
 			c->reader = NULL;
 		}

@@ -37,7 +37,7 @@ static int walk(struct reader *r, bool fetch, uint64_t *sum, uint64_t *runs)
 		++*runs;
 		if (run.kind == RUN_RAW)
 			need(run.pos + run.len <= run.src->size, "run inside its file");
-		if (run.kind == RUN_PACKED && fetch && run.len <= FETCHED_MAX - fetched) {
+		if (run.kind == RUN_COMPRESSED && fetch && run.len <= FETCHED_MAX - fetched) {
 			struct err why = {.set = false};
 			uint8_t *buf = malloc(run.len);
 

@@ -30,7 +30,7 @@ static int apply_run(const struct run *run, uint8_t *disk, struct err *e)
 {
 	if (run->kind == RUN_ZERO)
 		memset(disk + run->off, 0, run->len);
-	else if (run->kind == RUN_PACKED)
+	else if (run->kind == RUN_COMPRESSED)
 		return reader_fetch(run, disk + run->off, e);
 	else
 		return source_read(run->src, run->pos, disk + run->off, run->len, "data", e);
