@@ -42,8 +42,10 @@ LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*/*.c)))
 FUZZ := cowd hosted sesparse streamopt descriptor chain pipe nbd
 FUZZ_OBJ := $(patsubst %,$(BUILD)/tests/fuzz/%.o,$(FUZZ) fuzz replay)
 REPLAY := $(FUZZ:%=$(BUILD)/replay-%)
-OBJ := $(LIB_OBJ) $(FUZZ_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/unit.o $(BUILD)/tests/mkvmdk.o \
-	$(BUILD)/tests/drill.o $(BUILD)/tests/bench/limit.o
+UNIT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/unit/*.c)))
+MKVMDK_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/mkvmdk/*.c)))
+OBJ := $(LIB_OBJ) $(FUZZ_OBJ) $(UNIT_OBJ) $(MKVMDK_OBJ) $(BUILD)/vmdksync.o $(BUILD)/tests/drill.o \
+	$(BUILD)/tests/bench/limit.o
 
 # Only the plain flavour is the one at hand in the top folder.
 all: $(BUILD)/vmdksync $(if $(filter build/plain,$(BUILD)),vmdksync)
@@ -54,8 +56,8 @@ vmdksync: $(BUILD)/vmdksync
 	$(Q)ln -sf $< $@
 
 $(BUILD)/vmdksync: $(BUILD)/vmdksync.o $(LIB_OBJ)
-$(BUILD)/unit: $(BUILD)/tests/unit.o $(LIB_OBJ)
-$(BUILD)/mkvmdk: $(BUILD)/tests/mkvmdk.o
+$(BUILD)/unit: $(UNIT_OBJ) $(LIB_OBJ)
+$(BUILD)/mkvmdk: $(MKVMDK_OBJ)
 $(BUILD)/drill: $(BUILD)/tests/drill.o
 $(BUILD)/limit: $(BUILD)/tests/bench/limit.o
 $(BUILD)/replay-%: $(BUILD)/tests/fuzz/%.o $(BUILD)/tests/fuzz/fuzz.o $(BUILD)/tests/fuzz/replay.o $(LIB_OBJ)
