@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # vmdksync
 #
 # Variables a packager may set, in the environment or on the command line:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * vmdksync: writes the allocated grains of VMware snapshot deltas onto a disk.
  *

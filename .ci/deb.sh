@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Makes a Debian package of what `make install` installs, with Debian's own tools. Run by `make deb`.
 # Usage: sh .ci/deb.sh VERSION FOLDER
 #   VERSION   of the program; 1.0.0-dev becomes 1.0.0~dev, which is older than 1.0.0

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Linked clones become disks of their own: each the shared base and its own delta, many at once.
 set -u
 

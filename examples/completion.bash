@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Completion of vmdksync for bash; `make install` puts it where bash-completion looks. The options
 # are those the program itself lists.
 

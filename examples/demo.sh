@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Sets everything up, then shows the main job on a sample that it makes itself: a base disk, a
 # snapshot delta over it, the delta applied, and the proof that the result is right.
 # Usage: sh examples/demo.sh

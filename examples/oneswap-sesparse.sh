@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Takes the place of the programs sesparse and vmfssparse of migration suites that call them as
 # `sesparse DELTA TARGET`: the same words, but everything is checked before the first write, either
 # format is taken, and success means that the data are on stable storage.

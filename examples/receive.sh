@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The receiving end of a netcat transfer, straight onto the disk. netcat itself tells neither a broken
 # connection nor a missing end, so the size, or better the packing, has to.
 set -u

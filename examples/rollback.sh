@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # A drill for the night of the migration: applies a delta with an undo log, rolls back, and proves that
 # the disk is what it was. What works in the drill works when it counts.
 set -u

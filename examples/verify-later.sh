@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Days after the migration: does the copy hold what the source held? The copy runs by now, so a snapshot
 # of it from the moment of the cutover (LVM, ZFS, or the storage's own) is compared with the chain that
 # is still on the source's side, mounted or copied here.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Attaches a disk that QEMU can open (a qcow2 file, a Ceph RBD image, an iSCSI LUN) while a command runs
 # that takes an NBD URI, and detaches it again. qemu-storage-daemon does the work.
 set -u

@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# SPDX-License-Identifier: MIT
 # What must add up in a whole file: every byte of it is a header, a table, a grain or known padding.
 # A table that reads as zeros is a valid, smaller delta to whoever does not count.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What applying a delta does to a target, against a model that shares no code with the program
 # (mkvmdk apply=), which in turn is held against qemu-img.
 

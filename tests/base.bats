@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What TARGET and the folder of a delta tell before the first write: deltas of different disks, the
 # descriptor beside a bare delta, samples of the parents, and deltas that were applied before.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # make bench, small: it must not rot. Its numbers are no business of a test.
 
 load helpers

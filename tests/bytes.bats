@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Files written byte by byte from what is known of real ones, without mkvmdk: header fields, entries
 # and markers at the places and with the values that the format descriptions and real files give.
 

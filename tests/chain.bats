@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Parents: where they are found, which are refused; several deltas in one pass; --chain, --full and
 # --base against what qemu-img reads.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The command line: options, names, messages, exit status, signals, and what happens when the system
 # refuses something in the middle.
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Which lines of lib/ were reached: a table, what was not reached, and exit 1 below MIN percent, or when
 # there is no reason for a line.
 # Usage: coverage.sh BUILD MIN

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Damaged, odd and foreign images: what must be refused is, in one line that names the place, and
 # the target stays as it was.
 

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # README's two commands on a fresh Debian: a new base system in a mount namespace of its own, with a
 # /tmp of 1 GiB in memory, and 4 GiB of disk for the files of the tests.
 # Usage: tests/debian.sh SUITE [COMMAND]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Text descriptors: each habit of a writer that is understood, and each line that is not, which
 # refuses the whole: a line that is skipped would move the rest of the disk.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Disks that other programs serve, for disks.bats and whoever shows that README's ways work. Loaded after
 # helpers. What is started here listens on 127.0.0.1 only, lies in the folder that is named, and is
 # stopped by disks_stop; all descriptors that bats holds are closed for it.

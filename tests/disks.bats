@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Disks that are neither files nor devices, through examples/with-disk.sh: qcow2 images, RBD images of a
 # real Ceph (one monitor, one OSD in memory), LUNs of a real iSCSI target. What they hold is read by
 # qemu-img from the disk itself, never through the program under test. And what takes a kernel that has

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Images damaged as transfers damage them, block by block: no wrong byte without a word. drill.c does it;
 # DRILL_CASES=N tries so many a format (0: all that there are, which takes hours).
 

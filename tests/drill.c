@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * drill - damages an image in every way that transfers do, and sees what the program makes of it.
  *

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A stand-in ESXi host for tests of the migration: a folder that becomes the root of processes in
 # namespaces of their own, with an ssh daemon, BusyBox, vim-cmd, vmkfstools and datastores, as the
 # scripts in esxi/ tell. A second network namespace is the destination's; a cable joins the two.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Every script of examples/ does what it says; demo.sh is in readme.bats, migrate/ in migrate.bats.
 
 # bats file_tags=quick

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Chains of every depth in every mix of formats, against qemu-img and against the model that mkvmdk
 # keeps; and the families of disks that people have, with the descriptors as VMware wrote them.
 

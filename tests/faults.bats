@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Disks that fail: the run ends with exit 3 and a line that says where, it never hangs or says that all
 # is well, and a second run, when the fault is gone, makes the target whole.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Everything that qemu-img writes as VMDK, and descriptors with their extents side by side.
 
 load helpers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Targets that a program serves (FUSE), and loop devices over them: QEMU's export of Debian 12 loses data
 # when two writes are in flight and answers 0 to a punched hole that it does not punch; nbdfuse makes a
 # trim of one, which promises nothing. What the qcow2 file holds when its server has ended is compared by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The seeds of the fuzz targets, and what was once found, go through each target without a word.
 
 load helpers

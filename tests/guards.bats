@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What must not be written onto: each guard refuses by its own message, and nothing has changed.
 
 # bats file_tags=quick

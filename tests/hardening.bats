@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # How the program is built, and what it leaves open or untidy.
 
 # bats file_tags=quick

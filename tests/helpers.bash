@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Loaded by every .bats file. Tests run in parallel: what they write lies in $BATS_TEST_TMPDIR, at most
 # 1 GiB of it at a time, and is removed when the test has passed.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # --info, --map and --json.
 
 # bats file_tags=quick

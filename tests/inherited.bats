@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What a program inherits from the one that started it: descriptors that are closed, signals that are
 # ignored. Daemons, hooks and cron start programs so.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Each system call of an apply, an undo run, a roll-back and a pipe fails, one at a time: see inject.py.
 
 load helpers

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Injects a failure into each system call of vmdksync, from outside, with strace.
 
 usage: inject.py VMDKSYNC MKVMDK SECONDS|all

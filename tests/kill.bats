@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Killed at any moment, a second run gives what one good run gives, and an undo log gives back what
 # was there. KILLS: how many, for each of the two (20).
 

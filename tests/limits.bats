@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # How much work and memory things take: counted, never timed.
 
 load helpers

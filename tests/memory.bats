@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Each request for memory is refused once, and from each on all of them: the run ends with a message and
 # the right exit status, or does without; it never crashes, and what it began a second run finishes.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What the tests of examples/migrate/ share: a stand-in host, targets, and the one checker that looks after
 # every run of the script (runs). Loaded after helpers and esxi.
 

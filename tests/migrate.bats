@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # examples/migrate/, from a stand-in ESXi host to loop devices and files, with the guest writing all the
 # time; after every run the checker of migrate.bash looks.
 

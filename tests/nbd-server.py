@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """An NBD server that does one thing wrong. Usage: nbd-server.py SOCKET SIZE FAULT [ARGUMENT]
 
 It serves SIZE bytes of memory to one connection after the other, says "ready" when it listens, and

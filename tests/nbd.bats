@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The export of an NBD server as TARGET: a qcow2 file behind qemu-storage-daemon or qemu-nbd, memory
 # behind nbdkit. What is there when all is done is compared by qemu-img with mkvmdk's model.
 

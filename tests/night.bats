@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What people do at night: the log of another disk, the wrong kind of thing, a mistyped word, no room.
 
 load helpers

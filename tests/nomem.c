@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Preloaded into the program under test: the Nth request for memory, and with NOMEM=N+ all after it,
  * is refused. Says on stderr how many there were with NOMEM=0. The names with two underscores are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What is installed and packed: install, uninstall, dist, static, deb; the manual; the completion.
 
 load helpers

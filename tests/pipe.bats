@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck disable=SC2002,SC2238,SC2016,SC2059 # a pipe is what is tested
 # Straight from the pipe: the same targets as from files, and what a stream can lack.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
 """Random deltas, options, file systems and kills, against mkvmdk's model: a differential test.
 
 Usage: tests/random-runs.py [--time SECONDS] [--seed N] [--case N] [--dir DIR] [--place NAME]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Random deltas, options, kinds of targets and kills against mkvmdk's model, see random-runs.py.
 # RANDOM_TIME: seconds (60). RANDOM_SEED: to see the same again; RANDOM_CASE: one case of it alone.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # What README and examples/ show is what happens.
 
 # bats file_tags=quick

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Rules of the tree itself: who may include whom, who may print, what the compilers and shellcheck say.
 
 # bats file_tags=quick
@@ -124,6 +125,16 @@ long_functions() {
 @test "clang builds everything without a warning" {
 	requires make clang
 	make BUILD="$BATS_TEST_TMPDIR/b" CC=clang WERROR=1 everything
+}
+
+@test "every source file names its licence" {
+	find . \( -name .git -o -path ./build \) -prune -o -type f \( -name '*.[ch]' -o -name '*.sh' \
+		-o -name '*.bash' -o -name '*.bats' -o -name '*.py' -o -name Makefile -o -perm -u+x \) \
+		-print | while read -r f; do
+		sed 2q "$f" | grep -qaE '^(#|/\*) SPDX-License-Identifier: MIT( \*/)?$' ||
+			echo "$f: its first line, after #!, should be: SPDX-License-Identifier: MIT"
+	done | tee "$BATS_TEST_TMPDIR/lost"
+	[ ! -s "$BATS_TEST_TMPDIR/lost" ]
 }
 
 @test "the top level holds what belongs there, and no more" {

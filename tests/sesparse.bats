@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # SEsparse, where it is unlike the other formats: rotated indexes, one field that is not as published,
 # and disks of 62 TiB. Recipes against qemu-img are in apply.bats, damage is in damage.bats.
 

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Installs what is missing on Debian and its kin.
 # Usage: sh tests/setup.sh build|test
 #   build: to build the program and run the demo

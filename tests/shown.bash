@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # The command lines that README, manual, CHANGELOG and examples/ show, for tests that run them. Loaded
 # after helpers.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # Inputs as the system gives them: what a descriptor may have opened, files that change while they are
 # read, senders that do not close the pipe.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # streamOptimized: compressed grains, read by the directory, by the footer, or by their markers.
 
 # bats file_tags=quick

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # A run that was killed while the disk still works on its writes: nobody else may have the target before
 # these are done, or they land on what the next run wrote. The disk is one of the test's own (nbdfuse),
 # whose writes wait while a file named stuck exists.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # How the target is written: what is zeroed by one call, what is synced, what goes through the page cache.
 
 load helpers

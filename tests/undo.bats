@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # --undo: what was overwritten comes back, whatever happened in between.
 
 # bats file_tags=quick

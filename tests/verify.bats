@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # --verify and --read-back: what is equal, what is not and where exactly, and that nothing is written.
 
 load helpers

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=dash
 # The driver for an ESXi host: every command that is run there, each with a time limit. What it answers
 # is checked, and comes as lines of words between tabs, so that another driver (govc, say) can take its

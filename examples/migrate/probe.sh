@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # shellcheck shell=dash
 # Records what an ESXi host answers to the questions of the migration. Reads only.
 set -u

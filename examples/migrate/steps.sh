@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=dash
 # What is done, in one table. step NAME looks at the world, compares it with what the row says, and acts;
 # where that fails it undoes what the row says, or stops. The state folder has the last step that was

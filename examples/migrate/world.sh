@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=dash
 # One function that looks at the world, look, and the checks that compare it with the state folder. They
 # run before every act that cannot be taken back. What is unlike the state stops the run: see differs.

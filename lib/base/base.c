@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See base.h. */
 #include "base/base.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What every other file of lib/ may use: errors and warnings, checked arithmetic, byte loads, full reads
  * and writes, sizes and names as text. Must not know disks, sources or formats.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See bitmap.h. */
 #include "base/bitmap.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Ranges of bits in an array of 64-bit words; bit i is bit i % 64 of word i / 64. What a bit stands for
  * (a sector, a grain) is the caller's business, as is that [from, to) lies inside the map. Used by

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See hints.h. Fields of /proc/self/mountinfo: proc(5). */
 #include "base/hints.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the system knows about a name or a device that did not work, for messages. Knows /proc, /sys and
  * the volume names of other programs; decides nothing.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See beside.h. */
 #include "chain/beside.h"
 #include "vmdk/descriptor.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Finds the descriptor of an extent that was named alone. Knows folders and descriptors; must not know
  * the contents of the extent. Called by image.

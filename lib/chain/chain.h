@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A chain of images. Finds the parents that descriptors name, checks that they are the right ones, and
  * makes one reader of them all: layers, of which the newest wins, and gaps that read as zeros. Must not

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See image.h. Magic numbers: "Virtual Disk Format 5.0", and the formats' own public descriptions. */
 #include "chain/image.h"
 #include "chain/beside.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * One image: an extent, detected from its first bytes and never from its name, or a text descriptor
  * with its extents side by side. Must not know targets or queues. Called by chain.

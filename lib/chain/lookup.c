@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See lookup.h. */
 #include "chain/lookup.h"
 

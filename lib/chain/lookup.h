@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Finds the files that a descriptor names: its parent, or its extents. Knows path names and folders;
  * must not know the contents of files. Called by image, chain and beside.

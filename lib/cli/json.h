@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Text built in memory, and on top of it JSON (RFC 8259). Must not know what is said in it. Called by the
  * files of this folder.

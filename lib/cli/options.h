@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The command line: options, their values, which of them exclude each other. Must not know what is done
  * with them, nor print. Called by vmdksync.c.

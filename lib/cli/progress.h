@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The progress line. Knows a terminal and a clock; must not know what is being done. Called by vmdksync.c.
  */

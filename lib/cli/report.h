@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Results for standard output, as text or as one JSON object, built whole except for a map. Knows what the
  * jobs found; must not print. Called by vmdksync.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See say.h. */
 #include "cli/say.h"
 #include "input/source.h"

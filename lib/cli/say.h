@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What people are told on standard error, as lines of text. Knows the words and what a run of the program
  * found; must not print, and decides nothing. Called by vmdksync.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Opens that are careful: what a path leads to is looked at before it is really opened, and a name out of
  * a descriptor may be kept inside a folder. Called by source.c only; must not know what a source is.

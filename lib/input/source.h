@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Input: a file, a block device, a stream, or memory (for tests). Must not know runs or formats. Opened by
  * chain/image.c, read by leaf readers and by the pump. All offsets and lengths are bytes.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A place on disk for what has to wait: an unlinked file. Called by source.c for bytes of a stream and by
  * jobs/verify.c for checksums; must not know what a source is.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See stream.h. */
 #include "input/stream.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A pipe or a socket, plain or gzip, in a few windows of memory. Knows descriptors and gzip; must not know
  * runs, formats, or the spool. Called by source.c. All numbers are bytes.

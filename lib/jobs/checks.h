@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What has to be right before the first write: the target is a raw disk and the one that is meant, the
  * undo log is a new file with room. Knows chains, targets and undo logs; must not know options, nor print.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See info.h. */
 #include "jobs/info.h"
 

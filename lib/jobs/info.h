@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Facts about an image and its chain: amounts of each layer and of the disk they make, and what
  * machines that share layers take together. Must not print. Called by vmdksync.c and report.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What can be done with a reader: scan, check, apply, verify. Jobs report through their options; they
  * must not print, and know no formats. Called by vmdksync.c.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See jobs.h: the walk before the first write. */
 #include "jobs/jobs.h"
 #include "output/queue.h"

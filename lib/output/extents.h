@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Which ranges of a file are allocated and written, and where its holes are: the kernel's answers,
  * kept for one window. Knows FIEMAP and SEEK_HOLE; must not know targets. Called by target_file.c.

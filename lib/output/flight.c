@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See flight.h. The numbers below were measured; the commit that changes one says against what. */
 #include "output/flight_slot.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Batches on their way to a target: what only partly covered blocks need is read (preread), the bytes
  * are brought into a buffer (fill), the consumer looks at them, they are held until its barrier, and

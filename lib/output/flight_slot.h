@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Private to flight.c and flight_write.c: a batch on its way, and all of them. See flight.h.
  */

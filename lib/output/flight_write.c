@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See flight.h: what becomes of a batch once it stands whole in its buffer. */
 #include "output/flight_slot.h"
 

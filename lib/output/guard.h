@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the system knows about a target besides its bytes: who has it open, who locks it,
  * which disk a partition lies on. Knows /proc, /sys and leases; must not know how a target is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The connection to an NBD server, up to the moment when requests can be sent: connecting, and the
  * handshake (fixed newstyle, NBD_OPT_GO). Knows sockets and the protocol (the NBD project's

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The answers of an NBD server, from bytes to requests that are done: simple and structured replies,
  * in any order, in pieces of any length. Knows the protocol (the NBD project's doc/proto.md); must not

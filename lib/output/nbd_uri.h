@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The name of an export of an NBD server, as the NBD project's doc/uri.md has it. Knows text; must not
  * know sockets. Called by target.c and target_nbd.c.

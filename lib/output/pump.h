@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Moves the runs of a reader to a target: gathers neighbours into batches, fills many batches
  * at once, and hands each to its consumer, or writes it with one transfer. Knows runs, the ring and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * See queue.h. Of io_uring: one list, in the order of queue_put(). Its first `offered` transfers lie in
  * the submission queue, the kernel has not taken them yet; from `fresh` on nobody has seen them. What

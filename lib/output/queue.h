@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Transfers in flight: reads, writes, zeroing and flushes through io_uring or, where there is none or
  * the transfer asks for it, by the same calls in line; jobs of the processor on worker threads; and

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See served.h. */
 #include "output/served.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Who keeps the bytes of a file or device: the kernel, or a program on its behalf (FUSE).
  * Knows file systems, loop devices and sysfs; must not know targets.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See target.h: what all kinds of targets have in common. */
 #include "output/nbd_uri.h"
 #include "output/target.h"

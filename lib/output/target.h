@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The disk that is written. Opens and identifies a file or block device, refuses the wrong
  * one, tells how to write to it, and zeroes ranges. Knows file systems and devices; must not know

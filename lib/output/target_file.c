@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See target.h: files and block devices. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * See target.h: the export of an NBD server, by a client of our own. The protocol is the NBD project's
  * doc/proto.md: fixed newstyle handshake, NBD_OPT_GO, one connection. What the server answers is taken

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Work of the processor, done on several threads. Knows jobs; must not know what they are for. Called
  * by the queue, which waits for them.

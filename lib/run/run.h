@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A run is a range of guest bytes that is either data or zero. Runs, the reader that gives them, and the
  * gate that checks every one of them; all folders from vmdk/ on speak in runs. Must not know formats or

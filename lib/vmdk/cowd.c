@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * COWD, the vmfsSparse delta of ESX(i) ("-delta.vmdk"). Knows its header and its entries; must not know in
  * which order its tree is walked. Called by image.c, see format.h. Facts: "Virtual Disk Format 5.0" (ESX

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See deflate.h. Facts: layout.h. */
 #include "vmdk/deflate.h"
 #include "vmdk/layout.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * One compressed grain (streamOptimized): the record it lies in, and inflating it. Must not know how
  * records are found: by markers (streamopt) or by tables (hosted), which call it. Facts: layout.h.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See descriptor.h. */
 #include "vmdk/descriptor.h"
 

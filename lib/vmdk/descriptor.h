@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The text descriptor of a VMDK, stand-alone or embedded. Knows its lines; must not know files, chains
  * or the contents of extents. Called by image and beside. Facts: "Virtual Disk Format 5.0".

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The walk over the grain tree of a stream, in the order of the file. The directory names all tables, so
  * these are known from the start. Grains are pending, by the window of the file that brings them: once it is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Extents without metadata: raw bytes (FLAT, VMFS), and none at all (ZERO). Knows positions; must not
  * know descriptors. Called by image.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The leaf openers, one for each format, and what leaves share for their accounts. Each opener takes
  * the source over when it succeeds, checks its header whole, and gives a reader of the extent's runs,

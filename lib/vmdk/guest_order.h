@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The walk over the grain tree of a file: table after table, so in guest order. Bounded memory whatever the
  * size of the disk; rewindable. The first walk warns, adds up the sums, and claims every sector of the file

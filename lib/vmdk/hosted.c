@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Hosted sparse extents ("KDMV") of Workstation, Fusion, Player, VirtualBox and qemu, plain
  * and compressed (streamOptimized). Knows their header, footer and entries; the walk is tree's,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What hosted sparse extents ("KDMV") and undo logs have where: header, footer, flags, records and
  * markers, as they are read (hosted, streamopt, deflate, zerolog) and written (undo). Constants only;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See mark.h. */
 #include "vmdk/mark.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Marks: where the grains of a file without tables are. A heap keeps the lowest of more than fit into
  * memory, and sorts them in place, unlike qsort(3) of the GNU library. Called by streamopt.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Grains of a stream that a table has named and that are not received yet, by the window of the file that
  * brings them; and of windows that are gone, the sectors that were spooled as no table had named them. Must

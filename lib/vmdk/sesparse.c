@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * SEsparse, the delta of ESXi since 6.5 ("-sesparse.vmdk"). Knows its two headers and its entries; must
  * not know in which order its tree is walked. Called by image.c, see format.h. VMware has published

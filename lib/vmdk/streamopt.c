@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See streamopt.h. Facts: layout.h. */
 #include "vmdk/streamopt.h"
 #include "base/bitmap.h"

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The chain of markers of streamOptimized files and streams, by which records of grains are found
  * without tables: a reader over it, and a walk that counts. Must not know header, directory or tables,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A grain tree, as COWD, hosted sparse and SEsparse have one: a directory names tables, a table names
  * grains. This file knows its shape, decodes entries, and adds up what they name. It must not know what an

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * See undo.h. Facts: "Virtual Disk Format 5.0" (stream-optimized compressed sparse extents); the
  * footer's place and what readers ask of it from QEMU's block/vmdk.c and 7-Zip's VmdkHandler.cpp;

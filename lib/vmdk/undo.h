@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Writes the log of old bytes by which an apply is undone: a streamOptimized VMDK (layout.h), so that
  * whatever reads VMDKs reads it. Knows one file and its contents; must not know targets or where old

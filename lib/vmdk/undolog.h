@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Shared by undo.c, which writes an undo log, and undoresume.c, which resumes one; private to them.
  */

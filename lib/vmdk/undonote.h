@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What an undo log says of itself in its descriptor: of which disk it is, since when, what was applied,
  * and checksums of places of the disk as it was; all in comments, which other readers of VMDKs skip.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * See undo.h: which disk an undo log is of, and how an unfinished log is resumed.
  */

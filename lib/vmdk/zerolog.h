@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * A reader over the reader of an undo log, in which zeros are compressed grains of zeros: gives them as
  * runs of zeros, neighbours as one, so that a rollback makes holes again. Knows how long such a record

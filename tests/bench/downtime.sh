@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Measures the downtime of vmdksync-migrate (examples/migrate/): from the confirmed power-off of the machine to a target
 # that is verified and on stable storage, over the time that the last delta needs on the wire.
 #

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * limit - how fast this machine could do it: the yard-stick for `make bench`, not a tool.
  *

@@ -1,4 +1,5 @@
 #!/bin/bash
+# SPDX-License-Identifier: MIT
 # Measures vmdksync against the limit of the machine and against its peers.
 #
 #	make bench [BENCH_SIZE=MiB] [BENCH_ONLY='apply peers ...'] [BENCH_JSON=FILE]

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # cat-fault.sh FAULT FILE: cat, going wrong. The second line of /ctl/fault/FAULT is a number.
 # shellcheck source=tests/esxi/vm.sh
 . /ctl/vm.sh

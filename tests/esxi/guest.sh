@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The guest of the stand-in host: writes here and there as long as the power is on.
 # shellcheck source=tests/esxi/vm.sh
 . /ctl/vm.sh

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The first process of the stand-in host; when it ends, all others do.
 PATH=/ctl/bin:/bin
 mount -t proc proc /proc

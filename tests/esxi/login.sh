@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # The login shell of the stand-in host: sh, cat, dd, du, ls, rm, sleep, nc, gzip, vim-cmd, vmkfstools, and nothing else that
 # BusyBox would know by itself. cat goes wrong where a test asks for it.
 

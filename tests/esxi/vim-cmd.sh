@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # vim-cmd of the stand-in host.
 # shellcheck source=tests/esxi/vm.sh
 . /ctl/vm.sh

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # shellcheck shell=sh
 # The virtual machine of the stand-in host, see ../esxi.bash. It is a folder:
 #   /ctl/power /ctl/vmid /ctl/vmx          on or off; its number; where its .vmx lies

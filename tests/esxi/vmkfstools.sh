@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # vmkfstools of the stand-in host: -i SOURCE CLONE -d thin|2gbsparse, and -U CLONE.
 # shellcheck source=tests/esxi/vm.sh
 . /ctl/vm.sh

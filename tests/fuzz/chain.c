@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Several files: "@@NAME\n" begins each, what stands before the first is the image that is opened.
  * They lie in a folder of their own, which nothing may lead out of.

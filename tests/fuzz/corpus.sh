@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: MIT
 # Makes the seed corpus of each fuzz target: DIR/TARGET/*. Usage: corpus.sh MKVMDK DIR
 set -eu
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "vmdk/descriptor.h"
 #include "fuzz.h"
 

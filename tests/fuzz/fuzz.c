@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See fuzz.h. */
 #include "fuzz.h"
 

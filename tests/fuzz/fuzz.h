@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * What the fuzz targets share. Each target is a file with LLVMFuzzerTestOneInput() in it, for
  * libFuzzer, AFL++ (afl-clang-fast -fsanitize=fuzzer) or, linked with replay.c, any compiler.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * The answers of an NBD server. The first byte says whether structured replies were negotiated, the
  * second into how many bytes what arrives is cut; then a list of requests is made, and the rest are

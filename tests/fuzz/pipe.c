@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Any extent through a pipe, and the same as a file: where both ways come to their end, the disk is
  * the same. The first two bytes choose the window, the memory, whether all is taken in first, and who

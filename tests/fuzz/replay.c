@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Runs a fuzz target over files, with any compiler: replay FILE... */
 #include "fuzz.h"
 

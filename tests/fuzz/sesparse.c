@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * SEsparse files begin with 6 MiB of which all but a little is empty. The input is without those
  * stretches: three pieces, and the grains.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Compressed extents only, undo logs among them: hosted.c spends its time on the others. */
 #include "fuzz.h"
 

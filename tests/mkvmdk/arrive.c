@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Ways for a file to arrive: dribble, socket, reset. */
 #include "mkvmdk.h"
 

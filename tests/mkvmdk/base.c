@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Errors, memory, files and numbers. */
 #include "mkvmdk.h"
 

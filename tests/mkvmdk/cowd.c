@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 #include "mkvmdk.h"
 
 #include <stdlib.h>

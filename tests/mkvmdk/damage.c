@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Changes to a finished extent, in the order given, and what is printed of it. */
 #include "mkvmdk.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the formats share: placement, tables, grains, descriptors, the model. */
 #include "mkvmdk.h"
 

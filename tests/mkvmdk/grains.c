@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Which grains are in use, and in which order they are written. */
 #include "mkvmdk.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * mkvmdk - make VMDK delta extents for tests, sound or damaged, and say what they must do.
  *

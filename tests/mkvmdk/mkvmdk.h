@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the files of mkvmdk share; main.c tells how it is used. */
 #ifndef MKVMDK_H
 #define MKVMDK_H

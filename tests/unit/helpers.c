@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the unit tests share: checks, random numbers, files, a reader over an array of runs. */
 #include "unit.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Unit tests of lib/, a file a folder or module. Random tests are seeded: a failure comes back.
  * Usage: unit [NAME...]; scratch files lie in $TMPDIR.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* A server that says nothing. */
 #include "unit.h"
 

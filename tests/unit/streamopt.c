@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Markers in batches. */
 #include "unit.h"
 

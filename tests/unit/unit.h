@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* What the files of the unit tests share. A test is a function and a row in the table of its file. */
 #ifndef UNIT_H
 #define UNIT_H
