@@ -20,6 +20,8 @@ VERSION := 1.1.0-dev
 bindir = $(PREFIX)/bin
 mandir = $(PREFIX)/share/man/man1
 compdir = $(PREFIX)/share/bash-completion/completions
+zshdir = $(PREFIX)/share/zsh/site-functions
+fishdir = $(PREFIX)/share/fish/vendor_completions.d
 migratedir = $(PREFIX)/share/vmdksync/migrate
 Q := $(if $(V),,@)
 
@@ -35,8 +37,10 @@ HARDEN += $(if $(sanitized),,$(if $(optimized),-U_FORTIFY_SOURCE -D_FORTIFY_SOUR
 LIBS := $(shell $(PKG_CONFIG) --libs liburing zlib 2>/dev/null || echo -luring -lz)
 LIBS_CPP := $(shell $(PKG_CONFIG) --cflags liburing zlib 2>/dev/null)
 
+LIBURING := $(shell $(PKG_CONFIG) --modversion liburing 2>/dev/null)
+
 COMPILE = $(CC) -std=gnu11 $(WARN) $(HARDEN) -pthread -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Ilib \
-	-DVERSION=\"$(VERSION)\" $(LIBS_CPP) $(CPPFLAGS) $(CFLAGS)
+	-DVERSION=\"$(VERSION)\" $(if $(LIBURING),-DLIBURING=\"$(LIBURING)\") $(LIBS_CPP) $(CPPFLAGS) $(CFLAGS)
 LINK = $(CC) -pie -pthread -Wl,-z,relro,-z,now $(CFLAGS) $(LDFLAGS)
 
 LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*/*.c)))
@@ -188,13 +192,15 @@ lint-shell:
 
 MIGRATE := esxi.sh world.sh steps.sh README
 installed = $(bindir)/vmdksync $(bindir)/vmdksync-migrate $(mandir)/vmdksync.1 $(mandir)/vmdksync-migrate.1 \
-	$(compdir)/vmdksync $(MIGRATE:%=$(migratedir)/%) $(migratedir)/probe.sh
+	$(compdir)/vmdksync $(zshdir)/_vmdksync $(fishdir)/vmdksync.fish $(MIGRATE:%=$(migratedir)/%) $(migratedir)/probe.sh
 
 install: $(BUILD)/vmdksync
-	install -d $(foreach d,$(bindir) $(mandir) $(compdir) $(migratedir),'$(DESTDIR)$(d)')
+	install -d $(foreach d,$(bindir) $(mandir) $(compdir) $(zshdir) $(fishdir) $(migratedir),'$(DESTDIR)$(d)')
 	install -m 0755 $(BUILD)/vmdksync '$(DESTDIR)$(bindir)/vmdksync'
 	install -m 0644 vmdksync.1 '$(DESTDIR)$(mandir)/vmdksync.1'
 	install -m 0644 examples/completion.bash '$(DESTDIR)$(compdir)/vmdksync'
+	install -m 0644 examples/completion.zsh '$(DESTDIR)$(zshdir)/_vmdksync'
+	install -m 0644 examples/completion.fish '$(DESTDIR)$(fishdir)/vmdksync.fish'
 	install -m 0755 examples/migrate/vmdksync-migrate '$(DESTDIR)$(bindir)/vmdksync-migrate'
 	install -m 0644 $(MIGRATE:%=examples/migrate/%) '$(DESTDIR)$(migratedir)'
 	install -m 0755 examples/migrate/probe.sh '$(DESTDIR)$(migratedir)'

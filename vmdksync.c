@@ -7,6 +7,7 @@
  */
 #include "cli/say.h"
 #include "jobs/checks.h"
+#include "jobs/facts.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -575,6 +576,13 @@ static void clean_up(struct work *w, enum exit_status status)
 	free(o->search);
 }
 
+static char *version_text(void)
+{
+	char with[256], *text;
+
+	return asprintf(&text, "vmdksync " VERSION "\n%s\n", job_versions(with, sizeof(with))) < 0 ? NULL : text;
+}
+
 int main(int argc, char **argv)
 {
 	struct options o;
@@ -590,7 +598,7 @@ int main(int argc, char **argv)
 		complain(&w, e.msg, "\nTry 'vmdksync --help'.");
 		status = UNTOUCHED;
 	} else if (o.help || o.version) {
-		r = put(o.help ? options_help() : strdup("vmdksync " VERSION "\n"), &e);
+		r = put(o.help ? options_help() : version_text(), &e);
 		if (r < 0)
 			complain(&w, e.set ? e.msg : "out of memory", "");
 		status = r < 0 ? UNTOUCHED : DONE;

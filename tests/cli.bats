@@ -73,8 +73,10 @@ repaired() {
 		[ "$status" = 0 ]
 		[ -z "$stderr" ]
 		[[ $output == 'Usage: vmdksync'* ]]
-		[ "$(wc -l <<<"$output")" -le 60 ]
+		[ "$(wc -l <<<"$output")" -le 45 ]
 		[ "$(wc -L <<<"$output")" -le 80 ]
+		[[ $output == *'man vmdksync'* ]]
+		[ "$(grep -c '^  \(vmdksync\|ssh\) ' <<<"$output")" = 4 ]
 	done
 	# it wins over what is missing, and what comes after does not matter
 	run --separate-stderr vs --help a b c d --nonsense
@@ -94,7 +96,7 @@ repaired() {
 		[ "$status" = 2 ]
 		[[ $stderr != *unrecognized* ]]
 		[[ $o == *=* || $stderr == *': takes no value'* ]]
-	done < <(grep -oE -- '^ +(-[a-zA-Z], )?--[^ ]+' <<<"$output" | grep -oE -- '--.*')
+	done < <(sed -n 's/^\( *-.*[^ ]\)  .*/\1/p' <<<"$output" | grep -oE -- '--[^ ,]+')
 	run --separate-stderr vs --nonsense a b
 	refused '--nonsense: unrecognized or ambiguous option'
 	# a part of a name that stands for two
@@ -113,7 +115,8 @@ repaired() {
 		run --separate-stderr vs "$o"
 		[ "$status" = 0 ]
 		[ -z "$stderr" ]
-		[[ $output =~ ^vmdksync\ [0-9]+\.[0-9]+ ]]
+		[[ ${lines[0]} =~ ^vmdksync\ [0-9]+\.[0-9]+ ]]
+		[[ ${lines[1]} =~ ^'liburing '[^\ ]+', zlib '[0-9.]+', Linux '[^\ ]+' ('(io_uring|in line)')'$ ]]
 	done
 }
 
@@ -138,6 +141,8 @@ repaired() {
 	refused 'IMAGE is needed'
 	run --separate-stderr vs --map --info a
 	refused 'exclude'
+	run --separate-stderr vs --map=text a
+	refused '--map=text: only list is known'
 	run --separate-stderr vs --info --create a
 	refused 'write nothing'
 	run --separate-stderr vs --search= a b
@@ -348,6 +353,13 @@ repaired() {
 		esac
 	done
 	repaired
+}
+
+@test "--version where the kernel allows no ring" {
+	requires strace
+	run -0 strace -f -qq -o /dev/null -e trace=io_uring_setup -e inject=io_uring_setup:error=EPERM \
+		"$VMDKSYNC" --version
+	[[ ${lines[1]} == *' (in line)' ]]
 }
 
 # limited ARG...: no file of ours may grow beyond, or be written behind, 64 MiB (ulimit: KiB).

@@ -50,6 +50,8 @@ copy() {
 	[ "$("$root/opt/x/bin/vmdksync" --version)" = "$(vs --version)" ]
 	same vmdksync.1 "$root/opt/x/share/man/man1/vmdksync.1"
 	same examples/completion.bash "$root/opt/x/share/bash-completion/completions/vmdksync"
+	same examples/completion.zsh "$root/opt/x/share/zsh/site-functions/_vmdksync"
+	same examples/completion.fish "$root/opt/x/share/fish/vendor_completions.d/vmdksync.fish"
 	# it finds what it is made of
 	run -0 "$root/opt/x/bin/vmdksync-migrate" --help
 	SSH=false run -1 "$root/opt/x/bin/vmdksync-migrate" --list host
@@ -151,4 +153,68 @@ complete_words() {
 	[ "$output" = file.vmdk ]
 	run -0 complete_words vmdksync file.vmdk o
 	[ "$output" = other.raw ]
+	run -0 complete_words vmdksync --map = ''
+	[ "$output" = list ]
+	# VMDKs and folders first, then devices as well
+	run -0 complete_words vmdksync ''
+	[ "$output" = $'file.vmdk\nfolder' ]
+	run -0 complete_words vmdksync file.vmdk ''
+	[ "${lines[0]}" = file.vmdk ]
+	[[ $'\n'$output == *$'\nother.raw'* ]]
+	while read -r dev; do
+		[[ $'\n'$output$'\n' == *$'\n'"$dev"$'\n'* ]]
+	done < <(lsblk -pnro NAME)
+}
+
+@test "fish completion: options, words, folders, files" {
+	requires fish lsblk
+	cd "$BATS_TEST_TMPDIR"
+	mkdir folder
+	touch file.vmdk other.raw
+	# offered WORDS ITEM...: fish offers these for the last word, and these only
+	# shellcheck disable=SC2016 # for the fish inside
+	offered() {
+		PATH=${VMDKSYNC%/*}:$PATH HOME=$PWD run -0 fish --no-config -c \
+			'source $argv[1]; complete -C $argv[2]' "$TOP/examples/completion.fish" "$1"
+		diff <(cut -f 1 <<<"$output" | sort) <(printf '%s\n' "${@:2}" | sort)
+	}
+	offered 'vmdksync --dry' --dry-run
+	offered 'vmdksync --force=rg' --force=rgd
+	offered 'vmdksync --map=' --map=list
+	offered 'vmdksync --search=f' --search=folder/
+	offered 'vmdksync ' file.vmdk folder/
+	offered 'vmdksync file.vmdk o' other.raw
+	# shellcheck disable=SC2046 # words
+	offered 'vmdksync file.vmdk ' file.vmdk $(lsblk -pnro NAME) other.raw folder/
+}
+
+@test "zsh completion: options, words, folders, files" {
+	requires zsh
+	cd "$BATS_TEST_TMPDIR"
+	mkdir folder functions
+	touch file.vmdk other.raw
+	cp "$TOP/examples/completion.zsh" functions/_vmdksync
+	# the line as it is when Tab was pressed behind it
+	cat >complete.zsh <<-'END'
+	zmodload zsh/zpty
+	zpty z zsh -f -i
+	zpty -w z 'bindkey -e; fpath=($PWD/functions $fpath); autoload -Uz compinit; compinit -u -D'
+	zpty -w z 'show() { print "\nLINE=$BUFFER="; }; zle -N show; bindkey "^T" show; print READY'
+	zpty -r z out $'*\nREADY*'
+	zpty -n -w z "$1"$'\t\x14'
+	zpty -r z out $'*\nLINE=*=*'
+	out=${out##*LINE=}
+	print -r -- "${out%%=$'\r'*}"
+	zpty -d z
+	END
+	while read -r line want; do
+		PATH=${VMDKSYNC%/*}:$PATH HOME=$PWD timeout 20 zsh -f complete.zsh "vmdksync ${line//+/ }" "$want"
+	done <<-'END'
+	--dry --dry-run
+	--force=rg --force=rgd
+	--map=l --map=list
+	--search=fo --search=folder/
+	fi file.vmdk
+	file.vmdk+o file.vmdk\ other.raw
+	END
 }

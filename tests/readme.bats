@@ -199,7 +199,7 @@ sort_shown() {
 
 # option_rows: of --help, from standard input: one a line as "--name", "--name=N", "-p --name[=WORD]".
 option_rows() {
-	grep -oE -- '^ +(-[a-zA-Z], )?--[a-z][^ ]+' | sed 's/^ *//; s/, / /' | sort
+	sed -n 's/^\( *-.*[^ ]\)  .*/\1/p' | grep -oE -- '(-[a-zA-Z], )?--[a-z][^ ,]+' | sed 's/, / /' | sort
 }
 
 @test "README, --help, the manual and the completion list the same options, with the same values" {
@@ -208,11 +208,12 @@ option_rows() {
 	[ "$(wc -l <rows)" -ge 28 ]
 	# README has room for the name of --progress alone
 	diff <(sed 's/\[.*//' rows) \
-		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | option_rows)
+		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | option_rows | sed 's/\[.*//')
 	# ".It Fl p , -progress Ns Op Cm =json Ns Op : Ns Ar fd" is "-p --progress[=json[:FD]]"
+	# (and --map=list)
 	diff rows <(sed -n '/^The options:/,/^\.Ss/s/^\.It Fl //p' "$TOP/vmdksync.1" |
 		sed -e 's/^\(.\) , /\1 -/; s/^\([a-zA-Z]\) /-\1 /; t' -e 's/^/-/' |
-		sed -e 's/ Ns Op Cm \(=[a-z]*\) Ns Op : Ns Ar \(.*\)/[\1[:\U\2]]/' -e 's/ Ns = Ns Ar \(.*\)/=\U\1/' |
+		sed -e 's/ Ns Op Cm \(=list\)$/[\1]/; s/ Ns Op Cm \(=[a-z]*\) Ns Op : Ns Ar \(.*\)/[\1[:\U\2]]/' -e 's/ Ns = Ns Ar \(.*\)/=\U\1/' |
 		sort)
 	# what takes a file, a folder or a word has that completed
 	mkdir dir-of-mine
@@ -223,6 +224,7 @@ option_rows() {
 		FILE | DIR) want=dir-of-mine ;;
 		WORD) want=busy ;;
 		'json[:FD]]') want=json ;;
+		'list]') want=list ;;
 		*) continue ;;
 		esac
 		o=${o%%=*} o=${o%[}
@@ -234,15 +236,15 @@ option_rows() {
 		[[ $'\n'$output$'\n' == *$'\n'"$want"$'\n'* ]]
 	done <rows
 	run -0 vs --help
-	diff <(grep -oE -- '^ +(busy|gd|rgd|[a-z]+)  ' <<<"$output" | tr -d ' ' | sort -u) \
-		<(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | grep -oE -- '^ +[a-z]+  ' | tr -d ' ' | sort -u)
+	sed -n '/--force=/,/^ *-/{/^ \{20,\}[a-z]/p}' <<<"$output" | tr -s ' ' '\n' | grep . | sort >words
+	[ "$(wc -l <words)" -ge 11 ]
+	diff words <(sed -n '/^OPTIONS/,/^EXIT/p' "$TOP/README" | grep -oE -- '^ +[a-z]+  ' | tr -d ' ' | sort -u)
 	# shellcheck disable=SC2016 # for the bash inside
-	diff <(grep -oE -- '(^| )-[a-zA-Z],|--[a-z][a-z-]+' <<<"$output" | tr -d ' ,' | sort -u) \
+	diff <(sed -n 's/^\( *-.*[^ ]\)  .*/\1/p' <<<"$output" | grep -oE -- '-[a-zA-Z]\b|--[a-z][a-z-]+' | sort -u) \
 		<(PATH=${VMDKSYNC%/*}:$PATH bash --norc -c '
 			. "$0"
 			COMP_WORDS=(vmdksync -) COMP_CWORD=1
 			_vmdksync vmdksync
 			printf "%s\n" "${COMPREPLY[@]}" | sort -u' "$TOP/examples/completion.bash")
-	diff <(grep -oE -- '^ +[a-z]+  ' <<<"$output" | tr -d ' ' | sort -u) \
-		<(sed -n '/^The words are:/,/^\.El/s/^\.It Cm //p' "$TOP/vmdksync.1" | sort -u)
+	diff words <(sed -n '/^The words are:/,/^\.El/s/^\.It Cm //p' "$TOP/vmdksync.1" | sort -u)
 }

@@ -12,23 +12,22 @@
 #include <string.h>
 #include <unistd.h>
 
-/* What --force skips. help: the rest of its line. */
+/* What --force skips. */
 static const struct {
 	const char *word;
 	enum force bit;
-	const char *help;
 } force_words[] = {
-    {"busy", FORCE_BUSY, "TARGET is mounted, locked or in use"},
-    {"raw", FORCE_RAW, "TARGET begins as a VMDK does, not as a raw disk"},
-    {"gd", FORCE_GD, "the copies of a directory differ: use the first"},
-    {"rgd", FORCE_RGD, "... or are damaged: use the redundant one"},
-    {"cid", FORCE_CID, "a parent is not the one its child was made from"},
-    {"size", FORCE_SIZE, "the images are not of one size"},
-    {"base", FORCE_BASE, "TARGET does not hold the parents of DELTA"},
-    {"changed", FORCE_CHANGED, "a file changed while it was read"},
-    {"disk", FORCE_DISK, "an undo log is of another disk than TARGET"},
-    {"room", FORCE_ROOM, "the undo log cannot fit"},
-    {"accounts", FORCE_ACCOUNTS, "what DELTA holds does not add up"},
+    {"busy", FORCE_BUSY},
+    {"raw", FORCE_RAW},
+    {"gd", FORCE_GD},
+    {"rgd", FORCE_RGD},
+    {"cid", FORCE_CID},
+    {"size", FORCE_SIZE},
+    {"base", FORCE_BASE},
+    {"changed", FORCE_CHANGED},
+    {"disk", FORCE_DISK},
+    {"room", FORCE_ROOM},
+    {"accounts", FORCE_ACCOUNTS},
 };
 #define FORCE_WORDS (sizeof(force_words) / sizeof(*force_words))
 
@@ -134,6 +133,14 @@ static int progress_option(struct options *o, const char *word, struct err *e)
 	return 0;
 }
 
+/* --map, --map=list */
+static int map_option(struct options *o, const char *word, struct err *e)
+{
+	o->map = true;
+	o->map_list = word != NULL;
+	return !word || !strcmp(word, "list") ? 0 : refuse(e, "--map=", word, ": only list is known");
+}
+
 static int verbose_option(struct options *o, const char *word, struct err *e)
 {
 	(void)word;
@@ -158,55 +165,49 @@ static const struct row {
 	const char *name;
 	char letter;          /* 0: none */
 	const char *argument; /* as --help shows it, "=N", or "[=N]" where it may be left out; NULL: none */
-	const char *help;     /* lines of at most 58 columns */
+	const char *help;     /* one line; NULL: it shares the line of the next row */
 	int (*call)(struct options *o, const char *word, struct err *e);
 	size_t at;
 	enum { IS_CALL, IS_FLAG, IS_WORD, IS_BYTES } kind;
 	uint64_t least;    /* BYTES: not less */
 	const char *group; /* a heading that stands above it */
 } rows[] = {
-    {"chain", 0, NULL, "the parents of DELTA as well, but for the base", FLAG(chain),
-     .group = "What is written, or done instead"},
-    {"full", 0, NULL, "... and the base: TARGET becomes the whole disk", FLAG(full)},
-    {"base", 0, "=FILE", "the parent of the first image: a raw disk, or a VMDK", WORD(base)},
+    {"dry-run", 0, NULL, "check everything, show a plan, write nothing", FLAG(dry_run),
+     .group = "What to do (without any: apply DELTA)"},
+    {"verify", 0, NULL, "compare TARGET with IMAGE and its parents", FLAG(verify)},
+    {"info", 0, NULL, "what IMAGE (or a folder, a .vmx) and its parents hold", FLAG(info)},
+    {"descriptors", 0, NULL, "with --info: read descriptors only, no extents", FLAG(descriptors)},
+    {"map", 0, "[=list]", "where the data of IMAGE and its parents lie", CALL(map_option)},
+    {"chain", 0, NULL, "apply DELTA and its parents, excluding the base", FLAG(chain)},
+    {"full", 0, NULL, "the same and the base: TARGET becomes the full disk", FLAG(full)},
     {"create", 0, NULL, "make TARGET, a new sparse file of the disk's size", FLAG(create)},
-    {"dry-run", 0, NULL, "check everything, say what would be written, write nothing",
-     FLAG(dry_run)},
-    {"verify", 0, NULL, "compare TARGET with the disk of IMAGE; write nothing", FLAG(verify)},
-    {"info", 0, NULL, "say what IMAGE and its parents are, and what they hold", FLAG(info)},
-    {"descriptors", 0, NULL, "with --info: read descriptors only; extents may be missing",
-     FLAG(descriptors)},
-    {"map", 0, NULL, "list where each stretch of the disk of IMAGE comes from", FLAG(map)},
-    {"undo", 0, "=FILE", "save in FILE, a new VMDK, what is overwritten, first;\n"
-			 "'vmdksync FILE TARGET' brings it back, also after a crash",
-     WORD(undo), .group = "Safety"},
-    {"undo-append", 0, NULL, "go on with such a FILE after a crash", FLAG(undo_append)},
-    {"read-back", 0, NULL, "after writing: read from the disk again, and compare",
-     FLAG(read_back)},
-    {"strict", 0, NULL, "refuse what is only odd (warnings become errors)", FLAG(strict)},
-    {"force", 0, "=WORD", "override one refusal:", CALL(force_option)},
-    {"search", 0, "=DIR", "look for parents and extents in DIR, too", CALL(search_option),
-     .group = "Input"},
-    {"confine", 0, NULL, "refuse files outside the folder of who names them", FLAG(confine)},
-    {"offset", 0, "=N", "a bare extent belongs at byte N (Ns, NK, NM ...) of disk",
+    {"base", 0, "=FILE", "the parent of the first image: a raw disk, or a VMDK", WORD(base)},
+    {"search", 0, "=DIR", "look for parents and extents in DIR as well", CALL(search_option)},
+    {"offset", 0, "=N", "a bare extent belongs at byte N (Ns, NK, NM, NG, NT)",
      CALL(offset_option)},
-    {"spool", 0, "=DIR", "where a pipe's bytes wait that come too early (/var/tmp)",
-     WORD(spool)},
-    {"spool-first", 0, NULL, "from a pipe: take in everything, check it, then write",
-     FLAG(spool_first)},
-    {"expect-size", 0, "=N", "a pipe has to bring N bytes (unpacked)", BYTES(expect), .least = 1},
-    {"memory", 0, "=N", "for what a pipe has announced and not brought (64M)", BYTES(memory),
-     .least = 1},
+    {"undo", 0, "=FILE", "save old data in FILE; roll back: vmdksync FILE TARGET",
+     WORD(undo), .group = "Safety"},
+    {"undo-append", 0, NULL, "resume with an unfinished undo log", FLAG(undo_append)},
+    {"read-back", 0, NULL, "after writing, read again from the disk and compare",
+     FLAG(read_back)},
+    {"strict", 0, NULL, "treat warnings as errors", FLAG(strict)},
+    {"confine", 0, NULL, "refuse files outside the folder of their descriptor", FLAG(confine)},
+    {"force", 0, "=WORD", "skip one safety check:", CALL(force_option)},
+    {"spool", 0, "=DIR", "where bytes that are needed later are kept (/var/tmp)",
+     WORD(spool), .group = "DELTA from a pipe"},
+    {"spool-first", 0, NULL, "receive everything, check it, then write", FLAG(spool_first)},
+    {"expect-size", 0, "=N", "expect exactly N bytes (uncompressed)", BYTES(expect), .least = 1},
+    {"memory", 0, "=N", "memory for grains referenced but not yet received (64M)",
+     BYTES(memory), .least = 1},
     {"json", 0, NULL, "results as JSON on standard output", FLAG(json), .group = "Output"},
     {"max-ranges", 0, "=N", "list at most N differences (20)", BYTES(max_ranges)},
-    {"progress", 'p', "[=json[:FD]]", "a progress line anywhere; json: objects, a line each",
+    {"progress", 'p', "[=json[:FD]]", "a progress line, or one JSON object a line",
      CALL(progress_option)},
-    {"quiet", 'q', NULL, "no progress, no summary, no warnings", FLAG(quiet)},
-    {"verbose", 'v', NULL, "say what is done, and how", CALL(verbose_option)},
-    {"no-uring", 0, NULL, "plain reads and writes instead of io_uring", FLAG(in_line),
-     .group = "Other"},
-    {"help", 'h', NULL, "this text", FLAG(help)},
-    {"version", 'V', NULL, "the version", FLAG(version)},
+    {"no-uring", 0, NULL, "plain reads and writes instead of io_uring", FLAG(in_line)},
+    {"quiet", 'q', NULL, NULL, FLAG(quiet)},
+    {"verbose", 'v', NULL, "errors only; or more details", CALL(verbose_option)},
+    {"help", 'h', NULL, NULL, FLAG(help)},
+    {"version", 'V', NULL, "this text; the version", FLAG(version)},
 };
 
 #define ROWS (sizeof(rows) / sizeof(*rows))
@@ -240,51 +241,72 @@ static int set(struct options *o, const struct row *row, const char *word, struc
 	return r;
 }
 
-#define HELP_COLUMN 22
+#define HELP_COLUMN 24
+#define HELP_COLUMNS 80
 
-static void help_row(struct text *t, const struct row *row)
+/* The words of --force, in as many lines as they need. */
+static void help_words(struct text *t)
 {
-	const char *argument = row->argument ? row->argument : "", *line = row->help;
-	int column = HELP_COLUMN - 8;
+	size_t column = HELP_COLUMNS;
+
+	for (size_t i = 0; i < FORCE_WORDS; i++) {
+		const size_t n = strlen(force_words[i].word) + 1;
+
+		if (column + n > HELP_COLUMNS) {
+			text_printf(t, "%s%*s", i ? "\n" : "", HELP_COLUMN - 1, "");
+			column = HELP_COLUMN - 1;
+		}
+		text_printf(t, " %s", force_words[i].word);
+		column += n;
+	}
+	text_add(t, "\n", 1);
+}
+
+/* Returns the last row of the line. */
+static const struct row *help_row(struct text *t, const struct row *row)
+{
+	size_t begin;
 
 	if (row->group)
-		text_printf(t, "%s%s:\n", row == rows ? "\n" : "", row->group);
-	if (row->letter)
-		text_printf(t, "  -%c, --", row->letter);
-	else
-		text_printf(t, "      --");
-	if (strlen(row->name) + strlen(argument) > (size_t)column) {
-		text_printf(t, "%s%s\n", row->name, argument);
-		column = HELP_COLUMN;
-	} else {
-		text_printf(t, "%s%s", row->name, argument);
-		column -= (int)(strlen(row->name) + strlen(argument));
+		text_printf(t, "%s:\n", row->group);
+	begin = t->len;
+	for (bool first = true;; row++, first = false) {
+		const char *argument = row->argument ? row->argument : "";
+
+		text_printf(t, "%s", first ? "  " : ", ");
+		if (row->letter)
+			text_printf(t, "-%c, ", row->letter);
+		else if (first)
+			text_printf(t, "    ");
+		text_printf(t, "--%s%s", row->name, argument);
+		if (row->help)
+			break;
 	}
-	for (size_t n; *line; line += n + (line[n] == '\n'), column = HELP_COLUMN) {
-		n = strcspn(line, "\n");
-		text_printf(t, "%*s%.*s\n", column, "", (int)n, line);
-	}
-	for (size_t i = 0; row->call == force_option && i < FORCE_WORDS; i++)
-		text_printf(t, "%*s%-4s  %s\n", HELP_COLUMN + 2, "", force_words[i].word,
-			    force_words[i].help);
+	if (t->len < begin + HELP_COLUMN - 2)
+		text_printf(t, "%*s", (int)(begin + HELP_COLUMN - 2 - t->len), "");
+	text_printf(t, "  %s\n", row->help);
+	if (row->call == force_option)
+		help_words(t);
+	return row;
 }
 
 char *options_help(void)
 {
 	struct text t = {0};
 
-	text_printf(&t, "Usage: vmdksync [OPTIONS] DELTA... TARGET\n"
-			"       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
-			"       vmdksync --info | --map [OPTIONS] IMAGE...\n"
-			"Writes VMware snapshot deltas, oldest first, onto TARGET, a raw file, a block\n"
-			"device or an NBD export (nbd://HOST/NAME) that holds the disk beneath them.\n"
-			"DELTA is an extent (COWD, SEsparse, hosted sparse, streamOptimized), a\n"
-			"descriptor, or '-', a pipe, plain or gzip.\n");
-	for (size_t i = 0; i < ROWS; i++)
-		help_row(&t, &rows[i]);
-	text_printf(&t, "\n"
-			"Exit status: 0 done and durable; 1 a comparison found differences; 2 trouble,\n"
-			"TARGET is untouched; 3 trouble after writing began (running again is safe).\n");
+	text_printf(&t,
+		    "Usage: vmdksync [OPTIONS] DELTA... TARGET    apply VMware deltas, oldest first\n"
+		    "       vmdksync --verify [OPTIONS] IMAGE... TARGET\n"
+		    "       vmdksync --info | --map [OPTIONS] IMAGE...\n"
+		    "TARGET holds the base: a raw file, a block device, or nbd://HOST/EXPORT.\n"
+		    "  vmdksync --dry-run host-000001.vmdk /dev/vg0/vm\n"
+		    "  vmdksync --undo=undo.vmdk host-000001.vmdk /dev/vg0/vm\n"
+		    "  vmdksync --verify host-000001.vmdk /dev/vg0/vm\n"
+		    "  ssh esxi 'cat /vmfs/volumes/ds/vm/vm-000001-delta.vmdk' | vmdksync - vm.raw\n");
+	for (const struct row *row = rows; row < rows + ROWS; row++)
+		row = help_row(&t, row);
+	text_printf(&t, "Exit status: 0 done, 1 different, 2 untouched, 3 trouble after writing began.\n"
+			"Messages, pipes, chains, JSON and all details: man vmdksync\n");
 	return text_take(&t);
 }
 

@@ -26,6 +26,7 @@ enum force {
 struct options { /* what is a name points into argv */
 	bool help, version;     /* then nothing else counts */
 	bool verify, info, map; /* what to do instead of writing */
+	bool map_list;          /* map: a list even on a terminal */
 	bool descriptors;       /* info reads nothing else */
 	bool chain, full;       /* the parents, too: those above the base, or all */
 	const char *base;

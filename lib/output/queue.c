@@ -473,6 +473,15 @@ void queue_free(struct queue *q)
 	free(q);
 }
 
+#ifndef LIBURING
+#define LIBURING "of an unknown version"
+#endif
+
+const char *queue_library(void)
+{
+	return "liburing " LIBURING;
+}
+
 const char *queue_kind(const struct queue *q)
 {
 	return q->in_line ? "in line" : "io_uring";

@@ -66,6 +66,8 @@ int queue_new(struct queue **out, unsigned depth, bool in_line, struct err *e);
 void queue_free(struct queue *q);
 /* "io_uring" or "in line" */
 const char *queue_kind(const struct queue *q);
+/* The version of liburing that this was built with. */
+const char *queue_library(void);
 /* Never fails: errors reach x->done. What is made in line may block; its callback runs later. Jobs
  * are run here and now where no thread can be had. */
 void queue_put(struct queue *q, struct xfer *x);
