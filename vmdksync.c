@@ -5,6 +5,7 @@
  * main, which job runs, exit status; the only file that prints or exits. Joins options, jobs and progress.
  * Must not know formats, the queue, or the words of a report.
  */
+#include "cli/picture.h"
 #include "cli/say.h"
 #include "jobs/checks.h"
 #include "jobs/facts.h"
@@ -285,6 +286,10 @@ static int map(struct work *w, struct err *e)
 {
 	const struct report_out out = {.put = put_part, .arg = w};
 
+	const struct screen screen = screen_of(STDOUT_FILENO);
+
+	if (screen.terminal && !w->o->json && !w->o->map_list)
+		return picture_map(w->chain, &screen, &out, check_map, e);
 	return report_map(w->chain, w->o->json, &out, check_map, e);
 }
 

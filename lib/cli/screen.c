@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* See screen.h. */
+#include "cli/screen.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define LABEL 9 /* columns of a label */
+
+static const char *set_or(const char *name, const char *other)
+{
+	const char *s = getenv(name);
+
+	return s && *s ? s : other;
+}
+
+struct screen screen_of(int fd)
+{
+	const char *locale = set_or("LC_ALL", set_or("LC_CTYPE", set_or("LANG", "C")));
+	struct screen s = {.terminal = isatty(fd), .columns = 80};
+	struct winsize w;
+
+	s.utf8 = strcasestr(locale, "utf-8") || strcasestr(locale, "utf8");
+	s.colour = s.terminal && !*set_or("NO_COLOR", "") && strcmp(set_or("TERM", "dumb"), "dumb") != 0;
+	if (s.terminal && ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col)
+		s.columns = w.ws_col < 20 ? 20 : w.ws_col;
+	return s;
+}
+
+unsigned screen_width(const char *s)
+{
+	unsigned used = 0;
+
+	for (; *s; s++)
+		if (((unsigned char)*s & 0xc0) != 0x80)
+			used += (unsigned char)*s < 0xe1 ? 1 : 2;
+	return used;
+}
+
+void screen_name(struct text *t, const char *name, unsigned columns)
+{
+	const char *slash = strrchr(name, '/');
+	bool cut = false;
+
+	if (slash && slash[1])
+		name = slash + 1;
+	while (screen_width(name) + cut > columns) {
+		cut = true;
+		do
+			name++;
+		while (((unsigned char)*name & 0xc0) == 0x80);
+	}
+	text_printf(t, "%s%s", cut ? "~" : "", name);
+}
+
+void screen_row(struct text *t, const struct screen *s, const char *label, const char *text)
+{
+	unsigned column = LABEL;
+
+	text_printf(t, "%-*s", LABEL, label);
+	for (bool first = true; *text; first = false) {
+		const size_t n = strcspn(text, " ");
+		char *word = strndup(text, n);
+
+		if (!word) {
+			t->failed = true;
+			return;
+		}
+		if (!first && s->terminal && column + 1 + screen_width(word) >= s->columns) {
+			text_printf(t, "\n%*s", LABEL, "");
+			column = LABEL;
+		} else if (!first) {
+			text_add(t, " ", 1);
+			column++;
+		}
+		text_add(t, word, n);
+		column += screen_width(word);
+		free(word);
+		text += n + (text[n] == ' ');
+	}
+	text_add(t, "\n", 1);
+}
