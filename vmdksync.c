@@ -8,6 +8,7 @@
 #include "cli/picture.h"
 #include "cli/say.h"
 #include "jobs/checks.h"
+#include "jobs/disks.h"
 #include "jobs/facts.h"
 
 #include <fcntl.h>
@@ -260,20 +261,54 @@ static int look(struct work *w, const struct pump_opts *pump, struct err *e)
 	return r;
 }
 
-static int info(const struct options *o, struct err *e)
+struct infos {
+	struct info **info;
+	size_t n;
+	bool listed; /* found in a folder, where one that cannot be read does not hide the others */
+};
+
+static int add_infos(struct infos *all, const char *name, const struct options *o, struct err *e)
 {
 	const struct pump_opts pump = {.stop = on_stop};
 	const struct chain_opts opts = chain_options(o);
-	struct info **all = calloc(o->n_inputs, sizeof(struct info *));
-	int r = all ? 0 : fail(e, ENOMEM, "out of memory");
+	struct disks disks;
+	int r = disks_find(&disks, name, &opts.image, e);
+
+	all->listed |= disks.listed;
+	for (size_t i = 0; !r && i < disks.n; i++) {
+		struct info **more = realloc(all->info, (all->n + 1) * sizeof(*more));
+		struct err mine = {.strict = e->strict, .warn = e->warn, .arg = e->arg};
+
+		if (!more) {
+			r = fail(e, ENOMEM, "out of memory");
+			break;
+		}
+		all->info = more;
+		r = info_open(&all->info[all->n], disks.path[i], &opts, &pump, &mine);
+		all->n += !r;
+		if (r < 0 && disks.listed && r != -EINTR && (all->n || i + 1 < disks.n))
+			r = warning(e, "%s", mine.msg);
+		else if (r < 0)
+			r = fail(e, -r, "%s", mine.msg);
+	}
+	disks_free(&disks);
+	return r;
+}
+
+static int info(const struct options *o, struct err *e)
+{
+	struct report_how how = {.json = o->json, .verbose = o->verbose, .screen = screen_of(STDOUT_FILENO)};
+	struct infos all = {0};
+	int r = 0;
 
 	for (size_t i = 0; !r && i < o->n_inputs; i++)
-		r = info_open(&all[i], o->inputs[i], &opts, &pump, e);
+		r = add_infos(&all, o->inputs[i], o, e);
+	how.commands = all.listed || all.n == 1;
 	if (!r)
-		r = put(report_info(all, o->n_inputs, o->json, e), e);
-	for (size_t i = 0; all && i < o->n_inputs; i++)
-		info_free(all[i]);
-	free(all);
+		r = put(report_info(all.info, all.n, &how, e), e);
+	for (size_t i = 0; i < all.n; i++)
+		info_free(all.info[i]);
+	free(all.info);
 	return r;
 }
 

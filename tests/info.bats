@@ -14,12 +14,21 @@ setup() {
 	esx_chain 20485 2
 	run -0 --separate-stderr vs --info host-000002.vmdk
 	[ -z "$stderr" ]
-	[ "${lines[0]}" = 'host-000002.vmdk: COWD version 1' ]
-	[[ ${lines[1]} == '  disk '*'(10488320 bytes), grains of 512 bytes' ]]
-	[[ $output == *$'\n  parent  CID 10000001, host-000001.vmdk\n  host-000001.vmdk: COWD'* ]]
-	[[ $output == *$'\n    host.vmdk: flat\n'* ]]
+	diff - <(grep -v ': read as zeros' <<<"$output") <<-'END'
+	host-000002.vmdk: 10.0 MiB (10488320 bytes), holds 10.0 MiB in 96 runs
+	  image             kind       size      holds  CID       checked
+	  host-000002.vmdk  COWD   10.0 MiB   42.5 KiB  10000002
+	  host-000001.vmdk  COWD   10.0 MiB   47.5 KiB  10000001  yes
+	  host.vmdk         flat   10.0 MiB   10.0 MiB  10000000  yes
+	  next: vmdksync --dry-run --chain host-000002.vmdk TARGET
+	END
 	[[ $output == *$'\n  warning: '*'read as zeros'* ]]
 	[[ $output != *incomplete* && $output != *GiB* ]]
+	# with -v all that is known of each
+	run -0 --separate-stderr vs --info -v host-000002.vmdk
+	[[ $output == *$'\nhost-000002.vmdk: COWD version 1\n  disk '*'(10488320 bytes), grains of 512 bytes'* ]]
+	[[ $output == *$'\n  parent  CID 10000001, host-000001.vmdk\n  host-000001.vmdk: COWD'* ]]
+	[[ $output == *$'\n    host.vmdk: flat\n'* ]]
 	# what is still to be written takes other room then
 	sync ./*
 	vs --info --json host-000002.vmdk >j
@@ -287,4 +296,57 @@ bare_chain() {
 	[[ $output == *'not a text descriptor'* ]]
 	run -2 vs --descriptors one.vmdk base.vmdk
 	[[ $output == *'--descriptors is for --info'* ]]
+}
+
+@test "--info of a folder, and of a .vmx file: the newest links, and the command for each" {
+	mkdir vm other
+	cd vm || return
+	esx_chain 2048 2
+	"$MKVMDK" hosted 'my disk.vmdk' capacity=2048 grain=8 alloc=1-9 parentcid=ffffffff
+	"$MKVMDK" cowd bare-delta.vmdk capacity=2048 alloc=5
+	echo text >notes.vmdk
+	mkfifo pipe.vmdk
+	ln -s /dev/null device.vmdk
+	cat >vm.vmx <<-'END'
+	.encoding = "UTF-8"
+	scsi0:0.fileName = "host-000002.vmdk"
+	scsi0:1.fileName = "/vmfs/volumes/ds/vm/my disk.vmdk"
+	ide1:0.fileName = "/vmfs/volumes/iso/cd.iso"
+	END
+	cd .. || return
+	for name in vm vm/ "$PWD/vm"; do
+		run -0 timeout 20 "$VMDKSYNC" --info "$name"
+		diff - <(grep '  next: ' <<<"$output") <<-END
+		  next: vmdksync --dry-run ${name%/}/bare-delta.vmdk TARGET
+		  next: vmdksync --dry-run --chain ${name%/}/host-000002.vmdk TARGET
+		  next: vmdksync --full --create '${name%/}/my disk.vmdk' NEW.raw
+		END
+	done
+	run -0 vs --info vm/vm.vmx
+	diff - <(grep '  next: ' <<<"$output") <<-'END'
+	  next: vmdksync --dry-run --chain vm/host-000002.vmdk TARGET
+	  next: vmdksync --full --create 'vm/my disk.vmdk' NEW.raw
+	END
+	# what it says is to be done can be done
+	cp vm/host-0.raw TARGET
+	bash -c "PATH=${VMDKSYNC%/*}:$PATH; $(sed -n 's/  next: //p' <<<"$output")"
+	[ "$(stat -c %s NEW.raw)" = 1048576 ]
+	vs --info --json vm | jq -e '[.images[].name] == ["vm/bare-delta.vmdk", "vm/host-000002.vmdk", "vm/my disk.vmdk"]'
+	vs --info --json --descriptors vm/vm.vmx || [ "$?" = 2 ]
+	# one that cannot be read is a warning, and hides no other
+	mv vm/host-000002-delta.vmdk .
+	run -0 --separate-stderr vs --info vm
+	[[ $output == *bare-delta.vmdk* && $output == *'my disk.vmdk'* ]]
+	[[ $stderr == *'warning: '*host-000002-delta.vmdk* ]]
+	run -2 vs --info --strict vm
+	run -2 vs --info other
+	[[ $output == *'other: holds no VMDK that can be read'* ]]
+	echo nothing >other/x.vmx
+	run -2 vs --info other/x.vmx
+	[[ $output == *'x.vmx: names no disk'* ]]
+	run -2 vs --info missing
+	# a name that a shell would take apart
+	cp vm/bare-delta.vmdk $'other/a\nb\'c.vmdk'
+	run -0 vs --info other
+	bash -c "PATH=${VMDKSYNC%/*}:$PATH; $(sed -n 's/  next: //p' <<<"$output")"
 }

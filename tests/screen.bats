@@ -20,7 +20,7 @@ on_screen() {
 # shows [long]: the last run showed what standard input says, to the letter; no line breaks at the edge
 shows() {
 	[ "${1-}" = long ] || [ "$(LC_ALL=C.UTF-8 wc -L <<<"$output")" -lt "$columns" ]
-	diff <(sed 's/ *$//') <(sed 's/ *$//' <<<"$output")
+	diff <(sed 's/ *$//') <(printf '%s\n' "$output" | sed 's/ *$//')
 }
 
 # layers: a disk of 80 MiB, a base without its last quarter, and two deltas
@@ -77,4 +77,34 @@ layers() {
 	"$MKVMDK" cowd a-name-that-is-much-too-long-for-a-terminal-delta.vmdk capacity=2048 alloc=5-9
 	on_screen 40 "$VMDKSYNC --map a-*.vmdk"
 	[[ ${lines[0]} =~ ^~l-delta.vmdk\ {2}\.* ]]
+}
+
+@test "--info on a terminal is a table, and where that is narrow a list" {
+	layers
+	on_screen 80 "$VMDKSYNC --info two.vmdk"
+	shows <<-'END'
+	two.vmdk: 80.0 MiB (83886080 bytes), holds 60.0 MiB in 1120 runs
+	  image      kind                size      holds  CID       checked
+	  two.vmdk   hosted sparse   80.0 MiB   40.0 MiB  aabbccdd
+	  one.vmdk   hosted sparse   80.0 MiB   15.0 MiB  aabbccdd  yes
+	  base.vmdk  hosted sparse   80.0 MiB   60.0 MiB  aabbccdd  yes
+	  next: vmdksync --dry-run --chain two.vmdk TARGET
+	END
+	on_screen 40 "$VMDKSYNC --info two.vmdk"
+	shows long <<-'END'
+	two.vmdk: 80.0 MiB, holds 60.0 MiB
+	  two.vmdk
+	    hosted sparse, holds 40.0 MiB
+	    CID aabbccdd
+	  one.vmdk
+	    hosted sparse, holds 15.0 MiB
+	    CID aabbccdd, checked: yes
+	  base.vmdk
+	    hosted sparse, holds 60.0 MiB
+	    CID aabbccdd, checked: yes
+	  next: vmdksync --dry-run --chain two.vmdk TARGET
+	END
+	mv two.vmdk a-name-that-is-much-too-long-for-a-terminal.vmdk
+	on_screen 80 "$VMDKSYNC --info a-*.vmdk"
+	[[ ${lines[2]} =~ ^\ {2}~[a-z-]*-terminal.vmdk\ {2}hosted\ sparse ]]
 }

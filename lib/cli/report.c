@@ -2,6 +2,7 @@
 /* See report.h. */
 #include "cli/report.h"
 #include "cli/json.h"
+#include "cli/table.h"
 #include "input/source.h"
 
 #include <inttypes.h>
@@ -195,23 +196,15 @@ static void text_layer(struct text *t, const struct image *m, const struct total
 	depth = 2 * depth + 2;
 	text_printf(t, "%*sdisk    %s%s, grains of %" PRIu64 " bytes\n", depth, "",
 		    size_text(size, m->size), exact_text(exact, m->size), m->facts.grain);
-	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " run%s; nothing for %s\n",
+	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " run%s; %s unallocated\n",
 		    depth, "", size_text(data, sum->data), size_text(zero, sum->zero), sum->runs,
 		    plural(sum->runs), size_text(none, m->size - known));
-	if (m->unaccounted)
-		text_printf(t, "%*sunaccounted for  %s%s of its files\n", depth, "",
-			    size_text(size, m->unaccounted), exact_text(exact, m->unaccounted));
 	if (m->descriptor && m->descriptor->has_cid)
 		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", m->descriptor->cid);
 	for (size_t i = 0; i < m->files; i++)
 		text_printf(t, "%*sfile    %s: %s, %s on disk\n", depth, "", m->file[i].name,
 			    size_text(size, (uint64_t)m->file[i].st.st_size),
 			    size_text(data, on_disk(&m->file[i].st)));
-	if (m->undo)
-		text_printf(t, "%*sundo    log of %s, begun %s, to apply %s; %s\n", depth, "",
-			    m->undo->disk, m->undo->time ? m->undo->time : "at an unknown time",
-			    m->undo->applied ? m->undo->applied : "an unknown delta",
-			    m->undo->finished ? "finished" : "not finished");
 	text_parent(t, m, depth);
 }
 
@@ -238,19 +231,40 @@ static void text_descriptor(struct text *t, const struct image *m, int depth)
 	text_parent(t, m, depth);
 }
 
-static void text_info(struct text *t, const struct info *i)
+/* What the table has no room for, of those links that have any. */
+static void text_notes(struct text *t, const struct image *m)
+{
+	char size[32], exact[32];
+
+	if (m->unaccounted)
+		text_printf(t, "  %s: %s%s of its files unaccounted for\n", m->name,
+			    size_text(size, m->unaccounted), exact_text(exact, m->unaccounted));
+	if (m->undo)
+		text_printf(t, "  undo log of %s, begun %s, to apply %s; %s\n", m->undo->disk,
+			    m->undo->time ? m->undo->time : "at an unknown time",
+			    m->undo->applied ? m->undo->applied : "an unknown delta",
+			    m->undo->finished ? "finished" : "not finished");
+}
+
+static void text_info(struct text *t, const struct info *i, const struct report_how *how)
 {
 	const struct chain *c = i->chain;
 
-	for (size_t k = 0; k < c->links; k++)
+	if (!i->text_only)
+		table_chain(t, i, &how->screen);
+	for (size_t k = 0; k < c->links; k++) {
 		if (i->text_only)
 			text_descriptor(t, c->link[k], (int)k);
-		else
+		else if (how->verbose)
 			text_layer(t, c->link[k], &i->layer[k], (int)k);
+		text_notes(t, c->link[k]);
+	}
 	if (c->incomplete)
 		text_printf(t, "  incomplete: %s\n", c->incomplete);
 	for (size_t k = 0; k < i->warnings.kept; k++)
 		text_printf(t, "  warning: %s\n", i->warnings.text[k]);
+	if (how->commands && !i->text_only)
+		table_command(t, i);
 }
 
 static void text_family(struct text *t, const struct family *f, int width)
@@ -290,7 +304,7 @@ static void text_families(struct text *t, const struct family *f, size_t n)
 		text_family(t, &all, (int)width);
 }
 
-char *report_info(struct info *const *info, size_t n, bool json, struct err *e)
+char *report_info(struct info *const *info, size_t n, const struct report_how *how, struct err *e)
 {
 	struct text t = {0};
 	struct family *f;
@@ -298,7 +312,7 @@ char *report_info(struct info *const *info, size_t n, bool json, struct err *e)
 
 	if (info_families(&f, &families, info, info[0]->text_only ? 0 : n, e) < 0)
 		return NULL;
-	if (json) {
+	if (how->json) {
 		json_open(&t, NULL, '{');
 		json_open(&t, "images", '[');
 		for (size_t i = 0; i < n; i++)
@@ -311,7 +325,7 @@ char *report_info(struct info *const *info, size_t n, bool json, struct err *e)
 		json_close(&t, '}');
 	} else {
 		for (size_t i = 0; i < n; i++)
-			text_info(&t, info[i]);
+			text_info(&t, info[i], how);
 		text_families(&t, f, families);
 	}
 	free(f);

@@ -8,6 +8,7 @@
 
 #include "cli/options.h"
 #include "cli/progress.h"
+#include "cli/screen.h"
 #include "jobs/info.h"
 
 /* Where text goes that is not held whole. */
@@ -16,8 +17,14 @@ struct report_out {
 	void *arg;
 };
 
+struct report_how {
+	bool json;
+	bool verbose;  /* all that is known of each image, behind the table */
+	bool commands; /* and what to do with it */
+	struct screen screen;
+};
 /* Returns text for the caller to free, or NULL when memory was short; so do those below. */
-char *report_info(struct info *const *info, size_t n, bool json, struct err *e);
+char *report_info(struct info *const *info, size_t n, const struct report_how *how, struct err *e);
 /* Goes over c->reader. The last part, with the bracket that closes the JSON array, is put when all went
  * well and last() agrees; of a short map it is the only part. 0 or -errno. */
 int report_map(const struct chain *c, bool json, const struct report_out *out,

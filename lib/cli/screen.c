@@ -83,3 +83,33 @@ void screen_row(struct text *t, const struct screen *s, const char *label, const
 	}
 	text_add(t, "\n", 1);
 }
+
+void screen_word(struct text *t, const char *word)
+{
+	const char *plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@%+=:,./-";
+	bool odd = false;
+	size_t n;
+
+	if (*word && !word[strspn(word, plain)]) {
+		text_printf(t, "%s", word);
+		return;
+	}
+	for (const char *s = word; *s; s += n ? n : 1) {
+		uint32_t c;
+
+		n = utf8_len(s, &c);
+		odd |= !n || c < 0x20 || (c >= 0x7f && c < 0xa0);
+	}
+	text_printf(t, odd ? "$'" : "'");
+	for (const char *s = word; *s; s++) {
+		const unsigned char c = (unsigned char)*s;
+
+		if (odd && (c < 0x20 || c >= 0x7f || c == '\'' || c == '\\'))
+			text_printf(t, "\\x%02x", c);
+		else if (c == '\'')
+			text_printf(t, "'\\''");
+		else
+			text_add(t, s, 1);
+	}
+	text_add(t, "'", 1);
+}

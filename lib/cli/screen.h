@@ -24,4 +24,7 @@ void screen_name(struct text *t, const char *name, unsigned columns);
 /* A label and, behind it, text that is wrapped at the edge of a terminal; elsewhere it stays one line. */
 void screen_row(struct text *t, const struct screen *s, const char *label, const char *text);
 
+/* A word as a shell takes it. */
+void screen_word(struct text *t, const char *word);
+
 #endif
