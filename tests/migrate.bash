@@ -19,7 +19,7 @@ migrate_setup() {
 	# What happens when the migration asks the host for something. `trace`: each command is noted there.
 	# The file `at` holds "NUMBER FAULT": what happens to the command of that number, counted in `count`:
 	# fails (never sent), hangs (never sent, no answer), lost (done, but no answer), late (done a second
-	# after it failed), gone (no answer from then on), kill (the migration is killed before it), killed
+	# after it failed), gone (no answer from then on), then-gone (done before that), kill (the migration is killed before it), killed
 	# (after it), or in place of the number a pattern.
 	cat >bin/ssh <<-END
 	#!/bin/bash
@@ -48,6 +48,7 @@ migrate_setup() {
 			lost) "$real" "$@" >/dev/null 2>&1; exit 255 ;;
 			late) (sleep 1; "$real" "$@") >/dev/null 2>&1 3>&- 5>&- 8>&- & exit 255 ;;
 			gone) : >"$here/gone"; exit 255 ;;
+			then-gone) "$real" "$@"; : >"$here/gone"; exit 255 ;;
 			kill) kill -KILL -- -$group ;;
 			killed) "$real" "$@"; kill -KILL -- -$group ;;
 			INT | TERM) kill -"$fault" -- -$group; exit 255 ;;

@@ -543,8 +543,10 @@ interrupted() {
 		wait "$migration" || status_got=$?
 		[ "$status_got" = 137 ]
 		# what it has started goes on: nobody else may write now
-		run -2 migrate status 3>&-
+		run -2 migrate check 3>&-
 		[[ $output == *'another migration runs'* ]]
+		run -0 --separate-stderr migrate status --json 3>&-
+		jq -e .running <<<"$output"
 		fault -hold
 		until_true flock -n state/lock true
 	else
@@ -628,6 +630,116 @@ interrupted() {
 	done
 	qemu-img convert -O raw b.qcow2 b.raw
 	arrived
+}
+
+# told VERB OPTION...: its JSON is in `json`, whatever its end; nothing else is on standard output
+told() {
+	run --separate-stderr migrate "$@" --json 3>&-
+	json=$output
+	printf '%s\n' "$json" "$stderr"
+	jq -es 'length == 1' <<<"$json"
+	jq -e '.schema == 1 and .verb == "'"${1#--}"'" and .vm == "web server" and .host == "esxi"' <<<"$json"
+	jq -e --argjson exit "$status" 'if $exit == 0 then .error == null else .error.exit == $exit and
+		.error.message != "" and .error.hint != "" end' <<<"$json"
+}
+
+# is FILTER: holds for what was told
+is() {
+	jq -e "$1" <<<"$json"
+}
+
+@test "each verb tells by --json what it changed; a dry run touches nothing and tells what it would" {
+	small
+	: >>"$ESXI/ctl/commands"
+	for verb in seed sync cutover accept; do
+		before=$(acts) sums=$(sums)
+		told "$verb" --dry-run
+		is ".error == null and .changed and .dry_run and (.next | contains(\" $verb \"))"
+		[ "$sums" = "$(sums)" ]
+		[ "$(acts)" = "$before" ]
+		told "$verb"
+		is '.error == null and .changed and (.dry_run | not) and (.running | not) and (.disks | length) == 2'
+		# the targets were noted
+		given=()
+		for again in '' --dry-run; do
+			# shellcheck disable=SC2086 # or nothing
+			told "$verb" $again
+			is '.error == null and (.changed | not)'
+		done
+		told check
+		is '.changed | not'
+		told status
+		is '(.changed | not) and .disks[0].base_copied'
+	done
+	is '.step == "accepted" and .source == "off" and .rounds == 1 and .snapshots == []'
+	[ "$(jq -r .step state/status.json)" = accepted ]
+	# nothing known yet, and nothing made for it
+	told status --state=none
+	is '.step == "new" and .disks == [] and .source == "off"'
+	[ ! -e none ]
+}
+
+# acts: how many commands of the host were not questions
+acts() {
+	grep -vcE 'get|list' "$ESXI/ctl/commands" || :
+}
+
+# sums: of all that a dry run must not touch
+sums() {
+	find state a.raw b.raw -type f -exec sha256sum {} + 2>/dev/null
+	find state
+	cat "$ESXI"/ctl/{snapshots,power,autostart}
+} 2>/dev/null
+
+@test "errors in JSON: their code, exit status and what to do" {
+	small
+	given=()
+	told seed
+	[ "$status" = 2 ]
+	is '.step == null and .error.code == "refused" and (.error.message | contains("no disk has a target"))'
+	given=("scsi0:0=$a" "scsi0:1=$b")
+	: >gone
+	told check
+	[ "$status" = 1 ]
+	is '.error.code == "retry" and .source == null'
+	told status
+	[ "$status" = 1 ]
+	rm gone
+	echo guestToolsNotRunning >"$ESXI/ctl/tools"
+	runs 0 seed
+	runs 0 sync
+	told cutover --dry-run
+	is '.error.code == "refused" and (.error.message | contains("Tools"))'
+	echo guestToolsRunning >"$ESXI/ctl/tools"
+	told cutover --dry-run --budget=0
+	is '.error.code == "decision" and .error.exit == 3 and (.changed | not)'
+	fault cut -000001- 9000
+	told cutover --now
+	is '.error.code == "rolled_back" and .error.exit == 4 and .changed and .step == "seeded"'
+	fault -cut
+	told cutover --now
+	told rollback --dry-run
+	is '.changed and .step == "applied"'
+	on_host 'lock; power_on; unlock'
+	told status
+	[ "$status" = 3 ]
+	is '.error.message | contains("was started on esxi again")'
+	told --list
+	is '.source == "on" and .disks[1].size == 2097152 and .disks[1].links == 3 and (.snapshots | length) == 2'
+}
+
+@test "accept is cut off after the host removed a snapshot: it goes on" {
+	small
+	runs 0 run
+	echo 2 >"$ESXI/ctl/fault/slow-removal"
+	# the last one: the host still merges
+	echo '*snapshot.remove*1 then-gone' >./at
+	MIGRATE_LIMIT=2 runs 1 accept
+	[ ! -s "$ESXI/ctl/snapshots" ]
+	runs 2 rollback
+	[[ $output == *'accept goes on'* ]]
+	runs 0 accept
+	[ ! -e "$ESXI/vmfs/volumes/5f1a-aaaa/web server/web server-000001.vmdk" ]
 }
 
 @test "probe.sh: the answers of a host without its names; the stand-in replays them" {

@@ -11,7 +11,7 @@ steps() {
 	freeze | any            | disks ours chain targets room       | freeze  | nothing   | seed
 	base   | any            | disks ours chain targets            | base    | nothing   | sync
 	round  | on             | disks ours chain targets room       | round   | nothing   | cutover
-	stop   | any            | disks ours chain targets guest      | stop    | nothing   | cutover
+	stop   | any            | disks ours chain targets guest budget | stop    | nothing   | cutover
 	last   | off            | disks ours chain targets            | last    | roll_back | cutover
 	start  | off            | disks ours chain same               | start   | roll_back | accept
 	accept | any            | disks ours chain same               | accept  | nothing   | status
@@ -36,14 +36,24 @@ step() {
 			"check_$check" || break
 			check=
 		done
+		[ -n "$check" ] || [ "$act" = nothing ] || dry "$name"
 		[ -n "$check" ] || ! "act_$act" || return 0
 	fi
 	# without an answer of the host nothing can be undone either
-	[ "$undo" = nothing ] || [ "$WHY_STATUS,$W_POWER" = 1, ] || {
+	[ "$undo" = nothing ] || [ "$DRY" = 1 ] || [ "$WHY_STATUS,$W_POWER" = 1, ] || {
 		"$undo" "$WHY"
 		die 4 "$WHY: rolled back"
 	}
 	die "$WHY_STATUS" "$WHY"
+}
+
+# dry WHAT: a dry run ends where the first act would be
+dry() {
+	[ "$DRY" = 1 ] || return 0
+	# shellcheck disable=SC2034 # for status.json
+	CHANGED=true
+	say "dry run: would go on with $1"
+	exit 0
 }
 
 source_is() {
@@ -56,6 +66,7 @@ act_nothing() {
 
 # at STEP: what the next run begins with
 at() {
+	[ "$STEP" = "$1" ] || CHANGED=true
 	STEP=$1
 	put "$STATE/step" "$1"
 }
@@ -87,6 +98,7 @@ take_snapshot() {
 		live_link "$node" >"$TMP/$node.live"
 	done
 	# noted first: what may exist is told at every exit
+	CHANGED=true
 	echo "$name" >>"$STATE/asked" || { trouble "$STATE cannot be written to: is its disk full?"; return; }
 	host_snapshot "$name" "vmdksync-migrate $(uname -n):$STATE" || code=$?
 	# it may come late, or although the answer was lost; the listing may be ahead of the .vmx
@@ -173,6 +185,7 @@ act_base() {
 	local t=0
 
 	t=$(now)
+	all_copied || CHANGED=true
 	all_disks copy_base || { trouble "a base could not be copied"; return; }
 	# a step of no disk is none
 	[ "$(sum_bytes)" = 0 ] || note base "$(sum_bytes)" $(($(now) - t))
@@ -434,6 +447,7 @@ act_round() {
 		done <"$STATE/$node/todo"
 	done
 	t=$(now)
+	CHANGED=true
 	all_disks copy_links round || { trouble "the round failed"; return; }
 	n=$(($(get "$STATE/rounds" 0) + 1))
 	put "$STATE/rounds" $n
@@ -466,15 +480,6 @@ rest_text() {
 # --- cutover -------------------------------------------------------------------------------------
 
 act_stop() {
-	if [ "$STEP" = seeded ] && [ "$NOW" = 0 ]; then
-		estimate || return
-		say "$(rest_text) (budget: $BUDGET s)"
-		[ "$REST_TIME" -le $((BUDGET * 1000)) ] || {
-			WHY="$(rest_text), and the budget is $BUDGET s: --budget=$((REST_TIME / 1000 + 1)) or --now accepts that"
-			WHY_STATUS=3
-			return 1
-		}
-	fi
 	[ -f "$STATE/autostart" ] || put "$STATE/autostart" "$(world autostart)"
 	# a restart of the host must not start it
 	[ "$(world autostart | cut -d ' ' -f 1 | tr '[:upper:]' '[:lower:]')" = none ] || [ -z "$(world autostart)" ] ||
@@ -520,6 +525,7 @@ act_last() {
 	local node='' try=0 t=0 bytes=0 f=''
 
 	t=$(now)
+	CHANGED=true
 	while [ $try -lt 2 ]; do
 		try=$((try + 1))
 		[ $try = 1 ] || { say 'once more'; look short && check_ours && check_chain || return; }
@@ -629,10 +635,15 @@ roll_back() {
 act_accept() {
 	local id='' name='' end=0 node='' left=1
 
-	: >"$STATE/accepting"
-	for node in $NODES; do
-		live_link "$node" >"$TMP/$node.live"
-	done
+	# shellcheck disable=SC2034 # for status.json
+	CHANGED=true
+	# a run that goes on waits for the same
+	if [ ! -s "$STATE/accepting" ]; then
+		for node in $NODES; do
+			put "$STATE/$node/live" "$(live_link "$node")"
+		done
+		put "$STATE/accepting" "$(wc -l <"$STATE/ours")"
+	fi
 	if grep -q '^autostart	' "$TMP/world" && ! grep -qi '^autostart	none' "$TMP/world"; then
 		host_autostart 'none 0 0 none 0 yes' || { trouble "$HOST: autostart was not switched off"; return; }
 	fi
@@ -643,10 +654,10 @@ act_accept() {
 	done <"$TMP/remove"
 	# the tree is empty before the disks are merged
 	end=$(($(ticks) + REMOVE_WAIT * 100))
-	while [ -s "$TMP/remove" ]; do
+	while [ "$(get "$STATE/accepting")" != 0 ]; do
 		left=0
 		for node in $NODES; do
-			[ "$(live_link "$node")" != "$(cat "$TMP/$node.live")" ] || left=1
+			[ "$(live_link "$node")" != "$(get "$STATE/$node/live")" ] || left=1
 		done
 		[ $left = 1 ] || break
 		[ "$(ticks)" -lt $end ] || { trouble "$HOST: the snapshots are removed, but $VM still uses their files"; return; }

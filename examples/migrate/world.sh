@@ -236,7 +236,7 @@ check_ours() {
 	while IFS="$TAB" read -r id name; do
 		# a run that was stopped may have removed it
 		grep -qF "$TAB$name" "$TMP/ours" || [ -e "$STATE/accepting" ] || { differs "the snapshot '$name' of this migration was removed by" \
-			"somebody: remove $STATE and begin anew"; return; }
+			"somebody: remove $NOTES and begin anew"; return; }
 	done <"$STATE/ours"
 	cp "$TMP/ours" "$STATE/ours"
 }
@@ -252,11 +252,13 @@ check_chain() {
 		[ -n "$live" ] || { differs "$VM has no disk $node any more"; return; }
 		chain_of "$live" "$d/chain" || { WHY="$node: $WHY"; return 1; }
 		cut -f 1 "$d/chain" >>"$TMP/all-links"
+		# the snapshots go away
+		[ ! -e "$STATE/accepting" ] || continue
 		n=$(wc -l <"$d/copied")
 		cut -f 1,2 "$d/chain" | head -n "$n" >"$TMP/begin"
 		cmp -s "$TMP/begin" "$d/copied" ||
 			{ differs "$node: the chain does not begin with what was copied: snapshots were removed or" \
-				"merged, or the VM wrote to its base. Remove $STATE and begin anew"; return; }
+				"merged, or the VM wrote to its base. Remove $NOTES and begin anew"; return; }
 		[ "$W_POWER" = off ] || [ "$n" = 0 ] || [ "$n" -lt "$(wc -l <"$d/chain")" ] ||
 			{ differs "$node: $VM runs on the base that was copied while it was off: remove $STATE and" \
 				"begin anew"; return; }
@@ -266,7 +268,7 @@ check_chain() {
 
 # check_same: off, and nobody wrote to its disks since the last copy
 check_same() {
-	local node=''
+	local node='' now='' before=''
 
 	if [ "$W_POWER" != off ]; then
 		differs "$VM was started on $HOST again after its last copy, and must not run when the new VM does." \
@@ -276,9 +278,14 @@ check_same() {
 	fi
 	[ "$STALE" = 0 ] || return 0
 	for node in $NODES; do
-		cmp -s "$TMP/mirror$(tail -n 1 "$STATE/$node/chain" | cut -f 1)" "$STATE/$node/before" ||
-			{ differs "$node: $VM ran on $HOST after its last copy, and wrote to this disk. Either roll back" \
-				"(rollback), or accept what is lost (accept --stale)"; return; }
+		now=$TMP/mirror$(tail -n 1 "$STATE/$node/chain" | cut -f 1) before=$STATE/$node/before
+		cmp -s "$now" "$before" && continue
+		# once accept removes snapshots, the live link merges into its parent, or gets another parent
+		[ -e "$STATE/accepting" ] && { grep '^CID=' "$before" | grep -qxF -f - "$now" ||
+			! grep '^RW ' "$before" | grep -qxF -f - "$now"; } && continue
+		differs "$node: $VM ran on $HOST after its last copy, and wrote to this disk. Either roll back" \
+			"(rollback), or accept what is lost (accept --stale)"
+		return
 	done
 }
 
@@ -305,6 +312,18 @@ check_guest() {
 	guestToolsRunning | '') ;;
 	*) refused "VMware Tools do not run in $VM, so it cannot be shut down: do that inside, or --hard-off" ;;
 	esac
+}
+
+# check_budget: the last copy is short enough, while the source still runs
+check_budget() {
+	[ "$STEP" = seeded ] && [ "$NOW" = 0 ] || return 0
+	estimate || return
+	say "$(rest_text) (budget: $BUDGET s)"
+	[ "$REST_TIME" -le $((BUDGET * 1000)) ] || {
+		WHY="$(rest_text), and the budget is $BUDGET s: --budget=$((REST_TIME / 1000 + 1)) or --now accepts that"
+		WHY_STATUS=3
+		return 1
+	}
 }
 
 # check_targets: all that vmdksync asks of a target, asked with an empty disk of the same size
@@ -341,11 +360,11 @@ check_tools() {
 	for t in "${VMDKSYNC%% *}" jq flock timeout; do
 		command -v "$t" >/dev/null || { refused "$t is not installed here"; return; }
 	done
-	! in_memory || say "$STATE lies in memory: after a crash nothing of it is left"
+	! in_memory || say "$NOTES lies in memory: after a crash nothing of it is left"
 }
 
 in_memory() {
-	case $(stat -f -c %T "$STATE") in
+	case $(stat -f -c %T "$NOTES" 2>/dev/null) in
 	tmpfs | ramfs) ;;
 	*) return 1 ;;
 	esac
