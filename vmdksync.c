@@ -5,6 +5,7 @@
  * main, which job runs, exit status; the only file that prints or exits. Joins options, jobs and progress.
  * Must not know formats, the queue, or the words of a report.
  */
+#include "cli/card.h"
 #include "cli/picture.h"
 #include "cli/say.h"
 #include "jobs/checks.h"
@@ -54,7 +55,7 @@ static void on_warning(void *arg, const char *text)
 	if (w->o->quiet)
 		return;
 	progress_clear(w->progress);
-	fprintf(stderr, "vmdksync: warning: %s\n", text);
+	fprintf(stderr, screen_of(STDERR_FILENO).colour ? "vmdksync: \x1b[33mwarning:\x1b[0m %s\n" : "vmdksync: warning: %s\n", text);
 }
 
 /* What a function of say.h has to say; nothing where memory is short. */
@@ -363,16 +364,15 @@ static int open_undo(struct work *w, const struct pump_opts *pump, struct err *e
 			       .append = o->undo_append,
 			       .force_room = o->force & FORCE_ROOM,
 			       .force_disk = o->force & FORCE_DISK};
-	struct log_room room = {.known = false};
 	char most[32], there[32];
 	int r;
 
 	log.name = w->undo_name = name_text(o->undo);
-	r = log.name ? job_check_log(&log, w->chain, w->target, &w->totals, &room, e)
+	r = log.name ? job_check_log(&log, w->chain, w->target, &w->totals, &w->room, e)
 		     : fail(e, ENOMEM, "out of memory");
-	if (room.known && (o->verbose || o->dry_run))
+	if (w->room.known && o->verbose)
 		fprintf(stderr, "vmdksync: %s: may need up to %s; %s are free there\n", log.name,
-			size_text(most, room.most), size_text(there, room.free));
+			size_text(most, w->room.most), size_text(there, w->room.free));
 	if (r < 0 || o->dry_run)
 		return r;
 	r = job_open_log(&w->undo, &log, w->chain, w->target, pump, &w->stats, e);
@@ -447,6 +447,37 @@ static void start_progress(struct work *w)
 				   w->by_stream ? o->expect : w->totals.data + w->totals.zero);
 }
 
+/* A name for an undo log that is free, and its room; NULL where none is needed, or can be had. */
+static const char *propose_log(struct work *w)
+{
+	static char name[32] = "undo.vmdk";
+	struct log_opts log = {.path = name, .name = name, .force_room = true};
+	struct err quiet = {.set = false};
+
+	if (w->o->undo || w->whole || w->o->create || w->chain->reader->streaming || w->chain->link[0]->undo)
+		return NULL;
+	for (int i = 2; access(name, F_OK) == 0; i++)
+		if (i > 99 || snprintf(name, sizeof(name), "undo-%d.vmdk", i) < 0)
+			return NULL;
+	job_check_log(&log, w->chain, w->target, &w->totals, &w->room, &quiet);
+	return name;
+}
+
+static void show_card(struct work *w)
+{
+	const struct screen screen = screen_of(STDERR_FILENO);
+	struct card card = {.propose = propose_log(w)};
+	struct text said = {0};
+
+	if (w->o->quiet)
+		return;
+	job_device_text(card.device, sizeof(card.device), w->target);
+	job_users_text(card.users, sizeof(card.users), w->target);
+	card.content = w->target->created ? "" : job_content(w->target);
+	card_show(&said, w, &card, &screen);
+	show(&said);
+}
+
 static int run(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
@@ -470,13 +501,13 @@ static int run(struct work *w, struct err *e)
 	r = prepare(w, &pump, e);
 	if (r < 0 || w->undone || w->stats.stopped)
 		return r;
-	if (o->verbose || o->dry_run)
+	if (o->verbose)
 		say_facts(&said, w);
-	if (o->dry_run)
-		say_dry_run(&said, w);
 	show(&said);
-	if (o->dry_run)
+	if (o->dry_run) {
+		show_card(w);
 		return 0;
+	}
 	start_progress(w);
 	if (o->verify) {
 		r = verify(w, pump, e);
@@ -614,6 +645,7 @@ static void clean_up(struct work *w, enum exit_status status)
 	chain_free(w->chain);
 	warnings_free(&w->warnings);
 	free(o->search);
+	free(o->again);
 }
 
 static char *version_text(void)

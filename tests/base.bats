@@ -226,7 +226,7 @@ chain() {
 	[ "$(jq -c '[.base_checked, .already_present]' <<<"$output")" = '[true,null]' ]
 	same host-3.raw got.raw
 	run -0 --separate-stderr vs --strict --dry-run host-000003.vmdk got.raw
-	[[ $stderr == *'got.raw: already holds about 100 % of this delta'* ]]
+	[[ $stderr == *'the target holds about 100 % of the delta'* ]]
 	# a first apply says nothing of that
 	cp host-2.raw got.raw
 	run -0 --separate-stderr vs --strict host-000003.vmdk got.raw

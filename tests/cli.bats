@@ -239,7 +239,7 @@ repaired() {
 	# a target that may only be read will do, and that is said
 	chmod 400 t.raw
 	run -0 --separate-stderr vs --dry-run delta.vmdk t.raw
-	[[ $stderr == *'t.raw: has 1.0 MiB (1048576 bytes); dry run, nothing was written; it is read-only, so it could not be' ]]
+	[[ $stderr == *'t.raw: dry run, nothing was written; it is read-only, so it could not be'* ]]
 }
 
 @test "--dry-run finds damage" {
@@ -520,7 +520,7 @@ slowed() {
 	run -0 --separate-stderr vs --verify delta.vmdk t.raw
 	[[ $stderr == *' s; 2 warnings' ]]
 	run -0 --separate-stderr vs --dry-run delta.vmdk t.raw
-	[[ $stderr == *'; dry run, nothing was written; 2 warnings' ]]
+	[[ $stderr == *': dry run, nothing was written; 2 warnings'* ]]
 	same t.raw want.raw
 	for job in '' --dry-run --verify --read-back; do
 		# shellcheck disable=SC2086 # words

@@ -4,6 +4,7 @@
 #include "base/hints.h"
 #include "cli/json.h"
 #include "cli/progress.h"
+#include "cli/screen.h"
 
 #include <fcntl.h>
 #include <getopt.h>
@@ -371,13 +372,39 @@ static int check(const struct options *o, int names, struct err *e)
 	return 0;
 }
 
+/* Keeps what a run without --dry-run has to be told. */
+static void keep_option(struct text *again, const struct row *row, const char *word)
+{
+	if (row->at == offsetof(struct options, dry_run) && row->kind == IS_FLAG)
+		return;
+	text_printf(again, " --%s%s", row->name, word ? "=" : "");
+	if (word)
+		screen_word(again, word);
+}
+
+static int keep_names(struct options *o, struct text *again, char **name, struct err *e)
+{
+	bool dash = false;
+
+	for (char **n = name; *n; n++)
+		dash |= (*n)[0] == '-' && (*n)[1];
+	text_printf(again, dash ? " --" : "");
+	for (; *name; name++) {
+		text_printf(again, " ");
+		screen_word(again, *name);
+	}
+	o->again = text_take(again);
+	return o->again ? 0 : fail(e, ENOMEM, "out of memory");
+}
+
 int options_parse(struct options *o, int argc, char **argv, struct err *e)
 {
 	struct option longs[ROWS + 1] = {{0}};
 	char letters[ROWS + 2] = ":", *letter = letters + 1;
+	struct text again = {0};
 	int c;
 
-	*o = (struct options){.progress = -1, .progress_fd = STDERR_FILENO, .max_ranges = 20};
+	*o = (struct options){.program = argc ? argv[0] : "vmdksync", .progress = -1, .progress_fd = STDERR_FILENO, .max_ranges = 20};
 	o->search = calloc((size_t)argc + 1, sizeof(*o->search));
 	if (!o->search)
 		return fail(e, ENOMEM, "out of memory");
@@ -401,17 +428,23 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 		const struct row *row = c == ':' || c == '?' ? NULL : find_row(c);
 		int r = row ? set(o, row, optarg, &mine) : not_understood(c, argv, &mine);
 
+		if (!r)
+			keep_option(&again, row, optarg);
+		else
+			free(text_take(&again));
 		/* a value's message does not know whose it is */
 		if (r < 0 && row && strncmp(mine.msg, "--", 2))
 			return fail(e, -r, "--%s: %s", row->name, mine.msg);
 		if (r < 0)
 			return fail(e, -r, "%s", mine.msg);
-		if (o->help || o->version)
+		if (o->help || o->version) {
+			free(text_take(&again));
 			return 0;
+		}
 	}
 	o->inputs = (const char *const *)argv + optind;
 	o->n_inputs = (size_t)(argc - optind);
 	if (!o->info && !o->map && o->n_inputs)
 		o->target = o->inputs[--o->n_inputs];
-	return check(o, argc - optind, e);
+	return keep_names(o, &again, argv + optind, e) ?: check(o, argc - optind, e);
 }

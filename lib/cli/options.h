@@ -50,6 +50,8 @@ struct options { /* what is a name points into argv */
 	const char *const *inputs;
 	size_t n_inputs;
 	const char *target; /* NULL for info and map */
+	const char *program; /* as it was called */
+	char *again; /* all else of the command line but --dry-run, as a shell takes it; the caller frees it */
 };
 
 /* What --help prints, for the caller to free; NULL when memory is short. */

@@ -9,6 +9,7 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/screen.h"
+#include "jobs/checks.h"
 #include "jobs/info.h"
 
 /* Where text goes that is not held whole. */
@@ -39,6 +40,7 @@ struct work {
 	struct target *target;
 	struct undo *undo;
 	char *undo_name; /* printable */
+	struct log_room room; /* of the undo log, or of one that is proposed */
 	bool warned_repeated;
 	size_t applied; /* links of the chain that are written, the newest */
 	struct look look;

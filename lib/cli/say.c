@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* "; 2 warnings" into buf, or nothing where there were none. */
 static const char *warnings_text(char buf[32], const struct work *w)
@@ -43,7 +44,7 @@ static void say_plan(struct text *t, const struct work *w)
 {
 	char data[32], data_exact[32], zero[32], zero_exact[32];
 
-	if (w->chain->reader->streaming && !w->o->dry_run)
+	if (w->chain->reader->streaming)
 		return; /* nobody knows yet */
 	text_printf(t,
 		"vmdksync: %s: %s of data%s and %s of zeros%s in %" PRIu64 " run%s\n",
@@ -79,8 +80,8 @@ static void say_present(struct text *t, const struct work *w)
 			"vmdksync: %s: already held %" PRIu64 " of %" PRIu64 " bytes of this delta\n",
 			w->target->name, w->stats.present, all);
 	else if (!w->undo && l->own && l->own_same > l->own / 2)
-		text_printf(t, "vmdksync: %s: already %s about %u %% of this delta\n", w->target->name,
-			w->o->dry_run ? "holds" : "held", 100 * l->own_same / l->own);
+		text_printf(t, "vmdksync: %s: already held about %u %% of this delta\n", w->target->name,
+			100 * l->own_same / l->own);
 }
 
 static void say_piped(struct text *t, const struct work *w)
@@ -149,13 +150,9 @@ void say_facts(struct text *t, const struct work *w)
 
 void say_dry_run(struct text *t, const struct work *w)
 {
-	char size[32], exact[32], warned[32], spare[64];
+	char warned[32], spare[64];
 
-	say_piped(t, w);
-	say_present(t, w);
-	text_printf(t, "vmdksync: %s: %s %s%s; dry run, nothing was written%s%s%s\n", w->target->name,
-		    w->target->created ? "would have" : "has", size_text(size, w->target->size),
-		    exact_text(exact, w->target->size),
+	text_printf(t, "vmdksync: %s: dry run, nothing was written%s%s%s\n", w->target->name,
 		    w->target->read_only ? "; it is read-only, so it could not be" : "",
 		    unaccounted_text(spare, w), warnings_text(warned, w));
 }
@@ -247,10 +244,11 @@ void say_end(struct text *t, const struct work *w, int r)
 void say_different(struct text *t, const struct work *w)
 {
 	const struct verify_result *v = &w->differences;
+	const bool colour = screen_of(STDERR_FILENO).colour;
 	char text[32], exact[32];
 
-	text_printf(t, "vmdksync: %s: DIFFERENT from %s: %s%zu range%s, %s%s\n", w->target->name,
-		    w->chain->link[0]->name, v->more ? "more than " : "", v->n, plural(v->n),
+	text_printf(t, "vmdksync: %s: %sDIFFERENT%s from %s: %s%zu range%s, %s%s\n", w->target->name,
+		    colour ? "\x1b[31m" : "", colour ? "\x1b[0m" : "", w->chain->link[0]->name, v->more ? "more than " : "", v->n, plural(v->n),
 		    size_text(text, v->bytes), exact_text(exact, v->bytes));
 }
 
