@@ -160,11 +160,13 @@ static struct chain_opts chain_options(const struct options *o)
 		.image.base_unread = o->chain,
 		.image.text_only = o->descriptors,
 		.image.format.remember = o->memory,
+		.image.format.fill = o->full,
 		.image.source = {.spool = o->spool,
 				 .spool_first = o->spool_first || o->info || o->map,
 				 .expect = o->expect,
 				 .stop = on_stop},
 		.parents = o->chain || o->full || o->verify || o->map,
+		.alone = o->full && o->placed && !o->base,
 		/* else it is compared with the target, and not written */
 		.base = o->full || o->verify || o->info || o->map ? o->base : NULL,
 		.found = o->chain || o->full || o->info,
@@ -181,6 +183,27 @@ static int check_inputs(struct work *w, struct err *e)
 	return w->o->force & FORCE_CHANGED ? 0 : chain_unchanged(w->chain, e);
 }
 
+/* A stream is read once, in file order. */
+static int check_streams(const struct chain *c, const struct options *o, struct err *e)
+{
+	for (size_t i = 0; i < c->links; i++) {
+		const struct image *m = c->link[i];
+
+		if (!m->reader || !m->reader->streaming)
+			continue;
+		if (o->full && !o->base && m->descriptor && descriptor_has_parent(m->descriptor))
+			return fail(e, EINVAL,
+				    "%s: has a parent, whose bytes belong into its gaps: --full of a pipe "
+				    "is for a disk without one; name the file, or copy it here first",
+				    m->name);
+		if (c->links > 1 || o->chain || o->verify)
+			return fail(e, EINVAL,
+				    "%s: what comes through a pipe is written alone, and without "
+				    "--chain and --verify; --spool-first makes a file of it", m->name);
+	}
+	return 0;
+}
+
 /* Opens what is to be read, looks at all of its metadata, and makes one reader of it. */
 static int open_chain(struct work *w, const struct pump_opts *pump, struct err *e)
 {
@@ -194,14 +217,9 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	if (r < 0)
 		return r;
 	c = w->chain;
-	/* a stream is read once, in file order */
-	for (size_t i = 0; i < c->links; i++)
-		if (c->link[i]->reader && c->link[i]->reader->streaming &&
-		    (c->links > 1 || o->chain || o->full || o->verify))
-			return fail(e, EINVAL,
-				    "%s: what comes through a pipe is written alone, and without "
-				    "--chain, --full and --verify; --spool-first makes a file of it",
-				    c->link[i]->name);
+	r = check_streams(c, o, e);
+	if (r < 0)
+		return r;
 	/* where a whole disk was not asked for, what is there is compared, and the last line says so */
 	if (c->incomplete && (o->chain || o->full || (c->incomplete_code != ENODATA && c->incomplete_code != ENOENT)))
 		return fail(e, c->incomplete_code, "%s", c->incomplete);

@@ -211,7 +211,7 @@ made() {
 		run -2 --separate-stderr vs --strict whole.vmdk t
 		[[ $stderr == *'whole.vmdk: is a whole disk, not a delta'*'over t; its zeros are not, without --full'* ]]
 		run -2 --separate-stderr vs --strict - t < <(cat whole.vmdk)
-		[[ $stderr == *'is a whole disk, not a delta'*'without --spool-first --full'* ]]
+		[[ $stderr == *'is a whole disk, not a delta'*'without --full'* ]]
 		same t t.orig
 		run -0 --separate-stderr vs --json whole.vmdk t
 		jq -e '.warnings | length == 1' <<<"$output"
@@ -223,7 +223,7 @@ made() {
 		vs -q --strict --full whole.vmdk t
 		same t want
 		cp t.orig t
-		vs -q --strict --spool-first --full - t < <(cat whole.vmdk)
+		vs -q --strict --full - t < <(cat whole.vmdk)
 		same t want
 		rm t
 		vs -q --strict --create - t < <(cat whole.vmdk)

@@ -1233,3 +1233,204 @@ unequal() {
 		run -2 vs --dry-run - target < <(cat bad)
 	done
 }
+
+# --- --full ---------------------------------------------------------------------------------------
+
+# The delta of a recipe as an extent alone, 1003 sectors into a disk that is full of old data: what no
+# grain holds becomes zeros, and nothing changes before and behind the extent.
+full_way() {
+	rm -f holds
+	truncate -s "$(stat -c %s base)" holds
+	"$MKVMDK" "$format" delta "${words[@]:3}" parentcid=ffffffff apply=holds
+	"$MKVMDK" pattern old $((1003 + $(stat -c %s holds) / 512 + 2000)) 7
+	cp old expected
+	dd if=holds of=expected bs=512 seek=1003 conv=notrunc status=none
+	cp old target
+	cat delta | vs -q --full --offset=1003s - target
+	same target expected
+	vs -q --full --offset=1003s --verify delta target
+}
+
+@test "--full of an extent alone, every recipe: gaps become zeros, nothing else is touched: COWD" {
+	each cowd full_way
+}
+
+@test "--full of an extent alone, every recipe: gaps become zeros, nothing else is touched: hosted" {
+	each hosted full_way
+}
+
+@test "--full of an extent alone, every recipe: gaps become zeros, nothing else is touched: SEsparse" {
+	each sesparse full_way
+}
+
+@test "--full of an extent alone, every recipe: gaps become zeros, nothing else is touched: streamOptimized" {
+	each stream full_way
+}
+
+# whole FORMAT KEYS...: old, delta, a whole disk, and expected.
+whole() {
+	local sectors
+
+	sectors=$(printf '%s\n' "$@" | sed -n 's/^capacity=//p')
+	"$MKVMDK" pattern old "$sectors" 99
+	rm -f expected
+	truncate -s "$(stat -c %s old)" expected
+	"$MKVMDK" "$1" delta "${@:2}" parentcid=ffffffff apply=expected
+}
+
+wholes() {
+	small
+	cat <<-'END'
+	cowd capacity=81920 alloc=runs:600:1:100 layout=tables-last seed=4
+	hosted capacity=81920 alloc=runs:40:1:12 layout=tables-last
+	hosted capacity=200001 alloc=runs:4:1:12 rgd=0
+	sesparse capacity=81920 alloc=runs:100:1:90 layout=reverse
+	stream variant=B capacity=20481 grain=16 alloc=random:20 layout=random
+	END
+}
+
+# bats test_tags=quick
+@test "--full of a stream: --read-back, --undo and back, --dry-run, --memory, --spool-first, gzip" {
+	requires jq
+	while read -r -a words; do
+		echo "--- ${words[*]}"
+		whole "${words[@]}"
+		cp old target
+		cat delta | vs --full --offset=0 --dry-run - target >log 2>&1
+		same target old
+		cat delta | vs -q --full --offset=0 --read-back --json - target >out
+		same target expected
+		jq -e --argjson n "$(stat -c %s old)" '.written + .zeroed == $n and .equal' out
+		cp old target
+		rm -f undo.vmdk
+		cat delta | vs -q --full --offset=0 --undo=undo.vmdk - target
+		same target expected
+		vs -q undo.vmdk target
+		same target old
+		gzip -1c delta | vs -q --full --offset=0 --memory=3000 - target
+		same target expected
+		cp old target
+		cat delta | vs -q --full --offset=0 --spool-first - target
+		same target expected
+		cp old target
+		vs -q --full --offset=0 delta target
+		same target expected
+	done < <(wholes)
+}
+
+# bats test_tags=quick
+@test "--full of a stream: a disk that says that it has no parent needs no --offset" {
+	requires jq qemu-img
+	"$MKVMDK" pattern some.raw 3000 5
+	truncate -s 70M disk.raw
+	dd if=some.raw of=disk.raw bs=512 seek=50000 conv=notrunc status=none
+	dd if=some.raw of=disk.raw bs=512 seek=100000 conv=notrunc status=none
+	for subformat in monolithicSparse streamOptimized; do
+		qemu-img convert -O vmdk -o subformat=$subformat disk.raw disk.vmdk
+		"$MKVMDK" pattern target 70M 9
+		cat disk.vmdk | vs --full --json - target >out 2>log
+		same target disk.raw
+		jq -e '.full_disk and .written + .zeroed == .size' out
+		[[ $(<log) != *warning* ]]
+		# a sparse target stays thin
+		rm target
+		cat disk.vmdk | vs -q --full --create - target
+		same target disk.raw
+		[ "$(stat -c %b target)" -le 8192 ]
+	done
+	# a part of a disk is not called all of it
+	whole hosted capacity=4000 alloc=3-5
+	"$MKVMDK" pattern target 5000
+	[ "$(vs -q --json --full --offset=0 delta target | jq .full_disk)" = false ]
+}
+
+# bats test_tags=quick
+@test "--full of a stream: what has a parent, or may have one, is refused, the target untouched" {
+	"$MKVMDK" pattern base 20480 9
+	for recipe in hosted 'stream variant=A' 'stream variant=C'; do
+		read -r format keys <<<"$recipe"
+		# shellcheck disable=SC2086 # words are meant
+		"$MKVMDK" "$format" delta capacity=20480 alloc=0-9 $keys
+		cp base target
+		for offset in '' --offset=0; do
+			# shellcheck disable=SC2086
+			run -2 vs --full $offset - target < <(cat delta)
+			[[ $output == 'vmdksync: standard input: has a parent, whose bytes belong into its gaps: --full of a pipe is for a disk without one; '* ]]
+		done
+		same target base
+	done
+	for recipe in cowd sesparse 'hosted desc=0'; do
+		read -r format keys <<<"$recipe"
+		# shellcheck disable=SC2086
+		"$MKVMDK" "$format" delta capacity=20480 alloc=0-9 $keys
+		run -2 vs --full - target < <(cat delta)
+		[[ $output == *'has no descriptor, so what lies beneath it is not known; --base can say it, --offset that nothing does'* ]]
+		run -2 vs --full --base=base - target < <(cat delta)
+		[[ $output == *'what comes through a pipe is written alone'* ]]
+		run -2 vs --full - delta target < <(cat delta)
+		[[ $output == *'what comes through a pipe is written alone'* ]]
+		same target base
+	done
+	# an undo log is of a disk as it was changed
+	cp base target
+	"$MKVMDK" cowd delta capacity=20480 alloc=0-9
+	vs -q --undo=undo.vmdk delta target
+	cp target now
+	run -2 vs --full - target < <(cat undo.vmdk)
+	same target now
+	# more grains than can be counted
+	"$MKVMDK" stream delta variant=A capacity=64T grain=16 gtes=4096 alloc=0-3 parentcid=ffffffff
+	truncate -s 1M small
+	run -2 vs --full - small < <(cat delta)
+	[[ $output == *'more grains than are counted of a stream'*'--spool-first'* ]]
+}
+
+@test "--full of a stream: tables that are not there, a disk of terabytes" {
+	requires qemu-img
+	for recipe in 'cowd capacity=2T' 'hosted capacity=2T' 'sesparse capacity=40G' 'stream variant=A capacity=2T'; do
+		read -r format keys <<<"$recipe"
+		# shellcheck disable=SC2086
+		"$MKVMDK" "$format" delta $keys alloc=0-3+last parentcid=ffffffff
+		rm -f expected target
+		truncate -s 2T expected target
+		vs -q --offset=0 delta expected
+		cat delta | vs -q --full --offset=0 --read-back - target
+		qemu-img compare -f raw -F raw expected target
+		[ "$(stat -c %b target)" -le $(($(stat -c %b expected) + 256)) ]
+	done
+}
+
+# old_or_new: each sector of target is that of old, or of expected; how many are not old.
+old_or_new() {
+	python3 - <<-'END'
+	import sys
+	old, new, got = (open(f, "rb").read() for f in ("old", "expected", "target"))
+	changed = 0
+	for i in range(0, len(old), 512):
+	    s = slice(i, i + 512)
+	    if got[s] != old[s]:
+	        changed += 1
+	        if got[s] != new[s]:
+	            sys.exit(f"sector {i // 512} is neither old nor new")
+	print(changed)
+	END
+}
+
+# bats test_tags=quick
+@test "--full of a stream that ends early: exit 3, and no byte is wrong; the same again, and all is there" {
+	while read -r -a words; do
+		echo "--- ${words[*]}"
+		whole "${words[@]}"
+		size=$(stat -c %s delta)
+		for part in 30 60 99; do
+			cp old target
+			run vs --full --offset=0 - target < <(head -c $((size * part / 100)) delta)
+			[ "$status" = 3 ] || [ "$status" = 2 ]
+			[ "$status" = 3 ] || same target old
+			old_or_new
+		done
+		[ "$(old_or_new)" -gt 0 ]
+		cat delta | vs -q --full --offset=0 - target
+		same target expected
+	done < <(small)
+}

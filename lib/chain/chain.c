@@ -135,7 +135,7 @@ struct fill {
 	struct reader reader;
 	struct reader *child;
 	struct run run; /* what child has next; len 0: ask it */
-	uint64_t at;
+	uint64_t from, at;
 	bool ended;
 };
 
@@ -173,7 +173,7 @@ static int fill_rewind(struct reader *reader, struct err *e)
 	struct fill *f = container_of(reader, struct fill, reader);
 
 	f->run.len = 0;
-	f->at = 0;
+	f->at = f->from;
 	f->ended = false;
 	return reader_rewind(f->child, e);
 }
@@ -192,7 +192,7 @@ static const struct reader_ops fill_ops = {
 	.free = fill_free,
 };
 
-int fill_new(struct reader **out, struct reader *child, struct err *e)
+int fill_new(struct reader **out, struct reader *child, uint64_t from, struct err *e)
 {
 	struct fill *f = calloc(1, sizeof(*f));
 
@@ -201,6 +201,7 @@ int fill_new(struct reader **out, struct reader *child, struct err *e)
 		return fail(e, ENOMEM, "out of memory");
 	}
 	f->child = child;
+	f->from = f->at = from;
 	reader_init(&f->reader, &fill_ops, child->name, child->size);
 	*out = &f->reader;
 	return 0;
@@ -398,12 +399,16 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 			return fail(e, ENODATA,
 				    "%s: is an undo log: beneath it lies the disk that it was made of, as "
 				    "it was changed; --base can say which it is", m->name);
+		if (o->alone && (!m->descriptor || !descriptor_has_parent(m->descriptor)) && c->links == 1) {
+			c->start = o->image.offset;
+			return 0;
+		}
 		if (m->raw || (m->descriptor && !descriptor_has_parent(m->descriptor)))
 			return 0;
 		if (!m->descriptor || (m->found && !o->found))
 			return fail(e, ENODATA,
 				    "%s: has no descriptor, so what lies beneath it is not known; "
-				    "--base can say it", m->name);
+				    "--base can say it, --offset that nothing does", m->name);
 		r = find_parent(c, o, e);
 		if (r < 0)
 			return r;
@@ -523,8 +528,9 @@ int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e
 		all = layer[0];
 	else
 		r = merge_new(&all, layer, n, size, e);
-	if (!r && whole)
-		r = fill_new(&all, all, e);
+	/* a stream fills its gaps itself, see format.h */
+	if (!r && whole && !all->streaming)
+		r = fill_new(&all, all, c->start, e);
 	if (!r)
 		c->reader = all; /* where it failed that is freed already */
 	return r;

@@ -20,6 +20,7 @@ struct chain {
 	 * for. code: positive, ENOENT for a parent that is missing. */
 	char *incomplete;
 	int incomplete_code;
+	uint64_t start;        /* the disk begins here: not 0 for an extent alone, see chain_opts */
 	struct reader *reader; /* owned; NULL before chain_read() */
 };
 
@@ -28,6 +29,8 @@ struct chain_opts {
 	bool parents;          /* find the parents of the images named */
 	const char *base;      /* parent of the oldest image: a raw file, device, or VMDK; NULL: see its
 				* descriptor */
+	bool alone;            /* an extent without descriptor has no parent, and is no more than its
+				* part of a disk */
 	bool found;            /* also by descriptors that were found and not named (beside.h) */
 	bool force_cid, force_size;
 	bool force_changed; /* by info.c; others need not ask chain_unchanged() */
@@ -62,8 +65,8 @@ void chain_free(struct chain *c);
  * carry the number of their layer. Takes the layers over (not the array), also when it fails. -ENOMEM. */
 int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint64_t size,
 	      struct err *e);
-/* Gaps become zeros: right only when the child is complete. Takes child over, also when it
- * fails. -ENOMEM. */
-int fill_new(struct reader **out, struct reader *child, struct err *e);
+/* Gaps from byte `from` on, where nothing is before, become zeros: right only when the child is complete.
+ * Takes child over, also when it fails. -ENOMEM. */
+int fill_new(struct reader **out, struct reader *child, uint64_t from, struct err *e);
 
 #endif

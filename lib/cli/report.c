@@ -546,7 +546,7 @@ char *report_result(const struct work *w, struct err *e)
 	for (size_t i = 0; i < w->chain->links; i++)
 		json_string(&t, NULL, w->chain->link[i]->name);
 	json_close(&t, ']');
-	json_bool(&t, "full_disk", w->whole);
+	json_bool(&t, "full_disk", w->whole && !o->placed);
 	json_totals(&t, &w->totals, w->chain->link[0]->size);
 	json_number(&t, "unaccounted", report_unaccounted(w));
 	if (!o->verify && !o->dry_run) {

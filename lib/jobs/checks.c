@@ -123,8 +123,7 @@ int job_check_kinds(const struct chain *c, const struct target *t, bool deltas, 
 			r = warning(e,
 				    "%s: is a whole disk, not a delta (the CID of its parent is "
 				    "ffffffff): all that it holds is written over %s; its zeros are not, "
-				    "without %s", m->name, t->name,
-				    m->piped ? "--spool-first --full" : "--full");
+				    "without --full", m->name, t->name);
 	}
 	return r;
 }

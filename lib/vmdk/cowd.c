@@ -239,6 +239,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.least = gd_end,
 		.promised = c->free_sector * SECTOR,
 		.memory = o->remember,
+		.fill = o->fill,
 		.table = cowd_table,
 		.grain_at = cowd_grain,
 		.account = cowd_account,

@@ -237,8 +237,10 @@ static void add_ready(struct tree *t, uint64_t off, uint64_t len, uint64_t pos)
 	struct file_order *q = t->file;
 	struct tree_span *last = q->readies ? &q->ready[q->readies - 1] : NULL;
 
-	if (last && !t->shape.compressed && pos != TREE_ZEROS && last->pos != TREE_ZEROS &&
-	    last->off + last->len == off && last->pos + last->len == pos)
+	if (last && last->off + last->len == off &&
+	    (pos == TREE_ZEROS ? last->pos == TREE_ZEROS
+			       : !t->shape.compressed && last->pos != TREE_ZEROS &&
+					 last->pos + last->len == pos))
 		last->len += len;
 	else
 		q->ready[q->readies++] = (struct tree_span){off, len, pos};
@@ -290,16 +292,14 @@ static int place(struct tree *t, const struct tree_span *span, struct err *e)
 	return r;
 }
 
-/* In ready[] for all spans of a table. */
-static int make_room(struct tree *t, struct err *e)
+/* In ready[] for n more. */
+static int make_room(struct tree *t, size_t n, struct err *e)
 {
 	struct file_order *q = t->file;
 	struct tree_span *more;
 	size_t room;
 
-	if (q->verdict != VERDICT_FIRST)
-		q->readies = q->ready_at = 0;
-	if (q->ready_room - q->readies >= t->shape.entries)
+	if (q->ready_room - q->readies >= n)
 		return 0;
 	room = q->ready_room * 2;
 	more = realloc(q->ready, room * sizeof(*more));
@@ -311,24 +311,39 @@ static int make_room(struct tree *t, struct err *e)
 	return 0;
 }
 
+/* Guest bytes [from, to) that no table names: zeros, where that is asked for. */
+static void add_gap(struct tree *t, uint64_t from, uint64_t to)
+{
+	if (t->shape.fill && from < to)
+		add_ready(t, from, to - from, TREE_ZEROS);
+}
+
 /* Everything a table names. */
 static int take_grains(struct tree *t, uint64_t index, struct err *e)
 {
 	struct file_order *q = t->file;
+	const uint64_t bytes = t->shape.entries * t->shape.grain;
+	uint64_t at = index * bytes;
 	struct tree_scan scan;
 	struct tree_span span;
 	int r = tree_scan_begin(t, &scan, index, q->buf, true, source_limit(t->src), e);
 
+	if (q->verdict != VERDICT_FIRST)
+		q->readies = q->ready_at = 0;
 	if (!r)
-		r = make_room(t, e);
+		r = make_room(t, t->shape.entries, e);
 	while (!r && (r = tree_scan_next(t, &scan, &span, e)) > 0) {
 		tree_count(t, &scan, &span);
 		r = 0;
+		add_gap(t, at, span.off);
+		at = span.off + span.len;
 		if (span.pos == TREE_ZEROS)
 			add_ready(t, span.off, span.len, TREE_ZEROS);
 		else
 			r = place(t, &span, e);
 	}
+	if (!r)
+		add_gap(t, at, min_u64((index + 1) * bytes, t->shape.size));
 	return r;
 }
 
@@ -639,6 +654,17 @@ static int add_table(struct tree *t, uint64_t index, bool copy, uint64_t pos, st
 	return 0;
 }
 
+/* Entry i of the directory is 0. */
+static int add_missing(struct tree *t, uint64_t i, struct err *e)
+{
+	const uint64_t bytes = t->shape.entries * t->shape.grain;
+	int r = t->shape.fill ? make_room(t, 1, e) : 0;
+
+	if (!r)
+		add_gap(t, i * bytes, min_u64((i + 1) * bytes, t->shape.size));
+	return r;
+}
+
 /* 1, 0 when it is too large for the windows or the memory, -errno. buf has room for two chunks. */
 static int read_dir(struct tree *t, uint8_t *buf, struct err *e)
 {
@@ -661,7 +687,8 @@ static int read_dir(struct tree *t, uint8_t *buf, struct err *e)
 					       source_limit(t->src), true, &pos,
 					       s->mirror ? &mirror : NULL, e);
 
-			r = used > 0 ? add_table(t, i + k, false, pos, e) : used;
+			r = used > 0 ? add_table(t, i + k, false, pos, e)
+			    : used < 0 ? used : add_missing(t, i + k, e);
 			if (!r && used && s->mirror)
 				r = add_table(t, i + k, true, mirror, e);
 		}

@@ -624,6 +624,7 @@ static struct tree_shape table_shape(const struct head *h, const struct format_o
 		.received = hosted_received,
 		.judge = h->compressed ? NULL : check_tables,
 		.memory = o->remember,
+		.fill = o->fill,
 	};
 
 	if (h->desc)
@@ -707,6 +708,7 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.descriptor = h.desc * SECTOR,
 		.descriptor_size = h.desc ? h.desc_size * SECTOR : 0,
 		.open_log = h.open_log,
+		.gaps = h.by_markers && src->streaming,
 	};
 	if (h.log && !o->records)
 		*out = zerolog_over(*out, src, facts->grain);

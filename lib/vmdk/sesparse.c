@@ -531,6 +531,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		.floor = grains.at * SECTOR,
 		.least = max_u64(gd.at + gd.size, gt.at + gt.size) * SECTOR,
 		.memory = o->remember,
+		.fill = o->fill,
 		.table = sesparse_table,
 		.grain_at = sesparse_grain,
 		.received = sesparse_received,

@@ -65,6 +65,7 @@ struct tree_shape {
 	uint64_t least;    /* no whole file is shorter */
 	uint64_t promised; /* bytes in use, as the header says; 0: it does not */
 	uint64_t memory;   /* for what is pending; 0: the usual number */
+	bool fill;         /* what no table names is given as zeros */
 	/* File bytes [from, to), a window or the received part of it, are there until this returns.
 	 * NULL: nobody looks at them, and bytes behind the last grain are dropped. */
 	int (*received)(struct tree *t, uint64_t from, uint64_t to, struct err *e);

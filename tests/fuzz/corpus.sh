@@ -134,7 +134,7 @@ done
 chain top.vmdk
 
 # through a pipe: two bytes in front that choose how
-for head in '\000\000' '\003\000' '\001\001' '\000\002' '\006\002' '\011\106'; do
+for head in '\000\000' '\003\000' '\001\001' '\000\002' '\006\002' '\011\106' '\014\000' '\017\002'; do
 	while read -r format keys; do
 		# shellcheck disable=SC2086
 		"$mkvmdk" "$format" y $keys

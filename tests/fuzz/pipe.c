@@ -3,7 +3,7 @@
  * Any extent through a pipe, and the same as a file: where both ways come to their end, the disk is
  * the same. The first two bytes choose the window, the memory, whether all is taken in first, and who
  * applies the runs: one at a time as they come, or as the pump does it, which gathers them, and
- * fetches them at a fence at the latest.
+ * fetches them at a fence at the latest. A third thing that they choose is whether gaps become zeros.
  */
 #include "fuzz.h"
 #include "chain/image.h"
@@ -109,6 +109,8 @@ static int apply(const char *path, const struct image_opts *o, unsigned gather, 
 	}
 	if (m->reader && m->reader->size <= DISK_MAX) {
 		*size = m->reader->size;
+		if (o->format.fill && !m->reader->streaming) /* else the reader gives the gaps */
+			memset(disk, 0, *size);
 		if (gather)
 			r = pump(m->reader, gather, disk, &e);
 		while (!gather && runs++ < RUNS_MAX && (r = reader_next(m->reader, &run, &e)) > 0) {
@@ -155,6 +157,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memset(filed, UNTOUCHED, DISK_MAX);
 	o.source.window = (size_t)32768 << data[0] % 3;
 	o.format.remember = memory[data[0] / 3 % 4];
+	o.format.fill = data[0] / 12 & 1;
 	o.source.spool_first = data[1] == 1;
 	gather = data[1] & 2 ? 1 + data[1] / 4 : 0;
 	data += 2;
@@ -170,7 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fd = memfd_create("fuzz", MFD_CLOEXEC);
 	need(fd >= 0 && write(fd, data, size) == (ssize_t)size);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	o = (struct image_opts){.lookup = {0}};
+	o = (struct image_opts){.format.fill = o.format.fill};
 	by_file = apply(path, &o, 0, filed, &filed_size);
 	close(fd);
 
@@ -179,7 +182,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	need(piped_size == filed_size);
 	if (by_markers(data, size)) {
 		for (size_t i = 0; i < filed_size; i++)
-			need(filed[i] == UNTOUCHED || filed[i] == piped[i]);
+			need(filed[i] == (o.format.fill ? 0 : UNTOUCHED) || filed[i] == piped[i]);
 	} else {
 		need(!memcmp(piped, filed, piped_size));
 	}

@@ -129,7 +129,7 @@ static void chains(bool filled, uint64_t with_seed, int rounds)
 		CHECK(merge_new(&r, layer, n, size, &e) == 0);
 		CHECK(r->size == size);
 		if (filled) {
-			CHECK(fill_new(&r, r, &e) == 0);
+			CHECK(fill_new(&r, r, 0, &e) == 0);
 			CHECK(r->size == size);
 			for (uint64_t i = 0; i < size; i++)
 				if (!model[i].have)
@@ -177,13 +177,13 @@ static void test_chain_edges(void)
 	layers[0] = &list_new(100, NULL, 0)->reader;
 	CHECK(merge_new(&r, layers, 1, 100, &e) == 0);
 	CHECK(reader_next(r, &run, &e) == 0);
-	CHECK(fill_new(&r, r, &e) == 0);
+	CHECK(fill_new(&r, r, 0, &e) == 0);
 	CHECK(reader_next(r, &run, &e) == 1 && run.off == 0 && run.len == 100);
 	CHECK(run.kind == RUN_ZERO && reader_next(r, &run, &e) == 0);
 	reader_free(r);
 	CHECK(merge_new(&r, layers, 0, 0, &e) == 0);
 	CHECK(r->size == 0 && reader_next(r, &run, &e) == 0);
-	CHECK(fill_new(&r, r, &e) == 0);
+	CHECK(fill_new(&r, r, 0, &e) == 0);
 	CHECK(reader_next(r, &run, &e) == 0);
 	reader_free(r);
 
@@ -210,7 +210,7 @@ static void test_chain_edges(void)
 	l = list_new(100, NULL, 0);
 	l->fail_with = EIO;
 	e.set = false;
-	CHECK(fill_new(&r, &l->reader, &e) == 0);
+	CHECK(fill_new(&r, &l->reader, 0, &e) == 0);
 	CHECK(reader_next(r, &run, &e) == -EIO && e.set);
 	reader_free(r);
 }
