@@ -11,6 +11,7 @@
 #include "jobs/checks.h"
 #include "jobs/disks.h"
 #include "jobs/facts.h"
+#include "output/nbd_uri.h"
 
 #include <fcntl.h>
 #include <malloc.h>
@@ -511,6 +512,9 @@ static int run(struct work *w, struct err *e)
 	if (r == -ENOTSUP && o->target && job_is_vmdk(o->target) &&
 	    !job_is_vmdk(o->inputs[o->n_inputs - 1]))
 		return fail(e, -r, "%s; the last name is a VMDK, but TARGET comes last: swapped?",
+			    mine.msg);
+	if (r == -ENOENT && o->target && nbd_uri_like(o->inputs[0]))
+		return fail(e, -r, "%s; an NBD server can only be TARGET, which comes last: swapped?",
 			    mine.msg);
 	if (r < 0)
 		return fail(e, -r, "%s", mine.msg);

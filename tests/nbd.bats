@@ -386,7 +386,6 @@ names() {
 @test "names that cannot be used" {
 	"$MKVMDK" cowd d.vmdk capacity=2048 alloc=3
 	names 'only nbd://HOST[:PORT]/EXPORT and' tcp://host/x
-	names 'only nbd://HOST[:PORT]/EXPORT and' iscsi://host/x/1
 	names 'TLS is not supported' nbds://host/x
 	names 'TLS is not supported' 'nbds+unix:///x?socket=/s'
 	names 'TLS is not supported' 'nbd://host/x?tls-type=x509'

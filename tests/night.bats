@@ -279,7 +279,8 @@ made() {
 	done <<-'END'
 	local-lvm:vm-101-disk-0|'pvesm path local-lvm:vm-101-disk-0' prints its path
 	local:101/vm-101-disk-0.raw|'pvesm path local:101/vm-101-disk-0.raw'
-	rbd:pool/image|'rbd map pool/image' prints its device
+	rbd:pool/image:id=me|examples/with-disk.sh attaches it, or 'rbd map pool/image' prints its device
+	iscsi://host/iqn.x/1|examples/with-disk.sh attaches it
 	pve/vm-101-disk-0|its device is /dev/pve/vm-101-disk-0
 	rpool/data/vm-101-disk-0|its device is /dev/zvol/rpool/data/vm-101-disk-0
 	nbd:host:10809|an NBD server is named nbd://HOST[:PORT]/EXPORT
@@ -305,6 +306,8 @@ made() {
 	[[ $stderr != *'did you mean'* ]]
 	run -2 --separate-stderr vs t d.vmdk
 	[[ $stderr == *'TARGET comes last: swapped?' ]]
+	run -2 --separate-stderr vs nbd://host/x d.vmdk
+	[[ $stderr == *'nbd://host/x: No such file or directory; an NBD server can only be TARGET, which comes last: swapped?' ]]
 	head -c 30000 d.vmdk >cut.vmdk
 	run -2 --separate-stderr vs cut.vmdk t
 	[[ $stderr == *'is it truncated? expected at least '*' bytes'* ]]

@@ -186,8 +186,8 @@ bool hint_volume(char *buf, size_t size, const char *path)
 		snprintf(buf, size, "is no path; an NBD server is named nbd://HOST[:PORT]/EXPORT or "
 				    "nbd+unix:///EXPORT?socket=PATH");
 	else if (!strncmp(path, "rbd:", 4) && path[4])
-		snprintf(buf, size, "is a Ceph image, not a path; 'rbd map %s' prints its device",
-			 name + 4);
+		snprintf(buf, size, "is a Ceph image, not a path; examples/with-disk.sh attaches it, or "
+				    "'rbd map %.*s' prints its device", (int)strcspn(name + 4, ":"), name + 4);
 	else if (proxmox_volume(path))
 		snprintf(buf, size, "is a Proxmox volume, not a path; 'pvesm path %s' prints its path",
 			 name);

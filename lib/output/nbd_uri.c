@@ -140,6 +140,9 @@ int nbd_uri_parse(struct nbd_uri *u, const char *name, const char *shown, struct
 		if (!strncasecmp(name, "nbds:", 5) || !strncasecmp(name, "nbds+unix:", 10))
 			return fail(e, EINVAL, "%s: TLS is not supported: use a Unix socket, or a tunnel (ssh -L)",
 				    shown);
+		if (!strncmp(name, "iscsi:", 6))
+			return fail(e, EINVAL, "%s: is an iSCSI LUN, not a path; examples/with-disk.sh attaches it",
+				    shown);
 		return fail(e, EINVAL,
 			    "%s: only nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH are "
 			    "supported (./ before it names a file)", shown);
