@@ -116,6 +116,15 @@ def answer_read(c, structured, cookie, off, n):
     elif fault == "twice":
         chunk(c, 1, cookie, struct.pack(">Q", off) + data, False)
         chunk(c, 1, cookie, struct.pack(">Q", off) + data)
+    elif fault == "overlap":
+        chunk(c, 1, cookie, struct.pack(">Q", off) + data[:n // 2], False)
+        chunk(c, 1, cookie, struct.pack(">Q", off + n // 4) + data[n // 4:n // 4 + n // 2])
+    elif fault == "islands":
+        # so many pieces, each second one first
+        step = n // argument
+        for i in [*range(0, n, 2 * step), *range(step, n, 2 * step)]:
+            chunk(c, 1, cookie, struct.pack(">Q", off + i) + data[i:i + step], False)
+        chunk(c, 0, cookie, b"")
     elif fault == "hole-outside":
         chunk(c, 2, cookie, struct.pack(">QI", off, n + 1))
     elif fault == "simple-read":

@@ -301,9 +301,11 @@ fails() {
 	"$MKVMDK" cowd d.vmdk capacity=$SECTORS alloc=runs:300:1:90
 	for mode in '' --no-uring; do
 		mode=(--verify ${mode:+"$mode"})
-		fails 2 'answered 256 of 512 bytes' short
+		fails 2 'did not answer all of 512 bytes' short
 		fails 2 'that were not asked for' outside
-		fails 2 'that were not asked for' twice
+		fails 2 'twice' twice
+		fails 2 'answered bytes (256 at byte 128) twice' overlap
+		fails 2 'too many pieces' islands 64
 		fails 2 'that were not asked for' hole-outside
 		fails 2 'by a simple reply' simple-read
 		fails 2 'Input/output error' read-error
@@ -333,6 +335,7 @@ good() {
 	good none
 	good simple
 	good pieces
+	good islands 32
 	good shuffle
 	good no-zeroes
 	good zeroes-unsupported

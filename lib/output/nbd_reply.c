@@ -74,23 +74,46 @@ static int end_chunk(struct nbd_replies *r, struct err *e)
 	r->into = NULL;
 	if (!r->last)
 		return 0;
-	if (!q->err && q->buf && q->got != q->len)
+	if (!q->err && q->buf && (q->n_got != 1 || q->got[0].to - q->got[0].from != q->len))
 		return fail(e, EPROTO,
-			    "the server answered %" PRIu64 " of %" PRIu64 " bytes that were read at "
-			    "byte %" PRIu64, q->got, q->len, q->off);
+			    "the server did not answer all of %" PRIu64 " bytes that were read at byte %"
+			    PRIu64, q->len, q->off);
 	finish(r, q, q->err);
 	return 0;
 }
 
-/* Whether n bytes at off lie in what the request asked for, and are not more than are missing. */
-static int check_range(const struct nbd_request *q, uint64_t off, uint64_t n,
-		       struct err *e)
+/* Takes note of n bytes at off, which have to lie in what the request asked for and to be missing. */
+static int add_range(struct nbd_request *q, uint64_t off, uint64_t n, struct err *e)
 {
-	if (q->buf && n && off >= q->off && n <= q->len - q->got && off - q->off <= q->len - n)
-		return 0;
-	return fail(e, EPROTO,
-		    "the server answered bytes (%" PRIu64 " at byte %" PRIu64 ") that were not asked for",
-		    n, off);
+	const uint64_t from = off - q->off, to = from + n;
+	unsigned i = 0; /* the first range behind them */
+	bool before, behind;
+
+	if (!q->buf || !n || off < q->off || n > q->len || from > q->len - n)
+		return fail(e, EPROTO, "the server answered bytes (%" PRIu64 " at byte %" PRIu64 ") that "
+				       "were not asked for", n, off);
+	while (i < q->n_got && q->got[i].from < to)
+		i++;
+	if (i && q->got[i - 1].to > from)
+		return fail(e, EPROTO, "the server answered bytes (%" PRIu64 " at byte %" PRIu64 ") twice",
+			    n, off);
+	before = i && q->got[i - 1].to == from;
+	behind = i < q->n_got && q->got[i].from == to;
+	if (before && behind) {
+		q->got[i - 1].to = q->got[i].to;
+		memmove(&q->got[i], &q->got[i + 1], (--q->n_got - i) * sizeof(*q->got));
+	} else if (before) {
+		q->got[i - 1].to = to;
+	} else if (behind) {
+		q->got[i].from = from;
+	} else if (q->n_got == NBD_RANGES) {
+		return fail(e, EPROTO, "the server answered a read in too many pieces, out of order");
+	} else {
+		memmove(&q->got[i + 1], &q->got[i], (q->n_got++ - i) * sizeof(*q->got));
+		q->got[i].from = from;
+		q->got[i].to = to;
+	}
+	return 0;
 }
 
 /* n bytes follow. */
@@ -118,7 +141,9 @@ static int take_simple(struct nbd_replies *r, struct err *e)
 		return end_chunk(r, e);
 	if (r->structured)
 		return fail(e, EPROTO, "the server answered a read by a simple reply");
-	q->got = q->len;
+	q->got[0].from = 0;
+	q->got[0].to = q->len;
+	q->n_got = 1;
 	return begin_bytes(r, q->buf, q->len, e);
 }
 
@@ -163,10 +188,9 @@ static int take_payload(struct nbd_replies *r, struct err *e)
 		return begin_bytes(r, NULL, n - 6, e); /* text for people, and an offset */
 	}
 	len = type == CHUNK_DATA ? n - 8 : be32(p + 8);
-	err = check_range(q, be64(p), len, e);
+	err = add_range(q, be64(p), len, e);
 	if (err < 0)
 		return err;
-	q->got += len;
 	if (type == CHUNK_DATA)
 		return begin_bytes(r, q->buf + (be64(p) - q->off), len, e);
 	memset(q->buf + (be64(p) - q->off), 0, len);

@@ -11,6 +11,7 @@
 #include "base/base.h"
 
 #define NBD_REQUESTS 64u /* in flight at once; a power of two */
+#define NBD_RANGES 16u /* bytes of a read may arrive in any order, but leave no more islands than this */
 
 static inline uint16_t be16(const void *p)
 {
@@ -37,7 +38,10 @@ struct nbd_request {
 	uint64_t off, len; /* bytes */
 	bool sent;         /* by the caller, all of it: an answer before that is none */
 	uint8_t *buf;      /* of a read: len bytes; else NULL */
-	uint64_t got;      /* bytes that arrived */
+	struct {
+		uint64_t from, to;
+	} got[NBD_RANGES]; /* bytes of buf that arrived: disjoint, ascending, no two touch */
+	unsigned n_got;
 	int err;           /* 0, or the first -errno that a chunk reported */
 };
 
