@@ -19,46 +19,97 @@ migrate_setup() {
 	# What happens when the migration asks the host for something. `trace`: each command is noted there.
 	# The file `at` holds "NUMBER FAULT": what happens to the command of that number, counted in `count`:
 	# fails (never sent), hangs (never sent, no answer), lost (done, but no answer), late (done a second
-	# after it failed), gone (no answer from then on), then-gone (done before that), kill (the migration is killed before it), killed
-	# (after it), or in place of the number a pattern.
-	cat >bin/ssh <<-END
-	#!/bin/bash
-	real=$(command -v ssh)
+	# after it failed), gone (no answer from then on), then-gone (done before that), kill or reboot (the
+	# migration is killed before it), killed or rebooted (after it); in place of the number a pattern.
+	# Where `points` exists, notes and runs of vmdksync are counted, too.
+	cat >bin/point <<-END
 	here=$PWD
 	END
-	cat >>bin/ssh <<-'END'
-	case " $* " in
-	*' -O '*) exec "$real" "$@" ;;
-	esac
-	[ ! -e "$here/trace" ] || printf '%s\n' "${!#}" | tr '\n' ' ' | { cat; echo; } >>"$here/trace"
-	[ ! -e "$here/gone" ] || exit 255
-	if read -r which fault 2>/dev/null <"$here/at"; then
+	cat >>bin/point <<-'END'
+	# point TEXT: its fault in `fault`, if it is its turn
+	point() {
+		local which n f
+
+		fault=
+		group=$(ps -o pgid= $$)
+		[ ! -e "$here/trace" ] || { printf %s "$1" | tr '\n' ' '; echo; } >>"$here/trace"
+		read -r which f 2>/dev/null <"$here/at" || return 0
 		exec 5>>"$here/count.lock"
 		flock 5
 		n=$(($(cat "$here/count" 2>/dev/null || echo 0) + 1))
 		echo $n >"$here/count"
 		flock -u 5
+		exec 5>&-
 		# shellcheck disable=SC2053 # a pattern
-		if [ "$which" = $n ] || [[ $which != [0-9]* && ${!#} == $which ]]; then
-			rm "$here/at"
-			group=$(ps -o pgid= $$)
-			case $fault in
-			fails) exit 255 ;;
-			hangs) exec sleep 60 ;;
-			lost) "$real" "$@" >/dev/null 2>&1; exit 255 ;;
-			late) (sleep 1; "$real" "$@") >/dev/null 2>&1 3>&- 5>&- 8>&- & exit 255 ;;
-			gone) : >"$here/gone"; exit 255 ;;
-			then-gone) "$real" "$@"; : >"$here/gone"; exit 255 ;;
-			kill) kill -KILL -- -$group ;;
-			killed) "$real" "$@"; kill -KILL -- -$group ;;
-			INT | TERM) kill -"$fault" -- -$group; exit 255 ;;
-			esac
-		fi
-	fi
-	exec "$real" "$@"
+		[ "$which" = $n ] || [[ $which != [0-9]* && $1 == $which ]] || return 0
+		rm "$here/at"
+		fault=$f
+	}
+
+	# strike COMMAND...: runs it, and kills the migration before or after it
+	strike() {
+		case $fault in
+		kill | reboot) kill -KILL -- -$group ;;
+		killed | rebooted) "$@"; kill -KILL -- -$group ;;
+		esac
+		exec "$@"
+	}
+	END
+	for f in mv vmdksync; do
+		real=$(command -v "$([ $f = mv ] && echo mv || echo "$VMDKSYNC")")
+		cat >bin/$f <<-END
+		#!/bin/bash
+		. "$PWD/bin/point"
+		[ -e "\$here/points" ] || exec "$real" "\$@"
+		case " \$*" in
+		*/status.json | *' --help' | *' --info '*) exec "$real" "\$@" ;;
+		esac
+		point "$f \$*"
+		strike "$real" "\$@"
+		END
+	done
+	cat >bin/ssh <<-END
+	#!/bin/bash
+	real=$(command -v ssh)
+	. "$PWD/bin/point"
+	END
+	cat >>bin/ssh <<-'END'
+	case " $* " in
+	*' -O '*) exec "$real" "$@" ;;
+	esac
+	[ ! -e "$here/gone" ] || exit 255
+	point "${!#}"
+	case $fault in
+	'') exec "$real" "$@" ;;
+	fails) exit 255 ;;
+	hangs) exec sleep 60 ;;
+	lost) "$real" "$@" >/dev/null 2>&1; exit 255 ;;
+	late) (sleep 1; "$real" "$@") >/dev/null 2>&1 3>&- 8>&- & exit 255 ;;
+	gone) : >"$here/gone"; exit 255 ;;
+	then-gone) "$real" "$@"; : >"$here/gone"; exit 255 ;;
+	INT | TERM) kill -"$fault" -- -$group; exit 255 ;;
+	esac
+	strike "$real" "$@"
 	END
 	chmod +x bin/*
 	PATH=$PWD/bin:$PATH
+	VMDKSYNC=$PWD/bin/vmdksync
+}
+
+# reboot: of this machine, after all was killed. Of the migration the state folder and the targets are left.
+reboot() {
+	local p f
+
+	for p in /proc/[0-9]*; do
+		tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -qF -e "$SHORT_DIR/tmp." -e "$BATS_TEST_TMPDIR/state" || continue
+		kill -KILL "${p#/proc/}" 2>/dev/null || :
+	done
+	rm -rf "$SHORT_DIR"/tmp.*
+	for f in "$a" "$b"; do
+		rm -f {/run/lock,"$SHORT_DIR"}/vmdksync-migrate-"$(stat -L -c 'file-%d:%i' "$f")"
+	done
+	# shellcheck disable=SC2016 # for the shell inside
+	on_host 'for p in $(pidof sshd sshd-session); do [ "$p" = "$(cat /ctl/sshd.pid)" ] || kill -9 "$p"; done' || :
 }
 
 migrate_teardown() {

@@ -806,10 +806,11 @@ hit() {
 	echo "--- $verb, command $n $fault"
 	run migrate "$@" 3>&-
 	printf '%s\n' "$output"
-	until_true flock -n state/lock true
 	case $fault in
-	kill*) ;;
-	*) holds "$verb" ;;
+	kill*) until_true flock -n state/lock true ;;
+	# nobody holds it now
+	reboot*) reboot && { [ ! -e state ] || flock -n state/lock true; } ;;
+	*) until_true flock -n state/lock true && holds "$verb" ;;
 	esac
 	[[ $status =~ ^([01234]|137|143)$ ]]
 	rm -f gone at
@@ -820,20 +821,27 @@ hit() {
 		run migrate "$@" 3>&-
 		printf '%s\n' "$output"
 		holds "$verb"
-		[ "$status" != 0 ] || return 0
+		[ "$status" != 0 ] || break
 		case $status,$output in
 		*'next: '*' seed '*) run -0 migrate seed 3>&- ;;
 		*'next: '*' rollback '*) run -0 migrate rollback 3>&- ;;
 		esac
 	done
-	echo "the same again did not end well: $status"
-	return 1
+	[ "$status" = 0 ] || { echo 'the same again did not end well'; return 1; }
+	# all that was done before and after is worth nothing if it does not end well
+	case $fault,$verb in
+	*,accept) ;;
+	kill* | reboot*) runs 0 run --now ;;
+	esac
 }
 
-# strike VERB OPTION...: each command of the verb with each fault, or a sample of them
+# strike VERB OPTION...: each command of the verb with each of the faults, or a sample: each EVERYth command, with
+# one of them
 strike() {
-	local faults=${FAULTS:-fails hangs lost late gone} fault n all step
+	local fault n all i=0
+	local -a faults
 
+	read -ra faults <<<"${FAULTS:-fails hangs lost late gone}"
 	export MIGRATE_LIMIT=5
 	keep
 	: >trace
@@ -842,15 +850,15 @@ strike() {
 	rm trace
 	[ "$all" -ge 2 ]
 	for ((n = 1; n <= all; n++)); do
-		step=0
-		for fault in $faults; do
-			step=$((step + 1))
-			# a sample: one fault of each command, another one for the next
-			[ -n "${MIGRATE_ALL-}" ] || [ $(((n + ${SEED:-0}) % 5 + 1)) = $step ] || continue
-			[ -n "${MIGRATE_ALL-}" ] || [ $((n % ${EVERY:-4})) = 0 ] || continue
+		for fault in "${faults[@]}"; do
+			if [ -z "${MIGRATE_ALL-}" ]; then
+				[ $((n % ${EVERY:-4})) = 0 ] || continue
+				[ "$fault" = "${faults[i % ${#faults[@]}]}" ] || continue
+			fi
 			put_back
 			hit $n "$fault" "$@"
 		done
+		[ $((n % ${EVERY:-4})) != 0 ] || i=$((i + 1))
 	done
 	put_back
 	rm -f at
@@ -887,12 +895,34 @@ strike() {
 	strike rollback
 }
 
+# killed_in VERB OPTION...: at each note that it makes, each run of vmdksync, each command of the host; or all of
+# this machine goes down then
+killed_in() {
+	: >points
+	EVERY=${EVERY:-17} FAULTS='killed reboot kill rebooted' SETSID=setsid strike "$@"
+	rm points
+}
+
 # bats test_tags=slow
-@test "killed at each command of each verb: the next run goes on" {
+@test "killed, or rebooted, at each step of seed and sync: the next run goes on" {
 	small
-	export SETSID=setsid
-	EVERY=5 FAULTS='kill killed killed kill kill' strike seed
-	EVERY=5 FAULTS='kill killed killed kill kill' strike sync
-	EVERY=5 FAULTS='kill killed killed kill kill' strike cutover --now --shutdown-wait=15
-	EVERY=5 FAULTS='kill killed killed kill kill' strike accept
+	killed_in seed
+	killed_in sync
+}
+
+# bats test_tags=slow
+@test "killed, or rebooted, at each step of cutover: the next run goes on" {
+	small
+	runs 0 seed
+	runs 0 sync
+	EVERY=24 killed_in cutover --now --shutdown-wait=15 "$(new_vm)"
+}
+
+# bats test_tags=slow
+@test "killed, or rebooted, at each step of accept and rollback: the next run goes on" {
+	small
+	runs 0 run
+	killed_in accept
+	put_back
+	killed_in rollback
 }
