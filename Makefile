@@ -197,15 +197,13 @@ installed = $(bindir)/vmdksync $(bindir)/vmdksync-migrate $(mandir)/vmdksync.1 $
 install: $(BUILD)/vmdksync
 	install -d $(foreach d,$(bindir) $(mandir) $(compdir) $(zshdir) $(fishdir) $(migratedir),'$(DESTDIR)$(d)')
 	install -m 0755 $(BUILD)/vmdksync '$(DESTDIR)$(bindir)/vmdksync'
-	install -m 0644 vmdksync.1 '$(DESTDIR)$(mandir)/vmdksync.1'
+	install -m 0644 vmdksync.1 vmdksync-migrate.1 '$(DESTDIR)$(mandir)'
 	install -m 0644 examples/completion.bash '$(DESTDIR)$(compdir)/vmdksync'
 	install -m 0644 examples/completion.zsh '$(DESTDIR)$(zshdir)/_vmdksync'
 	install -m 0644 examples/completion.fish '$(DESTDIR)$(fishdir)/vmdksync.fish'
 	install -m 0755 examples/migrate/vmdksync-migrate '$(DESTDIR)$(bindir)/vmdksync-migrate'
 	install -m 0644 $(MIGRATE:%=examples/migrate/%) '$(DESTDIR)$(migratedir)'
 	install -m 0755 examples/migrate/probe.sh '$(DESTDIR)$(migratedir)'
-	echo .so man1/vmdksync.1 >'$(DESTDIR)$(mandir)/vmdksync-migrate.1'
-	chmod 0644 '$(DESTDIR)$(mandir)/vmdksync-migrate.1'
 
 uninstall:
 	rm -f $(foreach f,$(installed),'$(DESTDIR)$(f)')

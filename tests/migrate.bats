@@ -25,24 +25,24 @@ teardown() {
 	export CLOCK=$ESXI/ctl/clock
 	fault slow server-000003- 70000
 	printf '%s\n' 4000 8000 >"$ESXI/ctl/bursts"
-	# the lines of README
+	# the lines of the manual
 	printf '#!/bin/sh\n[ "$*" = "start web" ] && exec "%s"\n' "$PWD/start" >bin/virsh
 	ln -s "$TOP/examples/migrate/vmdksync-migrate" bin/
 	chmod +x bin/virsh
 	mkdir migrate-web_server
 	ln -s migrate-web_server state
 	new_vm >/dev/null
-	readme --list
+	as_shown --list
 	[[ $output == *'lvcreate'* ]]
-	readme check
+	as_shown check
 	[ "$(count snapshot.create)" = 0 ]
-	readme seed
+	as_shown seed
 	given=()
 	guest_runs
-	readme sync
+	as_shown sync
 	guest_runs
 	[ "$(cat state/rounds)" = 2 ]
-	readme cutover
+	as_shown cutover
 	[[ $output == *'downtime in all: '*' s'* ]]
 	grep -q "^MIGRATE_DISKS=scsi0:0=$a" hook
 	[ "$(cut -d ' ' -f 1 "$ESXI/ctl/autostart")" = none ]
@@ -52,7 +52,7 @@ teardown() {
 		runs 0 $v
 	done
 	[ "$(sed "1,${n}d" "$ESXI/ctl/commands" | grep -cE 'create|power.(on|off|shutdown)|remove')" = 0 ]
-	readme accept
+	as_shown accept
 	[ ! -s "$ESXI/ctl/snapshots" ]
 	runs 0 accept
 	runs 0 status
@@ -60,16 +60,32 @@ teardown() {
 		(.downtime | length) == 2'
 }
 
-# readme VERB: as README shows it
-readme() {
+# as_shown VERB...: as the manual shows it
+as_shown() {
 	local line
 
-	line=$(shown_in "$TOP/README" | grep -- "^vmdksync-migrate $1 ")
+	line=$(shown_in "$TOP/vmdksync-migrate.1" | grep -- "^vmdksync-migrate $* e\|^vmdksync-migrate $* --budget")
 	[ "$(wc -l <<<"$line")" = 1 ]
 	line=${line/\/dev\/vg0\/hda/$a}
 	line=${line/\/dev\/vg0\/hdb/$b}
 	SSH="ssh -F $BATS_TEST_TMPDIR/ssh_config" run -0 here timeout 300 sh -c "$line" 3>&-
 	holds "$1"
+}
+
+@test "what else the manual shows: run, status, rollback" {
+	small
+	ln -s "$TOP/examples/migrate/vmdksync-migrate" bin/
+	mkdir migrate-web_server
+	ln -s migrate-web_server state
+	as_shown run --now
+	as_shown status --json
+	# each field is in the manual
+	for f in $(sed -n '/^{/,/^}/p' <<<"$output" | jq -r 'keys[]'); do
+		grep -q "^\.It Cm .*\<$f\>" "$TOP/vmdksync-migrate.1"
+	done
+	as_shown rollback --dry-run --json
+	as_shown rollback
+	guest_runs
 }
 
 # small: a host and two files as targets

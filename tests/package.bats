@@ -13,7 +13,7 @@ setup() {
 # copy NAME: a copy of the source as it is now, built nowhere yet, committed once.
 copy() {
 	mkdir "$BATS_TEST_TMPDIR/$1"
-	cp -R .ci .gitignore LICENSE Makefile README CHANGELOG vmdksync.1 vmdksync.c lib tests \
+	cp -R .ci .gitignore LICENSE Makefile README CHANGELOG vmdksync*.1 vmdksync.c lib tests \
 		examples "$BATS_TEST_TMPDIR/$1"
 	cd "$BATS_TEST_TMPDIR/$1" || return
 	git init -q
@@ -49,6 +49,7 @@ copy() {
 	sh tests/setup.sh build && make && sudo make install
 	[ "$("$root/opt/x/bin/vmdksync" --version)" = "$(vs --version)" ]
 	same vmdksync.1 "$root/opt/x/share/man/man1/vmdksync.1"
+	same vmdksync-migrate.1 "$root/opt/x/share/man/man1/vmdksync-migrate.1"
 	same examples/completion.bash "$root/opt/x/share/bash-completion/completions/vmdksync"
 	same examples/completion.zsh "$root/opt/x/share/zsh/site-functions/_vmdksync"
 	same examples/completion.fish "$root/opt/x/share/fish/vendor_completions.d/vmdksync.fish"
@@ -117,9 +118,9 @@ copy() {
 	[ "$(wc -l <<<"$output")" = 2 ]
 }
 
-@test "the manual has no fault that mandoc knows" {
+@test "the manuals have no fault that mandoc knows" {
 	requires mandoc
-	run -0 mandoc -Tlint -Wwarning vmdksync.1
+	run -0 mandoc -Tlint -Wwarning vmdksync.1 vmdksync-migrate.1
 	[ -z "$output" ]
 	run -0 mandoc -Tutf8 -Owidth=78 vmdksync.1
 	[[ $output == *'write VMware snapshot deltas'* ]]

@@ -78,13 +78,13 @@ sort_shown() {
 	not_run >none
 	while IFS= read -r line; do
 		case $line in
+		'vmdksync-migrate '*esxi*) echo "$line" >>migrate && continue ;;
 		*' '*) ;;
 		*) continue ;;
 		esac
 		! awk -v line="$line" 'index(line, $0) == 1 { found = 1 } END { exit !found }' none || continue
 		case $line in
 		*with-disk.sh\ *) echo "$line" >>disks ;;
-		'vmdksync-migrate '*esxi*) echo "$line" >>migrate ;;
 		make\ * | sudo\ * | sh\ *) echo "$line" >>elsewhere ;;
 		*) echo "$line" >>here ;;
 		esac
@@ -166,9 +166,9 @@ sort_shown() {
 		sed 's/^	*//; s/^run -0 //' "$TOP"/tests/{package,readme,bench}.bats "$TOP/.ci/run" | grep -qxF -- "$line"
 	done <elsewhere
 	[ "$(wc -l <elsewhere)" -ge 9 ]
-	# those of vmdksync-migrate are taken from README there
-	diff migrate <(shown_in "$TOP/README" | grep '^vmdksync-migrate .*esxi')
-	[ "$(wc -l <migrate)" -ge 6 ]
+	# those of vmdksync-migrate are taken from its manual there
+	diff <(sort migrate) <(shown_in "$TOP/vmdksync-migrate.1" | grep '^vmdksync-migrate .*esxi' | sort)
+	[ "$(wc -l <migrate)" -ge 10 ]
 	# and those of with-disk.sh there, from README and manual
 	diff disks <({ shown_in "$TOP/README"; shown_in "$TOP/vmdksync.1"; } | grep 'with-disk\.sh ' | awk '!seen[$0]++')
 	[ "$(wc -l <disks)" -ge 6 ]
@@ -197,6 +197,8 @@ sort_shown() {
 	diff <(sh "$TOP/examples/migrate/vmdksync-migrate" --help | grep -oE -- '^  --[a-z-]+' | tr -d ' ' | sort -u) \
 		<(sed -n '/^while \[ \$# -gt 0 \]/,/^done/p' "$TOP/examples/migrate/vmdksync-migrate" |
 			grep -oE -- '^	(-h \| )?--[a-z-]+' | grep -oE -- '--[a-z-]+' | grep -v -e --help -e --accept | sort -u)
+	diff <(sh "$TOP/examples/migrate/vmdksync-migrate" --help | grep -oE -- '^  --[a-z-]+' | tr -d ' ' | sort -u) \
+		<(sed -n 's/^\.It Fl -\([a-z-]*\).*/--\1/p' "$TOP/vmdksync-migrate.1" | sort -u)
 }
 
 # option_rows: of --help, from standard input: one a line as "--name", "--name=N", "-p --name[=WORD]".

@@ -141,5 +141,5 @@ long_functions() {
 	requires git
 	files=$(git -C "$TOP" ls-files) || skip 'no checkout'
 	[ "$(cut -d/ -f1 <<<"$files" | grep -v '^\.' | sort -u | tr '\n' ' ')" = \
-		'CHANGELOG LICENSE Makefile README examples lib tests vmdksync.1 vmdksync.c ' ]
+		'CHANGELOG LICENSE Makefile README examples lib tests vmdksync-migrate.1 vmdksync.1 vmdksync.c ' ]
 }

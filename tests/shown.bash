@@ -31,7 +31,7 @@ shown_in() {
 shown() {
 	local f
 
-	for f in "$TOP"/README "$TOP"/vmdksync.1 "$TOP"/CHANGELOG "$TOP"/examples/*; do
+	for f in "$TOP"/README "$TOP"/vmdksync.1 "$TOP"/vmdksync-migrate.1 "$TOP"/CHANGELOG "$TOP"/examples/*; do
 		[ ! -f "$f" ] || shown_in "$f"
 	done | awk '!seen[$0]++'
 }
