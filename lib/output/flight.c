@@ -24,15 +24,20 @@ static const struct {
 };
 #define ZEROING_SLOW 2u /* of a device, see ZERO_MOST */
 
-static struct flight_inner *inner_of(struct flight *f)
-{
-	return container_of(f, struct flight_inner, f);
-}
-
 void flight_fail(struct flight *f, int r)
 {
 	if (!f->failed)
 		f->failed = r;
+}
+
+int flight_failed(const struct flight *f)
+{
+	return f->failed;
+}
+
+uint64_t flight_align(const struct target *t, const struct pump_opts *o)
+{
+	return max_u64(max_u64(t->block, t->cached), o->look);
 }
 
 void flight_moved(struct flight *f, uint64_t bytes)
@@ -43,37 +48,45 @@ void flight_moved(struct flight *f, uint64_t bytes)
 
 const char *flight_kind(const struct flight *f)
 {
-	return queue_kind(container_of(f, struct flight_inner, f)->q);
+	return queue_kind(f->q);
 }
 
 void slot_release(struct slot *s)
 {
-	struct flight_inner *a = s->inner;
+	struct flight *f = s->flight;
 
 	s->state = FREE;
-	s->next = a->free[s->class];
-	a->free[s->class] = s;
+	s->next = f->free[s->class];
+	f->free[s->class] = s;
 }
 
 /* --- transfers ----------------------------------------------------------------------------------- */
 
-static void put_refused(struct flight_inner *a);
-
-/* Lets the queue work until at least `min` callbacks have run, or nothing is left in flight. */
-static void wait_for(struct flight_inner *a, unsigned min)
+static void wait_queue(struct flight *f, unsigned min)
 {
 	int r;
 
-	a->queued = 0;
-	a->queued_bytes = 0;
-	r = queue_wait(a->q, min);
+	f->queued = 0;
+	f->queued_bytes = 0;
+	r = queue_wait(f->q, min);
 	if (r < 0)
-		flight_fail(&a->f, fail(a->f.e, -r, "io_uring: %s", strerror(-r)));
-	if (a->refused)
-		put_refused(a);
+		flight_fail(f, fail(f->e, -r, "io_uring: %s", strerror(-r)));
 }
 
-/* All transfers of a state are put before one of them is done: the next one is free. */
+/* Lets the queue work until at least `min` callbacks have run, or nothing is left in flight. */
+static void wait_for(struct flight *f, unsigned min)
+{
+	struct xfer *x;
+
+	wait_queue(f, min);
+	while (f->refused && queue_busy(f->q))
+		wait_queue(f, queue_busy(f->q));
+	while ((x = f->refused)) {
+		f->refused = x->next;
+		target_put(f->t, f->q, x);
+	}
+}
+
 struct xfer *slot_xfer(struct slot *s, uint8_t *buf, uint64_t len, uint64_t off,
 			      void (*done)(struct xfer *, int))
 {
@@ -85,29 +98,28 @@ struct xfer *slot_xfer(struct slot *s, uint8_t *buf, uint64_t len, uint64_t off,
 			   .off = off,
 			   .owner = s,
 			   .done = done};
-	s->inner->queued++;
-	s->inner->queued_bytes += len;
+	s->flight->queued++;
+	s->flight->queued_bytes += len;
 	return x;
 }
 
-static void put_later(struct flight_inner *a, struct xfer *x)
+static void put_later(struct flight *f, struct xfer *x)
 {
-	x->next = a->refused;
-	a->refused = x;
+	x->next = f->refused;
+	f->refused = x;
 }
 
-/* A read or write of the target. */
 void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
 		       void (*done)(struct xfer *, int))
 {
-	struct flight_inner *a = s->inner;
+	struct flight *f = s->flight;
 	struct xfer *x = slot_xfer(s, buf, len, off, done);
 
-	x->direct = direct && !a->f.stats->refused;
-	if (direct && a->refused)
-		put_later(a, x);
+	x->direct = direct && !f->stats->refused;
+	if (direct && f->refused)
+		put_later(f, x);
 	else
-		target_put(a->f.t, a->q, x);
+		target_put(f->t, f->q, x);
 }
 
 /*
@@ -117,33 +129,18 @@ void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t 
  */
 bool slot_again_buffered(struct xfer *x, int err)
 {
-	struct flight_inner *a = ((struct slot *)x->owner)->inner;
+	struct flight *f = ((struct slot *)x->owner)->flight;
 
-	if (!x->direct || a->f.t->aligned || (err != -EINVAL && err != -EOPNOTSUPP))
+	if (!x->direct || f->t->aligned || (err != -EINVAL && err != -EOPNOTSUPP))
 		return false;
-	a->f.stats->refused = -err;
+	f->stats->refused = -err;
 	x->direct = false;
-	put_later(a, x);
+	put_later(f, x);
 	return true;
 }
 
-static void put_refused(struct flight_inner *a)
-{
-	struct xfer *x;
-
-	while (queue_busy(a->q)) {
-		int r = queue_wait(a->q, queue_busy(a->q));
-
-		if (r < 0)
-			flight_fail(&a->f, fail(a->f.e, -r, "io_uring: %s", strerror(-r)));
-	}
-	while ((x = a->refused)) {
-		a->refused = x->next;
-		target_put(a->f.t, a->q, x);
-	}
-}
-
-void flight_read_failed(struct flight *f, const char *name, const struct xfer *x, int err)
+/* Ends the flight: name could not be read. */
+static void read_failed(struct flight *f, const char *name, const struct xfer *x, int err)
 {
 	const bool target = name == f->t->name;
 
@@ -156,13 +153,23 @@ void flight_read_failed(struct flight *f, const char *name, const struct xfer *x
 					    : strerror(-err)));
 }
 
+bool slot_all_read(struct xfer *x, int err)
+{
+	struct slot *s = x->owner;
+
+	if (slot_again_buffered(x, err))
+		return false;
+	if (err)
+		read_failed(s->flight, s->flight->t->name, x, err);
+	return !--s->waiting;
+}
+
 /* --- fill ---------------------------------------------------------------------------------------- */
 
 /* Everything that belongs to the batch has been read. */
 static void arrived(struct slot *s)
 {
-	struct flight_inner *a = s->inner;
-	struct flight *f = &a->f;
+	struct flight *f = s->flight;
 	int r = 1;
 
 	if (!f->failed && f->o->ready) {
@@ -188,13 +195,13 @@ static void arrived(struct slot *s)
 		slot_release(s);
 	} else if (f->o->barrier) {
 		s->state = HELD;
-		a->held++;
+		f->held++;
 	} else {
 		slot_write(s);
 	}
 }
 
-static const struct run *piece_at(const struct slot *s, const uint8_t *buf)
+static const struct run *run_at(const struct slot *s, const uint8_t *buf)
 {
 	uint64_t off = s->from + (uint64_t)(buf - s->buf);
 	unsigned i = 0;
@@ -209,27 +216,21 @@ static void fill_done(struct xfer *x, int err)
 	struct slot *s = x->owner;
 
 	if (err)
-		flight_read_failed(&s->inner->f, piece_at(s, x->buf)->src->name, x, err);
+		read_failed(s->flight, run_at(s, x->buf)->src->name, x, err);
 	if (--s->waiting == 0)
 		arrived(s);
 }
 
 static void look_done(struct xfer *x, int err)
 {
-	struct slot *s = x->owner;
-
-	if (slot_again_buffered(x, err))
-		return;
-	if (err)
-		flight_read_failed(&s->inner->f, s->inner->f.t->name, x, err);
-	if (--s->waiting == 0)
-		arrived(s);
+	if (slot_all_read(x, err))
+		arrived(x->owner);
 }
 
 /* Reads what the target holds where the batch belongs. */
 static void look(struct slot *s)
 {
-	const struct flight *f = &s->inner->f;
+	const struct flight *f = s->flight;
 	const struct target *t = f->t;
 	uint64_t align = f->o->look;
 	bool direct = t->past_cache && (f->o->compare ? f->o->past_cache : s->b.direct);
@@ -254,7 +255,7 @@ static void keep_text(void *arg, const char *text)
 static void fetch_run(struct job *j)
 {
 	struct fetch *f = container_of(j, struct fetch, xfer.job);
-	struct err e = {.strict = f->slot->inner->f.e->strict, .warn = keep_text, .arg = f};
+	struct err e = {.strict = f->slot->flight->e->strict, .warn = keep_text, .arg = f};
 
 	f->result = reader_fetch(f->run, f->buf, &e);
 	if (f->result < 0) {
@@ -267,11 +268,11 @@ static void fetch_done(struct xfer *x, int err)
 {
 	struct fetch *f = container_of(x, struct fetch, xfer);
 	struct slot *s = f->slot;
-	struct err *e = s->inner->f.e;
+	struct err *e = s->flight->e;
 
 	(void)err;
 	if (f->result < 0)
-		flight_fail(&s->inner->f, fail(e, -f->result, "%s", f->text ? f->text : "out of memory"));
+		flight_fail(s->flight, fail(e, -f->result, "%s", f->text ? f->text : "out of memory"));
 	else if (f->text && e->warn)
 		e->warn(e->arg, f->text);
 	free(f->text);
@@ -282,10 +283,10 @@ static void fetch_done(struct xfer *x, int err)
 /* Has run i inflated, here where no other thread may. */
 static int fetch(struct slot *s, unsigned i, uint8_t *buf)
 {
-	struct flight_inner *a = s->inner;
+	struct flight *f = s->flight;
 
-	if (a->fetch_here)
-		return reader_fetch(&s->b.run[i], buf, a->f.e);
+	if (f->fetch_here)
+		return reader_fetch(&s->b.run[i], buf, f->e);
 	s->fetch[i] = (struct fetch){
 	    .xfer = {.kind = XFER_JOB, .job.run = fetch_run, .done = fetch_done},
 	    .slot = s,
@@ -293,15 +294,14 @@ static int fetch(struct slot *s, unsigned i, uint8_t *buf)
 	    .buf = buf,
 	};
 	s->waiting++;
-	queue_put(a->q, &s->fetch[i].xfer);
+	queue_put(f->q, &s->fetch[i].xfer);
 	return 0;
 }
 
 /* Brings the runs to their places in the buffer. */
 static void fill_batch(struct slot *s)
 {
-	struct flight_inner *a = s->inner;
-	struct flight *f = &a->f;
+	struct flight *f = s->flight;
 
 	s->state = FILL;
 	if (f->o->look)
@@ -322,7 +322,7 @@ static void fill_batch(struct slot *s)
 			struct xfer *x = slot_xfer(s, buf, run->len, run->pos, fill_done);
 
 			x->fd = run->src->fd;
-			queue_put(a->q, x);
+			queue_put(f->q, x);
 		}
 		if (r < 0)
 			flight_fail(f, r);
@@ -337,13 +337,9 @@ static void preread_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
-	if (slot_again_buffered(x, err))
+	if (!slot_all_read(x, err))
 		return;
-	if (err)
-		flight_read_failed(&s->inner->f, s->inner->f.t->name, x, err);
-	if (--s->waiting)
-		return;
-	if (s->inner->f.failed)
+	if (s->flight->failed)
 		slot_release(s);
 	else
 		fill_batch(s);
@@ -353,7 +349,7 @@ static void preread_done(struct xfer *x, int err)
  * cannot be read, bytes to be written should not be what is to blame. */
 static void preread(struct slot *s)
 {
-	const struct target *t = s->inner->f.t;
+	const struct target *t = s->flight->t;
 	const uint64_t align = max_u64(t->block, t->memory); /* s->buf has it, not every block in it */
 	uint64_t from = 0, to = 0;
 
@@ -382,215 +378,206 @@ static void preread(struct slot *s)
 
 /* --- launch -------------------------------------------------------------------------------------- */
 
-static bool busy(const struct flight_inner *a)
+static bool busy(const struct flight *f)
 {
-	return queue_busy(a->q) || a->refused;
+	return queue_busy(f->q) || f->refused;
 }
 
 /* Waits until about so many transfers are done with. */
-static void go_on(struct flight_inner *a, unsigned min)
+static void go_on(struct flight *f, unsigned min)
 {
-	if (busy(a))
-		wait_for(a, min);
-	else if (a->held)
-		flight_write_held(a);
+	if (busy(f))
+		wait_for(f, min);
+	else if (f->held)
+		flight_write_held(f);
 }
 
 /* Whether something in flight touches a block that [from, to) touches. */
-static bool in_flight(const struct flight_inner *a, uint64_t from, uint64_t to)
+static bool in_flight(const struct flight *f, uint64_t from, uint64_t to)
 {
-	from = round_down(from, a->f.align);
-	to = round_up(to, a->f.align);
-	if (from >= a->reach)
+	from = round_down(from, f->align);
+	to = round_up(to, f->align);
+	if (from >= f->reach)
 		return false;
-	for (unsigned i = 0; i < a->slots; i++)
-		if (a->slot[i].state != FREE && a->slot[i].from < to && from < a->slot[i].to)
+	for (unsigned i = 0; i < f->slots; i++)
+		if (f->slot[i].state != FREE && f->slot[i].from < to && from < f->slot[i].to)
 			return true;
 	return false;
 }
 
-static struct slot *fresh_slot(struct flight_inner *a, enum slot_class c)
+static struct slot *fresh_slot(struct flight *f, enum slot_class c)
 {
-	const unsigned k = --a->fresh[c].slots;
-	struct slot *s = &a->slot[a->slots++];
+	const unsigned k = --f->fresh[c].slots;
+	struct slot *s = &f->slot[f->slots++];
 
-	s->inner = a;
+	s->flight = f;
 	s->class = c;
 	if (!class_of[c].bytes)
 		return s;
-	s->buf = a->fresh[c].memory + k * a->fresh[c].bytes;
-	s->old = a->f.o->look ? s->buf + class_of[c].bytes : NULL;
+	s->buf = f->fresh[c].memory + k * f->fresh[c].bytes;
+	s->old = f->o->look ? s->buf + class_of[c].bytes : NULL;
 	return s;
 }
 
 /* A free slot for so many bytes; NULL: one has to be waited for. */
-static struct slot *take_slot(struct flight_inner *a, const struct batch *b, uint64_t bytes)
+static struct slot *take_slot(struct flight *f, const struct batch *b, uint64_t bytes)
 {
 	enum slot_class c = IS_SMALL;
 	struct slot *s;
 
-	if (b->zeros && !a->f.o->look)
+	if (b->zeros && !f->o->look)
 		c = IS_ZEROING;
 	else
 		while (class_of[c].bytes < bytes)
 			c++;
-	s = a->free[c];
+	s = f->free[c];
 	if (s)
-		a->free[c] = s->next;
-	else if (a->fresh[c].slots)
-		s = fresh_slot(a, c);
+		f->free[c] = s->next;
+	else if (f->fresh[c].slots)
+		s = fresh_slot(f, c);
 	return s;
 }
 
 void flight_launch(struct flight *f, const struct batch *b)
 {
-	struct flight_inner *a = inner_of(f);
 	const uint64_t from = b->direct ? round_down(b->off, f->t->block) : b->off;
 	const uint64_t to = b->direct ? round_up(b->end, f->t->block) : b->end;
 	struct slot *s = NULL;
 
-	while (!f->failed && (in_flight(a, from, to) || !(s = take_slot(a, b, to - from))))
-		go_on(a, to - from > SMALL ? 1 : SMALL_AT_ONCE);
+	while (!f->failed && (in_flight(f, from, to) || !(s = take_slot(f, b, to - from))))
+		go_on(f, to - from > SMALL ? 1 : SMALL_AT_ONCE);
 	if (!s)
 		return;
-	a->reach = max_u64(a->reach, round_up(to, f->align));
+	f->reach = max_u64(f->reach, round_up(to, f->align));
 	s->from = from;
 	s->to = to;
-	memcpy(s->b.run, b->run, b->runs * sizeof(*b->run));
-	s->b.runs = b->runs;
-	s->b.off = b->off;
-	s->b.end = b->end;
-	s->b.direct = b->direct;
-	s->b.zeros = b->zeros;
+	memcpy(&s->b, b, offsetof(struct batch, run) + b->runs * sizeof(*b->run));
 	if (f->o->look || b->zeros)
 		fill_batch(s);
 	else
 		preread(s);
-	if (a->queued >= SUBMIT_AT || a->queued_bytes >= SUBMIT_BYTES)
-		wait_for(a, 0);
+	if (f->queued >= SUBMIT_AT || f->queued_bytes >= SUBMIT_BYTES)
+		wait_for(f, 0);
 }
 
 /* --- all of them --------------------------------------------------------------------------------- */
 
 static void flush_done(struct xfer *x, int err)
 {
-	struct flight_inner *a = x->owner;
+	struct flight *f = x->owner;
 
-	a->flushing = false;
+	f->flushing = false;
 	if (err)
-		flight_fail(&a->f, fail(a->f.e, -err, "%s: %s: %s", a->f.t->name,
-					 a->f.t->aligned ? "flush" : "fdatasync", target_why(a->f.t, err)));
+		flight_fail(f, fail(f->e, -err, "%s: %s: %s", f->t->name,
+					 f->t->aligned ? "flush" : "fdatasync", target_why(f->t, err)));
 }
 
-static void put_flush(struct flight_inner *a, bool in_line)
+static void put_flush(struct flight *f, bool in_line)
 {
-	a->flushing = true;
-	a->flush = (struct xfer){
-	    .kind = XFER_FLUSH, .in_line = in_line, .owner = a, .done = flush_done};
-	target_put(a->f.t, a->q, &a->flush);
+	f->flushing = true;
+	f->flush = (struct xfer){
+	    .kind = XFER_FLUSH, .in_line = in_line, .owner = f, .done = flush_done};
+	target_put(f->t, f->q, &f->flush);
 }
 
 /* Whoever sends over a network is slower than the disk: what is durable when the last byte arrives need
  * not be waited for then. */
-static void flush_meanwhile(struct flight_inner *a)
+static void flush_meanwhile(struct flight *f)
 {
 	struct timespec ts;
 	int64_t now;
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	now = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-	if (!a->flushed)
-		a->flushed = now;
-	if (a->f.failed || a->flushing || !a->f.stats->begun || now - a->flushed < FLUSH_EACH)
+	if (!f->flushed)
+		f->flushed = now;
+	if (f->failed || f->flushing || !f->stats->begun || now - f->flushed < FLUSH_EACH)
 		return;
-	a->flushed = now;
-	put_flush(a, false);
+	f->flushed = now;
+	put_flush(f, false);
 }
 
 void flight_fence(struct flight *f)
 {
-	struct flight_inner *a = inner_of(f);
 	unsigned i = 0;
 
-	while (i < a->slots)
-		if (a->slot[i].state == PREREAD && busy(a))
-			wait_for(a, 1);
+	while (i < f->slots)
+		if (f->slot[i].state == PREREAD && busy(f))
+			wait_for(f, 1);
 		else
 			i++;
-	while (queue_jobs(a->q))
-		wait_for(a, 1);
-	flush_meanwhile(a);
-	wait_for(a, 0); /* the next bytes may be long in coming */
+	while (queue_jobs(f->q))
+		wait_for(f, 1);
+	flush_meanwhile(f);
+	wait_for(f, 0); /* the next bytes may be long in coming */
 }
 
 void flight_drain(struct flight *f)
 {
-	struct flight_inner *a = inner_of(f);
-
-	while (busy(a) || a->held)
-		go_on(a, 1);
+	while (busy(f) || f->held)
+		go_on(f, 1);
 }
 
-void flight_flush(struct flight *f)
+int flight_flush(struct flight *f)
 {
-	struct flight_inner *a = inner_of(f);
-
-	put_flush(a, true); /* there is nothing to do meanwhile */
-	while (busy(a))
-		wait_for(a, 1);
+	f->failed = 0;
+	put_flush(f, true); /* there is nothing to do meanwhile */
+	while (busy(f))
+		wait_for(f, 1);
+	return f->failed;
 }
 
 int flight_new(struct flight **out, struct target *t, const struct pump_opts *o, bool fetch_here,
 	       struct pump_stats *stats, struct err *e)
 {
-	struct flight_inner *a = calloc(1, sizeof(*a));
+	struct flight *f = calloc(1, sizeof(*f));
 	/* what is looked at takes as much memory again, and a little before and behind: then there
 	 * are half as many */
 	const unsigned share = o->look ? 2 : 1;
 	const size_t around = 2 * round_up(max_u64(max_u64(o->look, t->block), t->memory), PAGE);
 	uint8_t *buf;
 
-	if (!a)
+	if (!f)
 		return fail(e, ENOMEM, "out of memory");
 	for (unsigned c = 0; c < CLASSES; c++) {
-		a->fresh[c].slots = max_u64(class_of[c].slots / share, 1);
+		f->fresh[c].slots = max_u64(class_of[c].slots / share, 1);
 		if (c == IS_ZEROING && !t->aligned)
-			a->fresh[c].slots = ZEROING_SLOW;
+			f->fresh[c].slots = ZEROING_SLOW;
 		if (class_of[c].bytes)
-			a->fresh[c].bytes = class_of[c].bytes * (size_t)share + (o->look ? around : 0);
-		a->memory_size += a->fresh[c].slots * a->fresh[c].bytes;
+			f->fresh[c].bytes = class_of[c].bytes * (size_t)share + (o->look ? around : 0);
+		f->memory_size += f->fresh[c].slots * f->fresh[c].bytes;
 	}
 	/* pages that no batch ever needs are never touched, and cost nothing */
-	buf = mmap(NULL, a->memory_size + BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (buf == MAP_FAILED || queue_new(&a->q, DEPTH, o->in_line, e) < 0) {
+	buf = mmap(NULL, f->memory_size + BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (buf == MAP_FAILED || queue_new(&f->q, DEPTH, o->in_line, e) < 0) {
 		if (buf != MAP_FAILED)
-			munmap(buf, a->memory_size + BIG);
-		free(a);
+			munmap(buf, f->memory_size + BIG);
+		free(f);
 		return fail(e, ENOMEM, "out of memory");
 	}
 	/* fewer and larger runs for the device; a few percent to a quarter of the time */
-	madvise(buf, a->memory_size, MADV_HUGEPAGE);
-	a->memory = buf;
+	madvise(buf, f->memory_size, MADV_HUGEPAGE);
+	f->memory = buf;
 	for (unsigned c = 0; c < CLASSES; c++) {
-		a->fresh[c].memory = buf;
-		buf += a->fresh[c].slots * a->fresh[c].bytes;
+		f->fresh[c].memory = buf;
+		buf += f->fresh[c].slots * f->fresh[c].bytes;
 	}
-	a->zeros = buf;
-	a->fetch_here = fetch_here;
-	a->f = (struct flight){.t = t, .o = o, .stats = stats, .e = e};
-	a->f.align = max_u64(max_u64(t->block, t->cached), o->look);
-	*out = &a->f;
+	f->zeros = buf;
+	f->fetch_here = fetch_here;
+	f->t = t;
+	f->o = o;
+	f->stats = stats;
+	f->e = e;
+	f->align = flight_align(t, o);
+	*out = f;
 	return 0;
 }
 
 void flight_free(struct flight *f)
 {
-	struct flight_inner *a;
-
 	if (!f)
 		return;
-	a = inner_of(f);
-	munmap(a->memory, a->memory_size + BIG);
-	queue_free(a->q);
-	free(a);
+	munmap(f->memory, f->memory_size + BIG);
+	queue_free(f->q);
+	free(f);
 }

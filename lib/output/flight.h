@@ -9,7 +9,6 @@
 #define FLIGHT_H
 
 #include "output/pump.h"
-#include "output/queue.h"
 
 #define BIG (1024u * 1024) /* largest single write; batches never cross a multiple of it */
 #define ZERO_MOST (16u * BIG) /* zeroed by one call: each may take a second on a slow device */
@@ -19,21 +18,14 @@
  * page of a file; that, and what a ragged end leaves of a block, is preread. Where the consumer looks
  * at the target it has been read anyway. */
 struct batch {
-	struct run run[BATCH_RUNS];
-	unsigned runs;
 	uint64_t off, end; /* guest bytes from the first run to the last */
 	bool direct;       /* past the page cache */
 	bool zeros;        /* one run, zeros, for the kernel to make; without look up to ZERO_MOST */
+	unsigned runs;
+	struct run run[BATCH_RUNS];
 };
 
-struct flight {
-	struct target *t;
-	const struct pump_opts *o;
-	struct pump_stats *stats;
-	struct err *e;
-	int failed;     /* the first -errno: nothing is written any more */
-	uint64_t align; /* two writes in flight never share a block of this size */
-};
+struct flight; /* see flight_slot.h */
 
 static inline uint64_t round_down(uint64_t v, uint64_t align)
 {
@@ -45,13 +37,18 @@ static inline uint64_t round_up(uint64_t v, uint64_t align)
 	return round_down(v + align - 1, align);
 }
 
+/* Two writes in flight never share a block of this size. */
+uint64_t flight_align(const struct target *t, const struct pump_opts *o);
 /* fetch_here: compressed runs can be fetched by the caller's thread only. All pointers have to outlive
  * it. -ENOMEM. */
 int flight_new(struct flight **out, struct target *t, const struct pump_opts *o, bool fetch_here,
 	       struct pump_stats *stats, struct err *e);
 /* NULL-safe. flight_drain() comes first. */
 void flight_free(struct flight *f);
+/* Nothing is written any more. */
 void flight_fail(struct flight *f, int r);
+/* The first -errno, or 0. */
+int flight_failed(const struct flight *f);
 /* Whether bytes for this range, which crosses no multiple of BIG, are written past the page cache: into
  * what is not written yet each direct write allocates by itself; for a large one that still costs less
  * than the page cache does. */
@@ -64,8 +61,8 @@ void flight_launch(struct flight *f, const struct batch *b);
 void flight_fence(struct flight *f);
 /* Until nothing is in flight or held. */
 void flight_drain(struct flight *f);
-/* Makes all that was written durable. Nothing else is in flight. */
-void flight_flush(struct flight *f);
+/* Makes all that was written durable, after a failure, too. Nothing else is in flight. 0 or -errno. */
+int flight_flush(struct flight *f);
 /* Guest bytes that are done with. */
 void flight_moved(struct flight *f, uint64_t bytes);
 /* "io_uring" or "in line" */

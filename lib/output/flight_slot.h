@@ -6,6 +6,7 @@
 #define FLIGHT_SLOT_H
 
 #include "output/flight.h"
+#include "output/queue.h"
 
 #define SMALL (64u * 1024)
 enum slot_class { IS_SMALL, IS_MIDDLE, IS_BIG, IS_ZEROING, CLASSES };
@@ -24,7 +25,7 @@ struct fetch {
 };
 
 struct slot {
-	struct flight_inner *inner;
+	struct flight *flight;
 	enum slot_class class;
 	enum slot_state state;
 	uint8_t *buf;      /* stands for guest byte `from` on */
@@ -40,8 +41,13 @@ struct slot {
 	struct fetch fetch[BATCH_RUNS];
 };
 
-struct flight_inner { /* a flight with what is private to this file */
-	struct flight f;
+struct flight {
+	struct target *t;
+	const struct pump_opts *o;
+	struct pump_stats *stats;
+	struct err *e;
+	int failed;     /* the first -errno: nothing is written any more */
+	uint64_t align; /* two writes in flight never share a block of this size */
 	struct queue *q;
 	bool fetch_here;
 	unsigned queued; /* transfers the kernel has not heard of */
@@ -75,13 +81,13 @@ void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t 
 	      void (*done)(struct xfer *, int));
 /* Whether a direct transfer was refused, and is made through the page cache. */
 bool slot_again_buffered(struct xfer *x, int err);
-/* Ends the flight: name could not be read. */
-void flight_read_failed(struct flight *f, const char *name, const struct xfer *x, int err);
+/* Of a read of the target that is done: whether it was the last one that its slot waits for. */
+bool slot_all_read(struct xfer *x, int err);
 
 /* flight_write.c: the batch stands whole in its buffer. */
 void slot_write(struct slot *s);
 /* The consumer makes safe what has to be safe, then all that was held back for it is written. */
-void flight_write_held(struct flight_inner *a);
+void flight_write_held(struct flight *f);
 /* What lies before run i, or with i == runs behind the last one, inside what is written. */
 void slot_gap_before(const struct slot *s, unsigned i, uint64_t *a, uint64_t *b);
 

@@ -8,7 +8,7 @@
 
 static void written(struct slot *s)
 {
-	struct flight *f = &s->inner->f;
+	struct flight *f = s->flight;
 	uint64_t data = 0, zero = 0;
 
 	for (unsigned i = 0; i < s->b.runs; i++)
@@ -23,7 +23,7 @@ static void written(struct slot *s)
 static void write_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
-	struct flight *f = &s->inner->f;
+	struct flight *f = s->flight;
 
 	if (slot_again_buffered(x, err))
 		return;
@@ -52,7 +52,7 @@ bool flight_direct(struct flight *f, uint64_t off, uint64_t len)
 /* Zeros that the kernel cannot make, but for what is a hole of the target. */
 static void send_zeros(struct slot *s)
 {
-	struct flight_inner *a = s->inner;
+	struct flight *f = s->flight;
 	const uint64_t end = s->b.end;
 
 	for (uint64_t off = s->b.off, stop; off < end; off = stop) {
@@ -60,13 +60,13 @@ static void send_zeros(struct slot *s)
 
 		stop = end;
 		if (s->waiting < BATCH_RUNS / 2) /* the others are at most as many as there are BIG in it */
-			stop = min_u64(target_range(a->f.t, off, &hole), end);
+			stop = min_u64(target_range(f->t, off, &hole), end);
 		if (hole)
 			continue;
 		stop = min_u64(stop, round_down(off, BIG) + BIG);
-		a->f.stats->writes++;
-		slot_put(s, flight_direct(&a->f, off, stop - off),
-			   (uint8_t *)(uintptr_t)a->zeros, stop - off, off, write_done);
+		f->stats->writes++;
+		slot_put(s, flight_direct(f, off, stop - off),
+			   (uint8_t *)(uintptr_t)f->zeros, stop - off, off, write_done);
 	}
 	if (!s->waiting)
 		written(s);
@@ -75,11 +75,11 @@ static void send_zeros(struct slot *s)
 static void zero_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
-	struct flight_inner *a = s->inner;
+	struct flight *f = s->flight;
 
-	if (err && target_zero_unsupported(a->f.t, x, err)) {
-		if (target_can_zero(a->f.t)) {
-			target_put(a->f.t, a->q, x);
+	if (err && target_zero_unsupported(f->t, x, err)) {
+		if (target_can_zero(f->t)) {
+			target_put(f->t, f->q, x);
 			return;
 		}
 		s->waiting--;
@@ -90,13 +90,12 @@ static void zero_done(struct xfer *x, int err)
 	if (!err) {
 		written(s);
 	} else {
-		flight_fail(&a->f, fail(a->f.e, -err, "%s: zeroing at byte %llu: %s", a->f.t->name,
-					(unsigned long long)s->b.off, target_why(a->f.t, err)));
+		flight_fail(f, fail(f->e, -err, "%s: zeroing at byte %llu: %s", f->t->name,
+					(unsigned long long)s->b.off, target_why(f->t, err)));
 		slot_release(s);
 	}
 }
 
-/* What lies before run i, or with i == runs behind the last one, inside what is written. */
 void slot_gap_before(const struct slot *s, unsigned i, uint64_t *a, uint64_t *b)
 {
 	*a = i ? s->b.run[i - 1].off + s->b.run[i - 1].len : s->from;
@@ -129,8 +128,8 @@ static uint32_t small_bit(const struct slot *s, uint64_t off)
 /* Which ranges are zeros, of those that share no block with a write in flight. */
 static void find_zeros(struct slot *s)
 {
-	const struct target *t = s->inner->f.t;
-	const uint64_t align = s->inner->f.align;
+	const struct target *t = s->flight->t;
+	const uint64_t align = s->flight->align;
 
 	s->zero = 0;
 	if (!t->rereads && !(t->thin && target_can_zero(t)))
@@ -158,7 +157,7 @@ static uint64_t same_until(const struct slot *s, uint64_t off, bool *zeros)
 static void part_zeroed(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
-	struct target *t = s->inner->f.t;
+	struct target *t = s->flight->t;
 
 	if (!err || !target_zero_unsupported(t, x, err)) {
 		write_done(x, err);
@@ -167,16 +166,16 @@ static void part_zeroed(struct xfer *x, int err)
 	if (!target_can_zero(t)) { /* they stand in the buffer */
 		x->kind = XFER_WRITE;
 		x->buf = s->buf + (x->off - s->from);
-		x->direct = s->b.direct && !s->inner->f.stats->refused;
+		x->direct = s->b.direct && !s->flight->stats->refused;
 		x->done = write_done;
 	}
-	target_put(t, s->inner->q, x);
+	target_put(t, s->flight->q, x);
 }
 
 /* Data are written; zeros are made by the kernel or the server, or are known to be there. */
 static void write_parts(struct slot *s)
 {
-	struct flight_inner *a = s->inner;
+	struct flight *f = s->flight;
 
 	s->state = WRITE;
 	s->bad = false;
@@ -185,15 +184,15 @@ static void write_parts(struct slot *s)
 		bool zeros;
 
 		end = same_until(s, off, &zeros);
-		if (zeros && a->f.t->rereads)
+		if (zeros && f->t->rereads)
 			continue;
-		a->f.stats->begun = true;
+		f->stats->begun = true;
 		if (zeros) {
 			x = slot_xfer(s, NULL, end - off, off, part_zeroed);
 			x->kind = XFER_ZERO;
-			target_put(a->f.t, a->q, x);
+			target_put(f->t, f->q, x);
 		} else {
-			a->f.stats->writes++;
+			f->stats->writes++;
 			slot_put(s, s->b.direct, s->buf + (off - s->from), end - off, off, write_done);
 		}
 	}
@@ -206,13 +205,9 @@ static void zeros_read(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
 
-	if (slot_again_buffered(x, err))
+	if (!slot_all_read(x, err))
 		return;
-	if (err)
-		flight_read_failed(&s->inner->f, s->inner->f.t->name, x, err);
-	if (--s->waiting)
-		return;
-	if (s->inner->f.failed) {
+	if (s->flight->failed) {
 		slot_release(s);
 		return;
 	}
@@ -231,7 +226,7 @@ static void zeros_read(struct xfer *x, int err)
 /* Before a target is given zeros that would take room in it: does it hold them already? */
 static void check_zeros(struct slot *s)
 {
-	const bool looked = s->inner->f.o->look;
+	const bool looked = s->flight->o->look;
 
 	s->state = CHECK;
 	for (uint64_t off = s->from, end; off < s->to; off = end) {
@@ -250,21 +245,20 @@ static void check_zeros(struct slot *s)
 		write_parts(s);
 }
 
-/* The batch stands whole in its buffer. */
 void slot_write(struct slot *s)
 {
-	struct flight_inner *a = s->inner;
+	struct flight *f = s->flight;
 	struct xfer *x;
 
-	if (a->f.failed) {
+	if (f->failed) {
 		slot_release(s);
 		return;
 	}
-	if (a->f.o->look)
+	if (f->o->look)
 		fill_gaps(s);
 	if (!s->b.zeros) {
 		find_zeros(s);
-		if (s->zero && a->f.t->rereads)
+		if (s->zero && f->t->rereads)
 			check_zeros(s);
 		else
 			write_parts(s);
@@ -272,21 +266,20 @@ void slot_write(struct slot *s)
 	}
 	s->state = WRITE;
 	s->bad = false;
-	a->f.stats->begun = true;
+	f->stats->begun = true;
 	x = slot_xfer(s, NULL, s->b.end - s->b.off, s->b.off, zero_done);
 	x->kind = XFER_ZERO;
-	target_put(a->f.t, a->q, x);
+	target_put(f->t, f->q, x);
 }
 
-/* The consumer makes safe what has to be safe, then all that was held back for it is written. */
-void flight_write_held(struct flight_inner *a)
+void flight_write_held(struct flight *f)
 {
-	int r = a->f.failed ? 0 : a->f.o->barrier(a->f.o->consumer, a->f.e);
+	int r = f->failed ? 0 : f->o->barrier(f->o->consumer, f->e);
 
 	if (r < 0)
-		flight_fail(&a->f, r);
-	a->held = 0;
-	for (unsigned i = 0; i < a->slots; i++)
-		if (a->slot[i].state == HELD)
-			slot_write(&a->slot[i]);
+		flight_fail(f, r);
+	f->held = 0;
+	for (unsigned i = 0; i < f->slots; i++)
+		if (f->slot[i].state == HELD)
+			slot_write(&f->slot[i]);
 }

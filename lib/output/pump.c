@@ -3,8 +3,6 @@
  * the commit that changes one says against what. */
 #include "output/flight.h"
 
-#include <string.h>
-
 #define ZERO_WORTH                                                                                 \
 	(64u * 1024) /* shorter ranges of zeros are sent as bytes where nothing is thin: a system  \
 		      * call each costs more */
@@ -19,6 +17,7 @@ struct pump {
 	struct target *t;
 	const struct pump_opts *o;
 	struct pump_stats *stats;
+	uint64_t align;    /* of the flight */
 	uint64_t most;     /* largest single write, power of two */
 	struct batch open; /* being gathered */
 };
@@ -35,13 +34,13 @@ static bool stopping(struct pump *p)
 {
 	if (!p->stats->stopped && p->o->stop && p->o->stop(p->o->arg))
 		p->stats->stopped = true;
-	return p->f->failed || p->stats->stopped;
+	return flight_failed(p->f) || p->stats->stopped;
 }
 
 /* The same in the middle of a run that goes on from `before` to `off`. */
 static bool stopping_at(struct pump *p, uint64_t before, uint64_t off)
 {
-	return p->f->failed || p->stats->stopped ||
+	return flight_failed(p->f) || p->stats->stopped ||
 	       (before / ASK_EACH != off / ASK_EACH && stopping(p));
 }
 
@@ -49,7 +48,6 @@ static bool stopping_at(struct pump *p, uint64_t before, uint64_t off)
 static bool follows(struct pump *p, const struct run *run, bool direct, bool zeros)
 {
 	const struct batch *b = &p->open;
-	const uint64_t align = p->f->align;
 
 	if (zeros || b->zeros || b->direct != direct || b->off / p->most != run->off / p->most)
 		return false;
@@ -60,7 +58,7 @@ static bool follows(struct pump *p, const struct run *run, bool direct, bool zer
 	if (p->o->compare)
 		return run->off - b->end <= BRIDGE;
 	/* two batches would have to wait for each other */
-	if (round_down(run->off, align) >= round_up(b->end, align))
+	if (round_down(run->off, p->align) >= round_up(b->end, p->align))
 		return false;
 	return p->o->look || (direct && target_written(p->t, b->end, run->off - b->end));
 }
@@ -84,7 +82,7 @@ static void gather(struct pump *p, struct run run, bool zeros, uint64_t most)
 		} else {
 			if (b->runs == BATCH_RUNS)
 				launch(p);
-			if (p->f->failed)
+			if (flight_failed(p->f))
 				return;
 			if (!b->runs) {
 				b->off = part.off;
@@ -128,7 +126,7 @@ static void gather_zeros(struct pump *p, const struct run *run, uint64_t off, ui
 
 static void zero(struct pump *p, const struct run *run)
 {
-	const uint64_t end = run->off + run->len, align = p->f->align;
+	const uint64_t end = run->off + run->len, align = p->align;
 	const uint64_t a = min_u64(round_up(run->off, align), end);
 	const uint64_t b = max_u64(round_down(end, align), a);
 
@@ -173,8 +171,9 @@ static int take_runs(struct pump *p, struct reader *r, struct err *e)
 int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	     struct pump_stats *stats, struct err *e)
 {
-	struct pump p = {.t = t, .o = o, .stats = stats, .most = t->served ? SERVED_MOST : BIG};
-	int got, failed;
+	struct pump p = {.t = t, .o = o, .stats = stats, .align = flight_align(t, o),
+			 .most = t->served ? SERVED_MOST : BIG};
+	int got, failed, flushed;
 
 	*stats = (struct pump_stats){0};
 	/* what passes may be such that one thread only can ask for it */
@@ -190,13 +189,11 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	flight_drain(p.f);
 	/* After an error, too: what was written shall be on stable storage. And where nothing had to be
 	 * written: what the target holds may never have been synced, and the caller is told that it is. */
-	failed = p.f->failed;
+	failed = flight_failed(p.f);
 	if (!o->compare && (!failed || stats->begun)) {
-		p.f->failed = 0;
-		flight_flush(p.f);
-		stats->synced = !p.f->failed;
-		if (!failed)
-			failed = p.f->failed;
+		flushed = flight_flush(p.f);
+		stats->synced = !flushed;
+		failed = failed ? failed : flushed;
 	}
 	if (got == -EINTR && o->stop && o->stop(o->arg)) {
 		stats->stopped = true;
