@@ -59,6 +59,31 @@ folders() {
 	[ "$bad" = 0 ]
 }
 
+# Pairs "FILE FILE it includes", without endings: a .c and its header are one, and so are a header that is
+# private to some files and each of these.
+included() {
+	local f m
+	for f in "$@"; do
+		m=${f#*lib/}
+		m=${m%.[ch]}
+		sed 6q "$f" | grep -qi 'private to .*\.c' ||
+			sed -n 's/^#include "\(.*\)\.h"/\1/p' "$f" | grep -vx "$m" | sed "s|^|$m |"
+	done
+}
+
+@test "no circle of files in lib/" {
+	mkdir -p "$BATS_TEST_TMPDIR/lib/x"
+	cd "$BATS_TEST_TMPDIR"
+	echo '#include "x/b.h"' >lib/x/a.h
+	echo '#include "x/c.h"' >lib/x/b.c
+	echo '#include "x/a.h"' >lib/x/c.h
+	run -1 tsort <(included lib/x/*.[ch])
+	{ echo "/* Private to b.c. */"; echo "#include \"x/a.h\""; } >lib/x/c.h
+	run -0 tsort <(included lib/x/*.[ch])
+	cd "$TOP"
+	run -0 --separate-stderr tsort <(included lib/*/*.[ch])
+}
+
 # The words a C file is left with when its comments and strings are gone.
 code() {
 	gcc -fpreprocessed -dD -E -P "$1" 2>/dev/null | sed 's/"\([^"\\]\|\\.\)*"/""/g'

@@ -8,7 +8,8 @@
 #ifndef FLIGHT_H
 #define FLIGHT_H
 
-#include "output/pump.h"
+#include "output/batch.h"
+#include "output/target.h"
 
 #define BIG (1024u * 1024) /* largest single write; batches never cross a multiple of it */
 #define ZERO_MOST (16u * BIG) /* zeroed by one call: each may take a second on a slow device */

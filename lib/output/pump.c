@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* See pump.h: runs to batches. What becomes of a batch is in flight.h. The numbers below were measured;
  * the commit that changes one says against what. */
+#include "output/pump.h"
 #include "output/flight.h"
 
 #define ZERO_WORTH                                                                                 \

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Shared by undo.c, which writes an undo log, and undoresume.c, which resumes one; private to them.
+ * Private to undo.c, which writes an undo log, and undoresume.c, which resumes one.
  */
 #ifndef UNDOLOG_H
 #define UNDOLOG_H

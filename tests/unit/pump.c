@@ -367,7 +367,7 @@ static void test_pump_consumer(void)
 {
 	static struct bench b;
 	static struct consumer c;
-	static const uint32_t looks[] = {1, 512, 4096, PUMP_LOOK_MAX};
+	static const uint32_t looks[] = {1, 512, 4096, (64 * KIB)};
 
 	for (unsigned i = 0; i < 32; i++) {
 		struct err e = {.set = false};
