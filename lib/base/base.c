@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See base.h. */
 #include "base/base.h"
 
 #include <inttypes.h>

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See bitmap.h. */
 #include "base/bitmap.h"
 
 #include <stdlib.h>

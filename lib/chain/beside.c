@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* See beside.h. */
 #include "chain/beside.h"
 #include "vmdk/descriptor.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #define ENTRIES_MAX 8192u /* names of a folder that are looked at, */
 #define TEXTS_MAX 512u    /* and small .vmdk files that are read */

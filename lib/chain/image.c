@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <unistd.h>
 
 #define PROBE 36864u /* the mark of an ISO 9660 image lies at 32769 */
 #define DESCRIPTOR_MAX (1024u * 1024)

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See lookup.h. */
 #include "chain/lookup.h"
 
 #include <ctype.h>

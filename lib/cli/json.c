@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See json.h. */
 #include "cli/json.h"
 
 #include <inttypes.h>

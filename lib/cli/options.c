@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See options.h. */
 #include "cli/options.h"
 #include "base/hints.h"
 #include "cli/json.h"

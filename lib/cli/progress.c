@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See progress.h. */
 #include "cli/progress.h"
 
 #include <inttypes.h>

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See report.h. */
 #include "cli/report.h"
 #include "cli/json.h"
 #include "cli/table.h"

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See say.h. */
 #include "cli/say.h"
 #include "input/source.h"
 

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See beneath.h. */
 #include "input/beneath.h"
 
 #include <fcntl.h>

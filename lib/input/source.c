@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See source.h. */
 #include "input/source.h"
 #include "input/beneath.h"
 #include "input/spool.h"

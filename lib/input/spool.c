@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See spool.h. */
 #include "input/spool.h"
 
 #include <fcntl.h>

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See stream.h. */
 #include "input/stream.h"
 
 #include <assert.h>

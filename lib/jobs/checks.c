@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See checks.h. */
 #include "jobs/checks.h"
 #include "base/hints.h"
 

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* See info.h. */
 #include "jobs/info.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static void collect(void *arg, const char *text)
 {

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See jobs.h. */
 #include "chain/chain.h"
 #include "jobs/jobs.h"
 

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See jobs.h. */
 #include "jobs/jobs.h"
 #include "input/spool.h"
 

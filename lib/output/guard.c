@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See guard.h. */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif

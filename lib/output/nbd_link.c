@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See nbd_link.h. */
 #include "output/nbd_link.h"
 #include "output/nbd_reply.h"
 

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See nbd_reply.h. */
 #include "output/nbd_reply.h"
 
 #include <inttypes.h>

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See nbd_uri.h. */
 #include "output/nbd_uri.h"
 
 #include <ctype.h>

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See served.h. */
 #include "output/served.h"
 
 #include <dirent.h>

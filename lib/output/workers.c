@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See workers.h. */
 #include "output/workers.h"
 
 #include <pthread.h>

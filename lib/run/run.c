@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See run.h. */
 #include "run/run.h"
 
 void reader_init(struct reader *r, const struct reader_ops *ops, const char *name, uint64_t size)

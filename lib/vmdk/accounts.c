@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See format.h. */
 #include "vmdk/format.h"
 
 #include <stdlib.h>

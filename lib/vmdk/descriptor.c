@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See descriptor.h. */
 #include "vmdk/descriptor.h"
 
 #include <iconv.h>

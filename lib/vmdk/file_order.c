@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See file_order.h. */
 #include "vmdk/file_order.h"
 #include "base/bitmap.h"
 #include "vmdk/guest_order.h"

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See guest_order.h. */
 #include "vmdk/guest_order.h"
 #include "base/bitmap.h"
 

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See mark.h. */
 #include "vmdk/mark.h"
 
 void mark_sift(struct mark *m, size_t n, size_t i)

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See pending.h. */
 #include "vmdk/pending.h"
 #include "base/bitmap.h"
 

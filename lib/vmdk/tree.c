@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See tree.h. */
 #include "vmdk/tree.h"
 #include "vmdk/format.h"
 

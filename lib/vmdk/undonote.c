@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See undonote.h. */
 #include "vmdk/undonote.h"
 
 #include <inttypes.h>

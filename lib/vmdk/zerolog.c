@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: MIT */
-/* See zerolog.h. */
 #include "vmdk/zerolog.h"
 #include "vmdk/layout.h"
 
