@@ -28,6 +28,10 @@ enum { /* byte offsets in the header */
 	AT_UNCLEAN = 1648,
 };
 
+/* -EBADMSG for a field of the header. */
+#define bad_header(src, e, fmt, ...)                                                               \
+	fail(e, EBADMSG, "%s: COWD header: " fmt, (src)->name, ##__VA_ARGS__)
+
 struct cowd {
 	struct tree tree;
 	uint64_t data_from;   /* first sector that no metadata of the header occupies */
@@ -130,12 +134,10 @@ static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
 			    "%s: COWD flags 0x%" PRIx32 " are not those of an ESX delta (0x3)",
 			    src->name, le32(h + AT_FLAGS));
 	if (!le32(h + AT_CAPACITY))
-		return fail(e, EBADMSG, "%s: COWD header: capacity is 0 sectors", src->name);
+		return bad_header(src, e, "capacity is 0 sectors");
 	if (!is_pow2(grain) || grain > GRAIN_MAX)
-		return fail(e, EBADMSG,
-			    "%s: COWD header: grain size %" PRIu32
-			    " is no power of two from 1 to %u sectors",
-			    src->name, grain, GRAIN_MAX);
+		return bad_header(src, e, "grain size %" PRIu32 " is no power of two from 1 to %u "
+				  "sectors", grain, GRAIN_MAX);
 	return 0;
 }
 
@@ -147,20 +149,17 @@ static int check_directory(const struct source *src, const uint8_t *h, uint64_t 
 	if (entries == tables || entries == tables + 1)
 		return le32(h + AT_GD) >= HEADER / SECTOR
 			       ? 0
-			       : fail(e, EBADMSG,
-				      "%s: COWD header: the grain directory at file sector %" PRIu32
-				      " lies inside the header",
-				      src->name, le32(h + AT_GD));
+			       : bad_header(src, e, "the grain directory at file sector %" PRIu32
+					    " lies inside the header", le32(h + AT_GD));
 	if (entries == div_up(capacity, UINT64_C(512) * le32(h + AT_GRAIN)))
 		return fail(e, ENOTSUP,
 			    "%s: a hosted COW disk of VMware 2 (%" PRIu64
 			    " directory entries), not an ESX delta; convert it with "
 			    "vmware-vdiskmanager first",
 			    src->name, entries);
-	return fail(e, EBADMSG,
-		    "%s: COWD header: %" PRIu64 " directory entries, but %" PRIu64
-		    " sector%s need%s %" PRIu64,
-		    src->name, entries, capacity, plural(capacity), capacity == 1 ? "s" : "", tables);
+	return bad_header(src, e, "%" PRIu64 " directory entries, but %" PRIu64 " sector%s need%s "
+			  "%" PRIu64, entries, capacity, plural(capacity), capacity == 1 ? "s" : "",
+			  tables);
 }
 
 /* Values that are possible, but not those of ESX; and an entry of the directory too many. */

@@ -27,6 +27,9 @@ struct parse {
 	unsigned hint_line;
 };
 
+#define fail_line(p, code, fmt, ...)                                                               \
+	fail((p)->e, code, "%s: line %u: " fmt, (p)->name, (p)->line, ##__VA_ARGS__)
+
 static const struct {
 	const char *word;
 	enum extent_type type;
@@ -144,8 +147,8 @@ static int refuse(struct parse *p, int code, const char *before, struct text tex
 	bool cut = text.n > SHOWN;
 	char *raw = strndup(text.s, cut ? SHOWN : text.n);
 	char *safe = raw ? name_text(raw) : NULL;
-	int ret = fail(p->e, code, "%s: line %u: %s\"%s%s\"%s", p->name, p->line, before,
-		       safe ? safe : "?", cut ? "..." : "", after);
+	int ret = fail_line(p, code, "%s\"%s%s\"%s", before, safe ? safe : "?", cut ? "..." : "",
+			    after);
 
 	free(safe);
 	free(raw);
@@ -220,9 +223,7 @@ static int keep(struct parse *p, char **where, struct text value, const char *ke
 				: value.n == strlen(*where) && !memcmp(value.s, *where, value.n);
 
 		return same ? 0
-			    : fail(p->e, EBADMSG,
-				   "%s: line %u: a second %s, different from the first", p->name,
-				   p->line, key);
+			    : fail_line(p, EBADMSG, "a second %s, different from the first", key);
 	}
 	*where = strndup(value.s, value.n);
 	return *where ? 0 : no_memory(p);
@@ -236,8 +237,7 @@ static int keep_cid(struct parse *p, uint32_t *where, bool *has, struct text val
 	if (!hex32(value, &v))
 		return refuse(p, EBADMSG, "the content ID ", value, " is not 1 to 8 hex digits");
 	if (*has && v != *where)
-		return fail(p->e, EBADMSG, "%s: line %u: a second %s, different from the first",
-			    p->name, p->line, key);
+		return fail_line(p, EBADMSG, "a second %s, different from the first", key);
 	*where = v;
 	*has = true;
 	return 0;
@@ -250,10 +250,8 @@ static int parse_version(struct parse *p, struct text value)
 	if (!decimal(value, &v))
 		return refuse(p, EBADMSG, "the version ", value, " is not a number");
 	if (v < 1 || v > 3)
-		return fail(p->e, ENOTSUP,
-			    "%s: line %u: descriptor version %" PRIu64
-			    " is not known (only 1 to 3 are)",
-			    p->name, p->line, v);
+		return fail_line(p, ENOTSUP, "descriptor version %" PRIu64 " is not known (only 1 "
+				 "to 3 are)", v);
 	p->has_version = true;
 	return 0;
 }
@@ -277,11 +275,8 @@ static int parse_encoding(struct parse *p, struct text value, bool header)
 static int parse_filters(struct parse *p, struct text value, const char *key)
 {
 	if (contains(value, "vmwarevmcrypt"))
-		return fail(
-		    p->e, ENOTSUP,
-		    "%s: line %u: the disk is encrypted (%s names vmwarevmcrypt): decrypt it in "
-		    "vSphere first",
-		    p->name, p->line, key);
+		return fail_line(p, ENOTSUP, "the disk is encrypted (%s names vmwarevmcrypt): "
+				 "decrypt it in vSphere first", key);
 	if (!value.n || p->warned_filter)
 		return 0;
 	p->warned_filter = true;
@@ -369,8 +364,7 @@ static int parse_file(struct parse *p, struct descriptor_extent *x, struct text 
 			      "the extent's file name has no second quotation mark: ", rest, "");
 	file.n = (size_t)(end - file.s);
 	if (!file.n)
-		return fail(p->e, EBADMSG, "%s: line %u: the extent's file name is empty", p->name,
-			    p->line);
+		return fail_line(p, EBADMSG, "the extent's file name is empty");
 	if (memchr(file.s, '"', file.n))
 		return refuse(p, EBADMSG, "more than two quotation marks in ", rest, "");
 	/* In an embedded descriptor a sparse extent is this very file, whatever it is called here.
@@ -393,13 +387,11 @@ static int add_extent(struct parse *p, const struct descriptor_extent *x)
 	struct descriptor_extent *more;
 
 	if (d->extents == DESCRIPTOR_EXTENTS)
-		return fail(p->e, EFBIG, "%s: line %u: more than %u extents", p->name, p->line,
-			    DESCRIPTOR_EXTENTS);
+		return fail_line(p, EFBIG, "more than %u extents", DESCRIPTOR_EXTENTS);
 	if (!add_ok(d->sectors, x->sectors, &d->sectors) || d->sectors >= SECTORS_LIMIT ||
 	    x->offset + x->sectors >= SECTORS_LIMIT)
-		return fail(p->e, EBADMSG,
-			    "%s: line %u: an extent of %" PRIu64 " sectors is too large", p->name,
-			    p->line, x->sectors);
+		return fail_line(p, EBADMSG, "an extent of %" PRIu64 " sectors is too large",
+				 x->sectors);
 	if (is_pow2(d->extents) || !d->extents) {
 		more = reallocarray(d->extent, d->extents ? d->extents * 2 : 1, sizeof(*more));
 		if (!more)
@@ -445,7 +437,7 @@ static int parse_extent(struct parse *p, struct text access, struct text rest)
 			      "");
 	}
 	if (!x.sectors && !p->embedded)
-		return fail(p->e, EBADMSG, "%s: line %u: an extent of 0 sectors", p->name, p->line);
+		return fail_line(p, EBADMSG, "an extent of 0 sectors");
 	if (x.type != EXTENT_ZERO) {
 		ret = parse_file(p, &x, rest);
 		if (ret < 0)
@@ -492,10 +484,9 @@ static int parse_line(struct parse *p, struct text line)
 		return fail(p->e, EBADMSG, "%s: line %u is longer than %u bytes", p->name, p->line,
 			    DESCRIPTOR_LINE);
 	if (memchr(line.s, '\0', line.n))
-		return fail(p->e, EBADMSG, "%s: line %u: a NUL byte in the text", p->name, p->line);
+		return fail_line(p, EBADMSG, "a NUL byte in the text");
 	if (memchr(line.s, '\r', line.n))
-		return fail(p->e, EBADMSG, "%s: line %u: a carriage return within the line",
-			    p->name, p->line);
+		return fail_line(p, EBADMSG, "a carriage return within the line");
 	if (!line.n || line.s[0] == '#')
 		return 0;
 

@@ -26,6 +26,10 @@
 #define TAIL_STEP 4096u
 #define TAIL_MAX 65536u      /* zeros behind the end marker over which the footer is looked for */
 
+/* -EBADMSG for a field of the header. */
+#define bad_header(src, e, fmt, ...)                                                               \
+	fail(e, EBADMSG, "%s: hosted sparse header: " fmt, (src)->name, ##__VA_ARGS__)
+
 struct hosted {
 	struct tree tree;
 	uint64_t overhead; /* sectors before the first grain */
@@ -264,10 +268,8 @@ static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
 			    "%s: hosted sparse version %" PRIu32 " is unknown (1 to 3 are read)",
 			    src->name, version);
 	if ((flags & KDMV_FLAG_NEWLINES) && memcmp(h + KDMV_NEWLINES, KDMV_NEWLINE_BYTES, 4) != 0)
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: line ends were changed (bytes 73 to 76): the "
-			    "file went through a transfer in text mode",
-			    src->name);
+		return bad_header(src, e, "line ends were changed (bytes 73 to 76): the file went "
+				  "through a transfer in text mode");
 	if (flags & KDMV_FLAGS_UNKNOWN)
 		return fail(e, ENOTSUP,
 			    "%s: hosted sparse header: flags 0x%" PRIx32 " ask for unknown features",
@@ -344,11 +346,10 @@ static int check_directories(const struct source *src, uint64_t gd, const uint64
 
 	/* a file that is cut short there has no grains, whatever its directories say */
 	if (gd > file_sectors && overhead > file_sectors && gd < overhead && overhead < POS_LIMIT / SECTOR)
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64
-			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
-			    src->name, gd, src->size, overhead * SECTOR);
+		return bad_header(src, e, "the grain directory at file sector %" PRIu64 " lies "
+				  "outside the file of %" PRIu64 " bytes: is it truncated? "
+				  "expected at least %" PRIu64 " bytes", gd, src->size,
+				  overhead * SECTOR);
 	if (copies != COPY_REDUNDANT && (gd < 1 || gd > file_sectors))
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
@@ -455,20 +456,14 @@ static int read_head(struct source *src, struct head *h, struct err *e)
 	h->overhead = le64(p + KDMV_OVERHEAD);
 	h->open_log = !memcmp(p + UNDO_OPEN_AT, UNDO_OPEN, strlen(UNDO_OPEN));
 	if (!h->capacity || h->capacity > CAPACITY_MAX)
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: capacity of %" PRIu64
-			    " sectors is not from 1 to %" PRIu64,
-			    src->name, h->capacity, CAPACITY_MAX);
+		return bad_header(src, e, "capacity of %" PRIu64 " sectors is not from 1 to "
+				  "%" PRIu64, h->capacity, CAPACITY_MAX);
 	if (!is_pow2(h->grain) || h->grain > GRAIN_MAX)
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: grain size %" PRIu64
-			    " is no power of two from 1 to %u sectors",
-			    src->name, h->grain, GRAIN_MAX);
+		return bad_header(src, e, "grain size %" PRIu64 " is no power of two from 1 to %u "
+				  "sectors", h->grain, GRAIN_MAX);
 	if (!is_pow2(h->entries) || h->entries < 128 || h->entries > 4096)
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: %" PRIu64
-			    " entries a grain table are no power of two from 128 to 4096",
-			    src->name, h->entries);
+		return bad_header(src, e, "%" PRIu64 " entries a grain table are no power of two "
+				  "from 128 to 4096", h->entries);
 	h->tables = div_up(h->capacity, h->grain * h->entries);
 	if (h->tables > DIR_MAX)
 		return fail(e, EFBIG,
@@ -530,22 +525,17 @@ static int check_places(const struct source *src, const struct head *h, struct e
 	const uint64_t file_sectors = src->size / SECTOR;
 
 	if (h->overhead > file_sectors && h->overhead < POS_LIMIT / SECTOR)
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: overhead of %" PRIu64
-			    " sectors, in a file of %" PRIu64
-			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
-			    src->name, h->overhead, src->size, h->overhead * SECTOR);
+		return bad_header(src, e, "overhead of %" PRIu64 " sectors, in a file of %" PRIu64
+				  " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+				  h->overhead, src->size, h->overhead * SECTOR);
 	if (h->overhead < 1 || h->overhead > file_sectors)
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: overhead of %" PRIu64
-			    " sectors, in a file of %" PRIu64 " bytes",
-			    src->name, h->overhead, src->size);
+		return bad_header(src, e, "overhead of %" PRIu64 " sectors, in a file of %" PRIu64
+				  " bytes", h->overhead, src->size);
 	if ((h->desc || h->desc_size) &&
 	    (h->desc < 1 || h->desc_size > DESCRIPTOR_MAX || h->desc > file_sectors))
-		return fail(e, EBADMSG,
-			    "%s: hosted sparse header: descriptor of %" PRIu64
-			    " sectors at file sector %" PRIu64 ", in a file of %" PRIu64 " bytes",
-			    src->name, h->desc_size, h->desc, src->size);
+		return bad_header(src, e, "descriptor of %" PRIu64 " sectors at file sector "
+				  "%" PRIu64 ", in a file of %" PRIu64 " bytes", h->desc_size,
+				  h->desc, src->size);
 	return 0;
 }
 

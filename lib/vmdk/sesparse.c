@@ -60,6 +60,10 @@ struct map { /* of grains */
 	uint64_t used, end; /* of what was read of it: how much is in use, and nothing behind this byte */
 };
 
+/* -EBADMSG for a field of the header. */
+#define bad_header(src, e, fmt, ...)                                                               \
+	fail(e, EBADMSG, "%s: SEsparse header: " fmt, (src)->name, ##__VA_ARGS__)
+
 struct sesparse {
 	struct tree tree;
 	uint64_t gt, gt_count; /* first sector of the tables, and how many have room */
@@ -134,16 +138,13 @@ static int check_area(const struct source *src, const struct area *a, struct err
 	    a->at + a->size <= src->size / SECTOR)
 		return 0;
 	return a->at >= 1 && a->at < SECTOR_MAX && a->size < SECTOR_MAX
-		       ? fail(e, EBADMSG,
-			      "%s: SEsparse header: %s of %" PRIu64 " sector%s at file sector %" PRIu64
-			      " lies outside the file of %" PRIu64
-			      " bytes: is it truncated? expected at least %" PRIu64 " bytes",
-			      src->name, a->what, a->size, plural(a->size), a->at, src->size,
-			      (a->at + a->size) * SECTOR)
-		       : fail(e, EBADMSG,
-			      "%s: SEsparse header: %s of %" PRIu64 " sector%s at file sector %" PRIu64
-			      " lies outside the file of %" PRIu64 " bytes",
-			      src->name, a->what, a->size, plural(a->size), a->at, src->size);
+		       ? bad_header(src, e, "%s of %" PRIu64 " sector%s at file sector %" PRIu64 " "
+				    "lies outside the file of %" PRIu64 " bytes: is it truncated? "
+				    "expected at least %" PRIu64 " bytes", a->what, a->size,
+				    plural(a->size), a->at, src->size, (a->at + a->size) * SECTOR)
+		       : bad_header(src, e, "%s of %" PRIu64 " sector%s at file sector %" PRIu64 " "
+				    "lies outside the file of %" PRIu64 " bytes", a->what, a->size,
+				    plural(a->size), a->at, src->size);
 }
 
 static struct area area_at(const uint8_t *h, size_t at, const char *what)
@@ -164,10 +165,9 @@ static int check_unread(const struct source *src, const uint8_t *h, struct err *
 
 	for (size_t i = 0; i < sizeof(unread) / sizeof(*unread); i++)
 		if (unread[i].at >= SECTOR_MAX || unread[i].size >= SECTOR_MAX)
-			return fail(e, EBADMSG,
-				    "%s: SEsparse header: %s of %" PRIu64
-				    " sectors at file sector %" PRIu64 " is out of range",
-				    src->name, unread[i].what, unread[i].size, unread[i].at);
+			return bad_header(src, e, "%s of %" PRIu64 " sectors at file sector "
+					  "%" PRIu64 " is out of range", unread[i].what,
+					  unread[i].size, unread[i].at);
 	return 0;
 }
 
@@ -451,26 +451,19 @@ static int check_layout(struct source *src, const uint8_t *h, uint64_t tables, s
 	if (r < 0)
 		return r;
 	if (gd.size > GD_MAX || gd.size * SECTOR / 8 < tables)
-		return fail(e, EBADMSG,
-			    "%s: SEsparse header: a grain directory of %" PRIu64
-			    " sector%s, but %" PRIu64 " tables need %" PRIu64,
-			    src->name, gd.size, plural(gd.size), tables,
-			    div_up(tables * 8, SECTOR));
+		return bad_header(src, e, "a grain directory of %" PRIu64 " sector%s, but %" PRIu64
+				  " tables need %" PRIu64, gd.size, plural(gd.size), tables,
+				  div_up(tables * 8, SECTOR));
 	if (grains.at < gt.at + gt.size)
-		return fail(e, EBADMSG,
-			    "%s: SEsparse header: the grains begin at file sector %" PRIu64
-			    ", before the tables end (%" PRIu64 ")",
-			    src->name, grains.at, gt.at + gt.size);
+		return bad_header(src, e, "the grains begin at file sector %" PRIu64 ", before the "
+				  "tables end (%" PRIu64 ")", grains.at, gt.at + gt.size);
 	if (grains.at < gd.at + gd.size || grains.at < vol.at + vol.size)
-		return fail(e, EBADMSG,
-			    "%s: SEsparse header: the grains begin at file sector %" PRIu64
-			    ", inside other metadata",
-			    src->name, grains.at);
+		return bad_header(src, e, "the grains begin at file sector %" PRIu64 ", inside "
+				  "other metadata", grains.at);
 	if (areas_overlap(&gt, &gd) || areas_overlap(&gt, &vol))
-		return fail(e, EBADMSG,
-			    "%s: SEsparse header: the area of the grain tables at file sector %" PRIu64
-			    " overlaps %s",
-			    src->name, gt.at, areas_overlap(&gt, &gd) ? gd.what : vol.what);
+		return bad_header(src, e, "the area of the grain tables at file sector %" PRIu64 " "
+				  "overlaps %s", gt.at,
+				  areas_overlap(&gt, &gd) ? gd.what : vol.what);
 	r = check_usual(src, h, e);
 	if (!r)
 		r = check_gaps(src, in_order, sizeof(in_order) / sizeof(*in_order), e);
@@ -494,10 +487,8 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		return r;
 	capacity = le64(h + AT_CAPACITY);
 	if (!capacity || capacity > CAPACITY_MAX)
-		return fail(e, EBADMSG,
-			    "%s: SEsparse header: capacity of %" PRIu64
-			    " sectors is not from 1 to %" PRIu64,
-			    src->name, capacity, CAPACITY_MAX);
+		return bad_header(src, e, "capacity of %" PRIu64 " sectors is not from 1 to "
+				  "%" PRIu64, capacity, CAPACITY_MAX);
 	tables = div_up(capacity, (uint64_t)ENTRIES * GRAIN);
 	r = check_layout(src, h, tables, e);
 	if (r < 0)
