@@ -64,12 +64,13 @@ bool target_zero_unsupported(struct target *t, const struct xfer *x, int err)
 
 bool target_written(struct target *t, uint64_t off, uint64_t len)
 {
-	return t->ops->written(t, off, len);
+	return !t->ops->written || t->ops->written(t, off, len);
 }
 
 uint64_t target_range(struct target *t, uint64_t off, bool *hole)
 {
-	return t->ops->range(t, off, hole);
+	*hole = false;
+	return t->ops->range ? t->ops->range(t, off, hole) : UINT64_MAX;
 }
 
 bool target_look(struct target *t, uint64_t off, void *buf, size_t n)
@@ -79,22 +80,24 @@ bool target_look(struct target *t, uint64_t off, void *buf, size_t n)
 
 void target_hint(struct target *t, uint64_t off, uint64_t len)
 {
-	t->ops->hint(t, off, len);
+	if (t->ops->hint)
+		t->ops->hint(t, off, len);
 }
 
 void target_forget(struct target *t)
 {
-	t->ops->forget(t);
+	if (t->ops->forget)
+		t->ops->forget(t);
 }
 
 bool target_in_memory(const struct target *t)
 {
-	return t->ops->in_memory(t);
+	return t->ops->in_memory && t->ops->in_memory(t);
 }
 
 bool target_room(const struct target *t, uint64_t *bytes)
 {
-	return t->ops->room(t, bytes);
+	return t->ops->room && t->ops->room(t, bytes);
 }
 
 const char *target_why(const struct target *t, int err)
@@ -106,5 +109,5 @@ const char *target_why(const struct target *t, int err)
 
 int target_sync_name(struct target *t, struct err *e)
 {
-	return t->ops->sync_name(t, e);
+	return t->ops->sync_name ? t->ops->sync_name(t, e) : 0;
 }

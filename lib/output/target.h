@@ -25,22 +25,24 @@ struct target;
 
 /*
  * What a kind of target does, one table a file: target_file.c, target_nbd.c. The functions below of the
- * same names say what is expected of each.
+ * same names say what is expected of each. NULL where a server keeps the bytes: all is data and written,
+ * and there is nothing to be done.
  */
 struct target_ops {
 	void (*put)(struct target *t, struct queue *q, struct xfer *x);
 	bool (*can_zero)(const struct target *t);
 	bool (*zero_unsupported)(struct target *t, const struct xfer *x, int err);
+	bool (*look)(struct target *t, uint64_t off, void *buf, size_t n);
+	void (*free)(struct target *t); /* all but name */
+	/* may be NULL: */
 	bool (*written)(struct target *t, uint64_t off, uint64_t len);
 	uint64_t (*range)(struct target *t, uint64_t off, bool *hole);
-	bool (*look)(struct target *t, uint64_t off, void *buf, size_t n);
 	void (*hint)(struct target *t, uint64_t off, uint64_t len);
 	void (*forget)(struct target *t);
 	bool (*in_memory)(const struct target *t);
 	bool (*room)(const struct target *t, uint64_t *bytes);
 	int (*sync_name)(struct target *t, struct err *e);
 	const char *(*why)(const struct target *t, int err);
-	void (*free)(struct target *t); /* all but name */
 };
 
 struct target {

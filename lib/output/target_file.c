@@ -632,7 +632,6 @@ static bool file_written(struct target *t, uint64_t off, uint64_t len)
 
 static uint64_t file_range(struct target *t, uint64_t off, bool *hole)
 {
-	*hole = false;
 	return t->device || t->served ? UINT64_MAX
 				      : extents_range(file_of(t)->extents, off, hole);
 }

@@ -360,19 +360,6 @@ static bool nbd_zero_unsupported(struct target *t, const struct xfer *x, int err
 	return true;
 }
 
-static bool nbd_written(struct target *t, uint64_t off, uint64_t len)
-{
-	(void)t, (void)off, (void)len;
-	return true;
-}
-
-static uint64_t nbd_range(struct target *t, uint64_t off, bool *hole)
-{
-	(void)t, (void)off;
-	*hole = false;
-	return UINT64_MAX;
-}
-
 static void look_done(struct xfer *x, int err)
 {
 	*(int *)x->owner = err;
@@ -402,34 +389,6 @@ static bool nbd_look(struct target *t, uint64_t off, void *buf, size_t len)
 		memcpy(buf, all + (off - from), len);
 	free(all);
 	return !result;
-}
-
-static void nbd_hint(struct target *t, uint64_t off, uint64_t len)
-{
-	(void)t, (void)off, (void)len;
-}
-
-static void nbd_forget(struct target *t)
-{
-	(void)t; /* what the server caches is its business */
-}
-
-static bool nbd_in_memory(const struct target *t)
-{
-	(void)t;
-	return false;
-}
-
-static bool nbd_room(const struct target *t, uint64_t *bytes)
-{
-	(void)t, (void)bytes;
-	return false;
-}
-
-static int nbd_sync_name(struct target *t, struct err *e)
-{
-	(void)t, (void)e;
-	return 0;
 }
 
 static const char *nbd_why(const struct target *t, int err)
@@ -464,14 +423,7 @@ static const struct target_ops nbd_ops = {
 	.put = nbd_put,
 	.can_zero = nbd_can_zero,
 	.zero_unsupported = nbd_zero_unsupported,
-	.written = nbd_written,
-	.range = nbd_range,
 	.look = nbd_look,
-	.hint = nbd_hint,
-	.forget = nbd_forget,
-	.in_memory = nbd_in_memory,
-	.room = nbd_room,
-	.sync_name = nbd_sync_name,
 	.why = nbd_why,
 	.free = nbd_free,
 };
