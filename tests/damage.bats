@@ -880,4 +880,6 @@ take_grain_0() {
 	if qemu-img create -q -f vdi q.vdi 1M; then
 		refused q.vdi 'is a VDI image'
 	fi
+	printf 'QED\0%01000d' 0 >q.qed
+	refused q.qed 'is a QED image, not a VMDK'
 }

@@ -106,30 +106,32 @@ struct magic {
 	size_t at, len;
 	const char *bytes;
 	opener *open;
-	const char *refusal; /* where open is NULL */
+	const char *refusal; /* where open is NULL: what the file is */
+	const char *driver;  /* of a disk image: what qemu-nbd calls it */
 };
 
 static const struct magic magics[] = {
-	{0, 4, "COWD", cowd_open, NULL},
-	{0, 4, "KDMV", hosted_open, NULL},
-	{0, 8, "\xbe\xba\xfe\xca\0\0\0\0", sesparse_open, NULL},
-	{0, 4, "kdmv", NULL, "is unfinished: the tool that wrote it did not come to its end"},
+	{0, 4, "COWD", cowd_open, NULL, NULL},
+	{0, 4, "KDMV", hosted_open, NULL, NULL},
+	{0, 8, "\xbe\xba\xfe\xca\0\0\0\0", sesparse_open, NULL, NULL},
+	{0, 4, "kdmv", NULL, "unfinished: the tool that wrote it did not come to its end", NULL},
 	{0, 4, "\xa2\x72\x19\xf6", NULL,
-	 "is a changed-block-tracking file (-ctk.vmdk) and holds no disk data"},
-	{0, 4, "QFI\xfb", NULL, "is a qcow2 image, not a VMDK"},
-	{0, 8, "conectix", NULL, "is a VHD image, not a VMDK"},
-	{0, 8, "vhdxfile", NULL, "is a VHDX image, not a VMDK"},
-	{64, 4, "\x7f\x10\xda\xbe", NULL, "is a VDI image, not a VMDK"},
-	{0, 2, "\x1f\x8b", NULL, "is compressed with gzip; unpack it first"},
-	{0, 6, "\xfd" "7zXZ\0", NULL, "is compressed with xz; unpack it first"},
-	{0, 4, "\x28\xb5\x2f\xfd", NULL, "is compressed with zstd; unpack it first"},
-	{0, 4, "\x04\x22\x4d\x18", NULL, "is compressed with lz4; unpack it first"},
-	{0, 3, "BZh", NULL, "is compressed with bzip2; unpack it first"},
-	{0, 4, "PK\3\4", NULL, "is a ZIP archive; unpack it first"},
-	{257, 5, "ustar", NULL, "is a tar archive (an OVA?); unpack it first"},
-	{32769, 5, "CD001", NULL, "is an ISO image, not a VMDK"},
+	 "a changed-block-tracking file (-ctk.vmdk) and holds no disk data", NULL},
+	{0, 4, "QFI\xfb", NULL, "a qcow2 image", "qcow2"},
+	{0, 4, "QED", NULL, "a QED image", "qed"},
+	{0, 8, "conectix", NULL, "a VHD image", "vpc"},
+	{0, 8, "vhdxfile", NULL, "a VHDX image", "vhdx"},
+	{64, 4, "\x7f\x10\xda\xbe", NULL, "a VDI image", "vdi"},
+	{0, 2, "\x1f\x8b", NULL, "compressed with gzip; unpack it first", NULL},
+	{0, 6, "\xfd" "7zXZ\0", NULL, "compressed with xz; unpack it first", NULL},
+	{0, 4, "\x28\xb5\x2f\xfd", NULL, "compressed with zstd; unpack it first", NULL},
+	{0, 4, "\x04\x22\x4d\x18", NULL, "compressed with lz4; unpack it first", NULL},
+	{0, 3, "BZh", NULL, "compressed with bzip2; unpack it first", NULL},
+	{0, 4, "PK\3\4", NULL, "a ZIP archive; unpack it first", NULL},
+	{257, 5, "ustar", NULL, "a tar archive (an OVA?); unpack it first", NULL},
+	{32769, 5, "CD001", NULL, "an ISO image, not a VMDK", NULL},
 	{510, 2, "\x55\xaa", NULL,
-	 "is a raw disk with a boot sector, not a delta; a raw disk can only be TARGET or --base"},
+	 "a raw disk with a boot sector, not a delta; a raw disk can only be TARGET or --base", NULL},
 };
 
 static const struct magic *find_magic(const uint8_t *head, size_t n)
@@ -184,7 +186,8 @@ static int probe(struct source *src, opener **open, bool *text, struct err *e)
 		return r;
 	k = find_magic(head, n);
 	if (k && !k->open)
-		return fail(e, ENOTSUP, "%s: %s", src->name, k->refusal);
+		return fail(e, ENOTSUP, "%s: is %s%s", src->name, k->refusal,
+			    k->driver ? ", not a VMDK" : "");
 	if (k) {
 		*open = k->open;
 		return 0;
@@ -660,28 +663,13 @@ static bool looks_like(const uint8_t *head, size_t n, size_t min)
 
 bool image_looks_like(const void *head, size_t n, struct image_kind *kind)
 {
-	static const struct {
-		size_t at, len;
-		const char *bytes;
-		struct image_kind kind;
-	} images[] = {
-		{0, 4, "QFI\xfb", {"a qcow2 image", "qcow2", false}},
-		{0, 8, "conectix", {"a VHD image", "vpc", false}},
-		{0, 8, "vhdxfile", {"a VHDX image", "vhdx", false}},
-		{0, 4, "<<< ", {"a VDI image", "vdi", false}}, /* where the next one is, too */
-		{0, 4, "QED", {"a QED image", "qed", false}},
-	};
-	const uint8_t *p = head;
 	const struct magic *k = find_magic(head, n);
 
-	for (size_t i = 0; i < sizeof(images) / sizeof(*images); i++)
-		if (images[i].at + images[i].len <= n &&
-		    !memcmp(p + images[i].at, images[i].bytes, images[i].len) &&
-		    (strcmp(images[i].kind.driver, "vdi") != 0 ||
-		     (n >= 68 && !memcmp(p + 64, "\x7f\x10\xda\xbe", 4)))) {
-			*kind = images[i].kind;
-			return true;
-		}
+	/* a VDI has a text in front of its mark */
+	if (k && k->driver && (k->at == 0 || !memcmp(head, "<<< ", 4))) {
+		*kind = (struct image_kind){k->refusal, k->driver, false};
+		return true;
+	}
 	*kind = (struct image_kind){.name = "an image or an archive"};
 	if (descriptor_looks_like(head, n) || (k && k->open))
 		*kind = (struct image_kind){"a VMDK", "vmdk", true};
