@@ -9,6 +9,8 @@
 #include <string.h>
 #include <zlib.h>
 
+#define GRAIN_AT "%s: grain %" PRIu64 " at file sector %" PRIu64
+
 /* What an incompressible grain can grow to, and some. */
 static uint64_t record_max(uint64_t grain)
 {
@@ -24,16 +26,14 @@ int deflate_record_end(const struct source *src, uint64_t pos, uint64_t off, uin
 		       uint64_t bytes, uint64_t *end, struct err *e)
 {
 	if (!bytes || bytes > record_max(grain))
-		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": %" PRIu64
-			    " bytes of compressed data (1 to %" PRIu64 " are possible)",
-			    src->name, off / grain, pos / SECTOR, bytes, record_max(grain));
+		return fail(e, EBADMSG, GRAIN_AT ": %" PRIu64 " bytes of compressed data (1 to "
+			    "%" PRIu64 " are possible)", src->name, off / grain, pos / SECTOR,
+			    bytes, record_max(grain));
 	if (!src->streaming && bytes > src->size - pos - RECORD_HEAD)
-		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64 ": its %" PRIu64
-			    " bytes of compressed data end outside the file of %" PRIu64
-			    " bytes: is it truncated? compare its size with the original's",
-			    src->name, off / grain, pos / SECTOR, bytes, src->size);
+		return fail(e, EBADMSG, GRAIN_AT ": its %" PRIu64 " bytes of compressed data end "
+			    "outside the file of %" PRIu64 " bytes: is it truncated? compare its "
+			    "size with the original's", src->name, off / grain, pos / SECTOR, bytes,
+			    src->size);
 	*end = pos + div_up(RECORD_HEAD + bytes, SECTOR) * SECTOR;
 	return 0;
 }
@@ -247,26 +247,19 @@ static int inflate_grain(struct inflater *u, struct lane *l, uint64_t pos, uint6
 		z->avail_out = 1;
 		end = inflate(z, Z_NO_FLUSH);
 		if (!z->avail_out)
-			return fail(e, EBADMSG,
-				    "%s: grain %" PRIu64 " at file sector %" PRIu64
-				    " unpacks to more than %" PRIu64 " bytes",
+			return fail(e, EBADMSG, GRAIN_AT " unpacks to more than %" PRIu64 " bytes",
 				    name, n, sector, u->grain);
 	}
 	if (end == Z_MEM_ERROR)
 		return fail(e, ENOMEM, "out of memory");
 	if (end != Z_STREAM_END)
-		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64
-			    " cannot be unpacked: %s",
-			    name, n, sector,
+		return fail(e, EBADMSG, GRAIN_AT " cannot be unpacked: %s", name, n, sector,
 			    end == Z_OK || end == Z_BUF_ERROR ? "its compressed data has no end"
 			    : z->msg			      ? z->msg
 							      : "unknown compression");
 	if (z->total_out < need)
-		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64
-			    " unpacks to %lu bytes, not %" PRIu64,
-			    name, n, sector, z->total_out, need);
+		return fail(e, EBADMSG, GRAIN_AT " unpacks to %lu bytes, not %" PRIu64, name, n,
+			    sector, z->total_out, need);
 	if (!z->avail_in)
 		return 0;
 	pthread_mutex_lock(&u->lock);
@@ -275,10 +268,8 @@ static int inflate_grain(struct inflater *u, struct lane *l, uint64_t pos, uint6
 	pthread_mutex_unlock(&u->lock);
 	if (warned)
 		return 0;
-	return warning(e,
-		       "%s: grain %" PRIu64 " at file sector %" PRIu64
-		       " has %u byte%s behind its compressed data",
-		       name, n, sector, z->avail_in, plural(z->avail_in));
+	return warning(e, GRAIN_AT " has %u byte%s behind its compressed data", name, n, sector,
+		       z->avail_in, plural(z->avail_in));
 }
 
 int inflater_run(struct inflater *u, const struct run *run, void *buf, struct err *e)

@@ -402,13 +402,7 @@ static void guest_order_free(struct reader *reader)
 	tree_free(t);
 }
 
-static const struct reader_ops plain_ops = {
-	.next = guest_order_next,
-	.rewind = guest_order_rewind,
-	.free = guest_order_free,
-};
-
-static const struct reader_ops compressed_ops = {
+static const struct reader_ops guest_order_ops = {
 	.next = guest_order_next,
 	.rewind = guest_order_rewind,
 	.fetch = guest_order_fetch,
@@ -419,7 +413,7 @@ int guest_order_open(struct tree *t, struct source *src, const struct tree_shape
 {
 	const size_t dir_bytes = (size_t)DIR_CHUNK * shape->width;
 	struct guest_order *w;
-	int r = tree_init(t, src, shape, shape->compressed ? &compressed_ops : &plain_ops, e);
+	int r = tree_init(t, src, shape, &guest_order_ops, e);
 
 	if (r < 0)
 		return r;

@@ -88,11 +88,6 @@ static const struct reader_ops zerolog_ops = {
 	.free = zerolog_free,
 };
 
-static const struct reader_ops stream_ops = {
-	.next = zerolog_next,
-	.free = zerolog_free,
-};
-
 struct reader *zerolog_over(struct reader *child, struct source *src, uint64_t grain)
 {
 	struct zerolog *z = malloc(sizeof(*z) + grain);
@@ -103,7 +98,7 @@ struct reader *zerolog_over(struct reader *child, struct source *src, uint64_t g
 	z->ahead = (struct run){0};
 	z->src = src;
 	z->grain = grain;
-	reader_init(&z->reader, child->streaming ? &stream_ops : &zerolog_ops, child->name, child->size);
+	reader_init(&z->reader, &zerolog_ops, child->name, child->size);
 	z->reader.streaming = child->streaming;
 	return &z->reader;
 }
