@@ -5,6 +5,7 @@
 #include "input/stream.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -116,8 +117,8 @@ static int look_at(struct source *s, struct err *e)
 		s->size = (uint64_t)s->st.st_size;
 	}
 	if (s->size > POS_LIMIT)
-		return fail(e, EFBIG, "%s: %llu bytes are more than can be addressed", s->name,
-			    (unsigned long long)s->size);
+		return fail(e, EFBIG, "%s: %" PRIu64 " bytes are more than can be addressed",
+			    s->name, s->size);
 	/* or the ring answers EAGAIN where it could wait */
 	flags = fcntl(s->fd, F_GETFL);
 	if (!r && (flags & O_NONBLOCK) && fcntl(s->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
@@ -209,10 +210,9 @@ void source_free(struct source *s)
 
 static int outside(const struct source *s, uint64_t off, size_t n, const char *what, struct err *e)
 {
-	return fail(e, EBADMSG, "%s: %s lies outside the file (bytes %llu to %llu of %llu): is it "
-				 "truncated? expected at least %llu bytes", s->name,
-		    what, (unsigned long long)off, (unsigned long long)(off + n),
-		    (unsigned long long)s->size, (unsigned long long)(off + n));
+	return fail(e, EBADMSG, "%s: %s lies outside the file (bytes %" PRIu64 " to %" PRIu64 " of "
+		    "%" PRIu64 "): is it truncated? expected at least %" PRIu64 " bytes", s->name,
+		    what, off, off + n, s->size, off + n);
 }
 
 static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size_t n,
@@ -221,11 +221,11 @@ static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size
 	const ssize_t got = read_full(fd, buf, n, off);
 
 	if (got < 0)
-		return fail(e, (int)-got, "%s: reading %s at byte %llu: %s", s->name, what,
-			    (unsigned long long)off, strerror((int)-got));
+		return fail(e, (int)-got, "%s: reading %s at byte %" PRIu64 ": %s", s->name, what,
+			    off, strerror((int)-got));
 	if ((size_t)got < n)
-		return fail(e, EBADMSG, "%s: %s at byte %llu: the file became shorter while it was read",
-			    s->name, what, (unsigned long long)off + (size_t)got);
+		return fail(e, EBADMSG, "%s: %s at byte %" PRIu64 ": the file became shorter while "
+			    "it was read", s->name, what, off + (size_t)got);
 	return 0;
 }
 
@@ -257,8 +257,8 @@ static int read_streaming(struct source *s, uint64_t off, uint8_t *buf, size_t n
 		n -= gone;
 	}
 	if (off < low)
-		return fail(e, EBADMSG, "%s: %s at byte %llu has passed already", s->name, what,
-			    (unsigned long long)off);
+		return fail(e, EBADMSG, "%s: %s at byte %" PRIu64 " has passed already", s->name,
+			    what, off);
 	r = wait_for(s, off + n, &have, e);
 	if (r < 0)
 		return r;
@@ -417,9 +417,8 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	    like_a_file(fd, &st) || S_ISDIR(st.st_mode)) {
 		r = source_fd(&s, standard ? "standard input" : path, fd, &st, e);
 		if (!r && o->expect && s->size != o->expect)
-			r = fail(e, EBADMSG, "%s: has %llu byte%s, but %llu were expected", s->name,
-				 (unsigned long long)s->size, plural(s->size),
-				 (unsigned long long)o->expect);
+			r = fail(e, EBADMSG, "%s: has %" PRIu64 " byte%s, but %" PRIu64 " were "
+				 "expected", s->name, s->size, plural(s->size), o->expect);
 		goto out;
 	}
 	r = source_new(&s, standard ? "standard input" : path, e);
@@ -543,10 +542,9 @@ int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why
 		here = here < n ? here : n;
 		r = spool_write(s->spool, p, here, off, &s->spooled);
 		if (r < 0)
-			return fail(e, -r, "%s: the spool in %s cannot take %zu more bytes after %llu: %s; "
-					   "--spool names another folder",
-				    s->name, s->spool_dir, here, (unsigned long long)s->spooled,
-				    strerror(-r));
+			return fail(e, -r, "%s: the spool in %s cannot take %zu more bytes after "
+				    "%" PRIu64 ": %s; --spool names another folder", s->name,
+				    s->spool_dir, here, s->spooled, strerror(-r));
 	}
 	return 0;
 }
@@ -615,9 +613,8 @@ int source_finish(struct source *s, uint64_t *size, struct err *e)
 	if (!r && s->expect && *size < s->expect)
 		r = source_short(s, "the file", s->expect, e);
 	if (!r && s->expect && *size > s->expect)
-		r = warning(e, "%s: %llu bytes came, but %llu %s expected: did the file grow while "
-			       "it was sent?",
-			    s->name, (unsigned long long)*size, (unsigned long long)s->expect,
+		r = warning(e, "%s: %" PRIu64 " bytes came, but %" PRIu64 " %s expected: did the "
+			    "file grow while it was sent?", s->name, *size, s->expect,
 			    s->expect == 1 ? "was" : "were");
 	return r;
 }
@@ -628,9 +625,7 @@ int source_short(struct source *s, const char *what, uint64_t need, struct err *
 
 	need = max_u64(need, s->expect);
 	return r < 0 ? r
-		     : fail(e, EBADMSG,
-			    "%s: ends after %llu byte%s, in the middle of %s: at least %llu were to "
-			    "come",
-			    s->name, (unsigned long long)s->size, plural(s->size), what,
-			    (unsigned long long)need);
+		     : fail(e, EBADMSG, "%s: ends after %" PRIu64 " byte%s, in the middle of %s: "
+			    "at least %" PRIu64 " were to come", s->name, s->size, plural(s->size),
+			    what, need);
 }

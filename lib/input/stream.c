@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -149,8 +150,8 @@ static ssize_t fill_read(struct stream *f, uint8_t *buf, size_t n)
 		got = read_some(f->fd, f->wake, -1, buf, n);
 	}
 	if (got < 0 && got != -EINTR)
-		return fail(&f->e, (int)-got, "%s: reading at byte %llu: %s", f->name,
-			    (unsigned long long)f->have, strerror((int)-got));
+		return fail(&f->e, (int)-got, "%s: reading at byte %" PRIu64 ": %s", f->name,
+			    f->have, strerror((int)-got));
 	return got < 0 ? 0 : got;
 }
 
@@ -200,10 +201,9 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 			if (*z->next_in != 0x1f && z->avail_out < n)
 				break; /* first what came before */
 			if (*z->next_in != 0x1f)
-				return fail(&f->e, EBADMSG,
-					    "%s: there is something else behind the gzip data, at byte "
-					    "%llu",
-					    f->name, (unsigned long long)f->compressed_at);
+				return fail(&f->e, EBADMSG, "%s: there is something else behind "
+					    "the gzip data, at byte %" PRIu64, f->name,
+					    f->compressed_at);
 			here = z->avail_in;
 			__atomic_store_n(&f->between, false, __ATOMIC_RELAXED);
 			inflateReset(z);
@@ -221,11 +221,9 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 			f->compressed_at -= here > z->avail_in;
 			break;
 		} else if (r != Z_OK && r != Z_BUF_ERROR)
-			return fail(&f->e, EBADMSG,
-				    "%s: the gzip data is damaged near its byte %llu (%llu bytes "
-				    "unpacked): %s",
-				    f->name, (unsigned long long)f->compressed_at,
-				    (unsigned long long)(f->have + n - z->avail_out),
+			return fail(&f->e, EBADMSG, "%s: the gzip data is damaged near its byte "
+				    "%" PRIu64 " (%" PRIu64 " bytes unpacked): %s", f->name,
+				    f->compressed_at, f->have + n - z->avail_out,
 				    z->msg ? z->msg : "unknown compression");
 		/* what is there goes on its way at once */
 		if (!z->avail_in && z->avail_out < n)
@@ -237,11 +235,9 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 	if (stream_error(f->compressed, &f->e) < 0)
 		return -EIO;
 	if (!f->between)
-		return fail(&f->e, EBADMSG,
-			    "%s: the gzip data ends in the middle, after %llu byte%s (%llu unpacked): "
-			    "it was cut short",
-			    f->name, (unsigned long long)f->compressed_at, plural(f->compressed_at),
-			    (unsigned long long)f->have);
+		return fail(&f->e, EBADMSG, "%s: the gzip data ends in the middle, after %" PRIu64
+			    " byte%s (%" PRIu64 " unpacked): it was cut short", f->name,
+			    f->compressed_at, plural(f->compressed_at), f->have);
 	return 0;
 }
 

@@ -2,6 +2,7 @@
 /* See flight.h. The numbers below were measured; the commit that changes one says against what. */
 #include "output/flight_slot.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -145,9 +146,8 @@ static void read_failed(struct flight *f, const char *name, const struct xfer *x
 	const bool target = name == f->t->name;
 
 	flight_fail(f, fail(f->e, err == -ENODATA ? EBADMSG : -err,
-			    "%s: reading %llu bytes at byte %llu: %s", name,
-			    (unsigned long long)(x->len - x->done_len),
-			    (unsigned long long)(x->off + x->done_len),
+			    "%s: reading %" PRIu64 " bytes at byte %" PRIu64 ": %s", name,
+			    x->len - x->done_len, x->off + x->done_len,
 			    err == -ENODATA ? "the file became shorter while it was read"
 			    : target	    ? target_why(f->t, err)
 					    : strerror(-err)));

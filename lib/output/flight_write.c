@@ -2,6 +2,7 @@
 /* See flight.h: what becomes of a batch once it stands whole in its buffer. */
 #include "output/flight_slot.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 /* --- write --------------------------------------------------------------------------------------- */
@@ -29,9 +30,9 @@ static void write_done(struct xfer *x, int err)
 		return;
 	if (err) {
 		s->bad = true;
-		flight_fail(f, fail(f->e, -err, "%s: writing %llu bytes at byte %llu: %s", f->t->name,
-				    (unsigned long long)(x->len - x->done_len),
-				    (unsigned long long)(x->off + x->done_len), target_why(f->t, err)));
+		flight_fail(f, fail(f->e, -err, "%s: writing %" PRIu64 " bytes at byte %" PRIu64
+				    ": %s", f->t->name, x->len - x->done_len,
+				    x->off + x->done_len, target_why(f->t, err)));
 	}
 	if (--s->waiting)
 		return;
@@ -90,8 +91,8 @@ static void zero_done(struct xfer *x, int err)
 	if (!err) {
 		written(s);
 	} else {
-		flight_fail(f, fail(f->e, -err, "%s: zeroing at byte %llu: %s", f->t->name,
-					(unsigned long long)s->b.off, target_why(f->t, err)));
+		flight_fail(f, fail(f->e, -err, "%s: zeroing at byte %" PRIu64 ": %s", f->t->name,
+				    s->b.off, target_why(f->t, err)));
 		slot_release(s);
 	}
 }

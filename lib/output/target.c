@@ -3,6 +3,7 @@
 #include "output/nbd_uri.h"
 #include "output/target.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -27,8 +28,8 @@ int target_check_size(const struct target *t, const struct target_opts *o, struc
 {
 	if (t->size >= o->need)
 		return 0;
-	return fail(e, ENOSPC, "%s: has %llu byte%s, the disk needs %llu", t->name,
-		    (unsigned long long)t->size, plural(t->size), (unsigned long long)o->need);
+	return fail(e, ENOSPC, "%s: has %" PRIu64 " byte%s, the disk needs %" PRIu64, t->name,
+		    t->size, plural(t->size), o->need);
 }
 
 void target_free(struct target *t)

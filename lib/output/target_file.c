@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* See target.h: files and block devices. */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
 #include "base/hints.h"
 #include "output/extents.h"
 #include "output/guard.h"
@@ -11,6 +8,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
@@ -425,8 +423,8 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 	file_of(t)->fd = fd;
 	t->created = true;
 	if (ftruncate(fd, (off_t)o->need) < 0)
-		return fail(e, errno, "%s: a file of %llu bytes cannot be made: %s", t->name,
-			    (unsigned long long)o->need, strerror(errno));
+		return fail(e, errno, "%s: a file of %" PRIu64 " bytes cannot be made: %s", t->name,
+			    o->need, strerror(errno));
 	return 0;
 }
 
@@ -440,8 +438,8 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 	if (hint_volume(hint, sizeof(hint), path))
 		return fail(e, EINVAL, "%s: %s (./ before it makes a file of that name)", t->name, hint);
 	if (!o->need || o->need > POS_LIMIT)
-		return fail(e, EINVAL, "%s: --create needs the size of the disk, not %llu bytes",
-			    t->name, (unsigned long long)o->need);
+		return fail(e, EINVAL, "%s: --create needs the size of the disk, not %" PRIu64 " "
+			    "bytes", t->name, o->need);
 	dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "run/run.h"
 
+#include <inttypes.h>
+
 void reader_init(struct reader *r, const struct reader_ops *ops, const char *name, uint64_t size)
 {
 	*r = (struct reader){.ops = ops, .name = name, .size = size};
@@ -22,18 +24,16 @@ int reader_next(struct reader *r, struct run *run, struct err *e)
 		return 1;
 	if (run->kind == RUN_FENCE || run->len == 0 || (!r->streaming && run->off < r->at) || run->off > r->size ||
 	    run->len > r->size - run->off)
-		got = fail(e, EBADMSG,
-			   "%s: a run of %llu bytes at %llu is empty, out of order or outside the "
-			   "disk of %llu bytes",
-			   r->name, (unsigned long long)run->len, (unsigned long long)run->off,
-			   (unsigned long long)r->size);
+		got = fail(e, EBADMSG, "%s: a run of %" PRIu64 " bytes at %" PRIu64 " is empty, out of "
+			   "order or outside the disk of %" PRIu64 " bytes", r->name, run->len, run->off,
+			   r->size);
 	else if (run->kind == RUN_RAW &&
 		 (!run->src || run->pos > run->src->size || run->len > run->src->size - run->pos))
-		got = fail(e, EBADMSG, "%s: the bytes of the run at %llu lie outside their file",
-			   r->name, (unsigned long long)run->off);
+		got = fail(e, EBADMSG, "%s: the bytes of the run at %" PRIu64 " lie outside their "
+			   "file", r->name, run->off);
 	else if (run->kind == RUN_COMPRESSED && (!run->leaf || !run->leaf->ops->fetch))
-		got = fail(e, EBADMSG, "%s: the run at %llu cannot be unpacked", r->name,
-			   (unsigned long long)run->off);
+		got = fail(e, EBADMSG, "%s: the run at %" PRIu64 " cannot be unpacked", r->name,
+			   run->off);
 	if (got < 0) {
 		r->ended = true;
 		return got;
