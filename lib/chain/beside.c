@@ -3,6 +3,7 @@
 #include "vmdk/descriptor.h"
 
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -78,15 +79,13 @@ static void keep(struct search *s, struct source *src, char *path, struct descri
 static int try_file(struct search *s, const char *dir, bool here, const char *name, struct err *e)
 {
 	struct err quiet = {.set = false};
-	size_t room = strlen(dir) + strlen(name) + 2;
-	char *path = malloc(room);
 	struct source *src = NULL;
 	struct descriptor *d;
 	struct stat st;
+	char *path;
 
-	if (!path)
+	if (asprintf(&path, "%s%s%s", here ? "" : dir, here ? "" : "/", name) < 0)
 		return fail(e, ENOMEM, "out of memory");
-	stpcpy(here ? path : stpcpy(stpcpy(path, dir), "/"), name);
 	/* stat() first: opening a device or a FIFO may do something */
 	if (stat(path, &st) < 0 || !is_text(&st) ||
 	    (s->o->confine ? source_open_beneath(&src, *dir ? dir : "/", name, &quiet)
@@ -133,10 +132,8 @@ static int try_usual(struct search *s, const char *dir, bool here, const char *f
 
 	if (!dash || dash == file || !dot || dot < dash || strcasecmp(dot, ".vmdk"))
 		return 0;
-	name = malloc(strlen(file) + 1);
-	if (!name)
+	if (asprintf(&name, "%.*s%s", (int)(dash - file), file, dot) < 0)
 		return fail(e, ENOMEM, "out of memory");
-	stpcpy(mempcpy(name, file, (size_t)(dash - file)), dot);
 	r = try_file(s, dir, here, name, e);
 	free(name);
 	return r;

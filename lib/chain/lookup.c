@@ -2,20 +2,9 @@
 #include "chain/lookup.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static char *join(const char *dir, size_t dir_len, const char *file)
-{
-	char *path = malloc(dir_len + strlen(file) + 2);
-
-	if (!path)
-		return NULL;
-	memcpy(path, dir, dir_len);
-	path[dir_len] = '/';
-	strcpy(path + dir_len + 1, file);
-	return path;
-}
 
 static bool leads_up(const char *path)
 {
@@ -85,8 +74,11 @@ static bool find_place(const struct lookup *l, size_t step, struct place *p)
 static char *place_path(const struct place *p)
 {
 	bool here = p->dir_len == 1 && p->dir && p->dir[0] == '.' && strcmp(p->file, "-");
+	char *path;
 
-	return p->dir && !here ? join(p->dir, p->dir_len, p->file) : strdup(p->file);
+	if (!p->dir || here)
+		return strdup(p->file);
+	return asprintf(&path, "%.*s/%s", (int)p->dir_len, p->dir, p->file) < 0 ? NULL : path;
 }
 
 /* A link beside the descriptor was put there by the user; a device that only the descriptor names is not

@@ -76,28 +76,24 @@ int job_open_target(struct target **out, const char *path, const struct target_o
 {
 	struct target_opts opts = *how;
 	struct image_kind kind;
-	struct identity *inputs;
+	struct target_input *inputs;
 	struct err mine = {.strict = e->strict, .warn = e->warn, .arg = e->arg};
-	const char **names;
 	size_t n = 0;
 	int r;
 
 	for (size_t i = 0; i < c->links; i++)
 		n += c->link[i]->files;
 	inputs = calloc(n, sizeof(*inputs));
-	names = calloc(n, sizeof(*names));
-	for (size_t i = 0; inputs && names && i < c->links; i++)
+	for (size_t i = 0; inputs && i < c->links; i++)
 		for (size_t k = 0; k < c->link[i]->files; k++) {
-			inputs[opts.n_inputs] = identity_of(&c->link[i]->file[k].st);
-			names[opts.n_inputs++] = c->link[i]->file[k].name;
+			const struct image_file *f = &c->link[i]->file[k];
+
+			inputs[opts.n_inputs++] = (struct target_input){identity_of(&f->st), f->name};
 		}
 	opts.need = c->link[0]->size;
 	opts.inputs = inputs;
-	opts.input_names = names;
-	r = inputs && names ? target_open(out, path, &opts, &mine)
-			    : fail(&mine, ENOMEM, "out of memory");
+	r = inputs ? target_open(out, path, &opts, &mine) : fail(&mine, ENOMEM, "out of memory");
 	free(inputs);
-	free(names);
 	if (r == -ENOSPC && !force_raw && kind_of(path, &kind))
 		return fail_small(path, &kind, e);
 	if (r < 0)

@@ -78,8 +78,10 @@ struct target_opts {
 	/* Asked while a server is waited for that does not answer. NULL: never. */
 	bool (*stop)(void *arg);
 	void *arg;
-	const struct identity *inputs;
-	const char *const *input_names; /* printable */
+	const struct target_input {
+		struct identity id;
+		const char *name; /* printable */
+	} *inputs;                /* none of which the target may be */
 	size_t n_inputs;
 };
 

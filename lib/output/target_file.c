@@ -102,22 +102,22 @@ static int check_inputs(const struct target *t, const struct stat *st, const str
 			struct err *e)
 {
 	for (size_t i = 0; i < o->n_inputs; i++) {
-		const struct identity *id = &o->inputs[i];
+		const struct identity *id = &o->inputs[i].id;
 		char file[PATH_MAX];
 
 		if (t->device ? id->device && id->rdev == st->st_rdev
 			      : !id->device && id->dev == st->st_dev && id->ino == st->st_ino)
 			return fail(e, EINVAL, "%s: is one of the inputs (%s)", t->name,
-				    o->input_names[i]);
+				    o->inputs[i].name);
 		if (t->device && id->device && guard_overlap(st->st_rdev, id->rdev))
 			return fail(e, EINVAL,
 				    "%s: shares its bytes with one of the inputs (%s): one is a partition "
-				    "of the other", t->name, o->input_names[i]);
+				    "of the other", t->name, o->inputs[i].name);
 		if (!t->device && id->device &&
 		    sys_block_text(id->rdev, "loop/backing_file", file, sizeof(file)) &&
 		    same_file(file, st))
 			return fail(e, EINVAL, "%s: is what an input, the loop device %s, reads",
-				    t->name, o->input_names[i]);
+				    t->name, o->inputs[i].name);
 	}
 	return 0;
 }
@@ -136,12 +136,12 @@ static int check_loop(const struct target *t, const struct stat *st, const struc
 	if (ioctl(file_of(t)->fd, LOOP_GET_STATUS64, &info) < 0)
 		return 0;
 	for (size_t i = 0; i < o->n_inputs; i++) {
-		const struct identity *id = &o->inputs[i];
+		const struct identity *id = &o->inputs[i].id;
 
 		if (id->device ? info.lo_rdevice && id->rdev == info.lo_rdevice
 			       : id->dev == info.lo_device && id->ino == info.lo_inode)
 			return fail(e, EINVAL, "%s: is a loop device over one of the inputs (%s)",
-				    t->name, o->input_names[i]);
+				    t->name, o->inputs[i].name);
 	}
 	return 0;
 }
