@@ -31,15 +31,7 @@ enum { /* byte offsets in the constant header */
 	AT_FLAGS = 40,
 	AT_RESERVED1 = 48,
 	AT_RESERVED2 = 56,
-	AT_RESERVED_END = 80,
-	AT_VOLATILE = 80, /* here and below: offset, size */
-	AT_JOURNAL_HEADER = 96,
-	AT_JOURNAL = 112,
-	AT_GD = 128,
-	AT_GT = 144,
-	AT_FREE_BITMAP = 160,
-	AT_BACKMAP = 176,
-	AT_GRAINS = 192,
+	AT_AREAS = 80, /* offset and size of each */
 	AT_PAD = 208,
 };
 
@@ -48,6 +40,8 @@ enum { /* in the volatile header */
 	AT_V_REPLAY = 24,
 	AT_V_PAD = 32,
 };
+
+enum { VOLATILE, JOURNAL_HEADER, JOURNAL, GD, GT, FREE_BITMAP, BACKMAP, GRAINS, AREAS };
 
 struct area {
 	const char *what;
@@ -138,61 +132,38 @@ static int check_area(const struct source *src, const struct area *a, struct err
 	    a->at + a->size <= src->size / SECTOR)
 		return 0;
 	return a->at >= 1 && a->at < SECTOR_MAX && a->size < SECTOR_MAX
-		       ? bad_header(src, e, "%s of %" PRIu64 " sector%s at file sector %" PRIu64 " "
-				    "lies outside the file of %" PRIu64 " bytes: is it truncated? "
-				    "expected at least %" PRIu64 " bytes", a->what, a->size,
+		       ? bad_header(src, e, "the %s of %" PRIu64 " sector%s at file sector "
+				    "%" PRIu64 " lies outside the file of %" PRIu64 " bytes: is it "
+				    "truncated? expected at least %" PRIu64 " bytes", a->what, a->size,
 				    plural(a->size), a->at, src->size, (a->at + a->size) * SECTOR)
-		       : bad_header(src, e, "%s of %" PRIu64 " sector%s at file sector %" PRIu64 " "
-				    "lies outside the file of %" PRIu64 " bytes", a->what, a->size,
-				    plural(a->size), a->at, src->size);
+		       : bad_header(src, e, "the %s of %" PRIu64 " sector%s at file sector "
+				    "%" PRIu64 " lies outside the file of %" PRIu64 " bytes", a->what,
+				    a->size, plural(a->size), a->at, src->size);
 }
 
-static struct area area_at(const uint8_t *h, size_t at, const char *what)
+/* One of which nothing is read; its numbers have to be possible all the same. */
+static int check_unread(const struct source *src, const struct area *a, struct err *e)
 {
-	return (struct area){what, le64(h + at), le64(h + at + 8)};
-}
-
-/* The areas of which nothing is read; their numbers have to be possible all the same. */
-static int check_unread(const struct source *src, const uint8_t *h, struct err *e)
-{
-	const struct area unread[] = {
-		area_at(h, AT_JOURNAL_HEADER, "the journal header"),
-		area_at(h, AT_JOURNAL, "the journal"),
-		area_at(h, AT_FREE_BITMAP, "the free bitmap"),
-		area_at(h, AT_BACKMAP, "the backmap"),
-		area_at(h, AT_GRAINS, "the area of the grains"),
-	};
-
-	for (size_t i = 0; i < sizeof(unread) / sizeof(*unread); i++)
-		if (unread[i].at >= SECTOR_MAX || unread[i].size >= SECTOR_MAX)
-			return bad_header(src, e, "%s of %" PRIu64 " sectors at file sector "
-					  "%" PRIu64 " is out of range", unread[i].what,
-					  unread[i].size, unread[i].at);
-	return 0;
+	if (a->at < SECTOR_MAX && a->size < SECTOR_MAX)
+		return 0;
+	return bad_header(src, e, "the %s of %" PRIu64 " sectors at file sector %" PRIu64
+			  " is out of range", a->what, a->size, a->at);
 }
 
 /* Where every file that anyone has seen has the areas that come first. */
-static int check_usual(const struct source *src, const uint8_t *h, struct err *e)
+static int check_usual(const struct source *src, const struct area *a, struct err *e)
 {
-	static const struct {
-		size_t at;
-		uint64_t usual;
-		const char *what;
-	} fixed[] = {
-		{AT_VOLATILE, 1, "the volatile header lies at"},
-		{AT_VOLATILE + 8, 1, "the sectors of the volatile header are"},
-		{AT_JOURNAL_HEADER, 2, "the journal header lies at"},
-		{AT_JOURNAL_HEADER + 8, 2, "the sectors of the journal header are"},
-		{AT_JOURNAL, 2048, "the journal lies at"},
-		{AT_JOURNAL + 8, 2048, "the sectors of the journal are"},
-		{AT_GD, 4096, "the grain directory lies at"},
-	};
+	static const uint64_t at[] = {1, 2, 2048, 4096}, size[] = {1, 2, 2048};
 
-	for (size_t i = 0; i < sizeof(fixed) / sizeof(*fixed); i++)
-		if (le64(h + fixed[i].at) != fixed[i].usual)
-			return warning(e, "%s: SEsparse header: %s %" PRIu64 " (%" PRIu64 " is usual)",
-				       src->name, fixed[i].what, le64(h + fixed[i].at),
-				       fixed[i].usual);
+	for (size_t i = VOLATILE; i <= GD; i++)
+		if (a[i].at != at[i])
+			return warning(e, "%s: SEsparse header: the %s lies at %" PRIu64 " (%" PRIu64
+					  " is usual)", src->name, a[i].what, a[i].at, at[i]);
+	for (size_t i = VOLATILE; i <= JOURNAL; i++)
+		if (a[i].size != size[i])
+			return warning(e, "%s: SEsparse header: the sectors of the %s are %" PRIu64
+					  " (%" PRIu64 " is usual)", src->name, a[i].what, a[i].size,
+				       size[i]);
 	return 0;
 }
 
@@ -202,8 +173,8 @@ static int check_gaps(const struct source *src, const struct area *a, size_t n, 
 	for (size_t i = 1; i < n; i++)
 		if (a[i].at != a[i - 1].at + a[i - 1].size)
 			return warning(e,
-				       "%s: SEsparse header: %s at file sector %" PRIu64
-				       " does not follow %s, which ends at %" PRIu64,
+				       "%s: SEsparse header: the %s at file sector %" PRIu64
+				       " does not follow the %s, which ends at %" PRIu64,
 				       src->name, a[i].what, a[i].at, a[i - 1].what,
 				       a[i - 1].at + a[i - 1].size);
 	return 0;
@@ -239,7 +210,7 @@ static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
 			    "%s: SEsparse header: reserved field 1 is 0x%" PRIx64
 			    ", only 0 and 0x200 are known",
 			    src->name, le64(h + AT_RESERVED1));
-	for (size_t at = AT_RESERVED2; at < AT_RESERVED_END; at += 8)
+	for (size_t at = AT_RESERVED2; at < AT_AREAS; at += 8)
 		if (le64(h + at))
 			return fail(e, ENOTSUP,
 				    "%s: SEsparse header: reserved field %zu is 0x%" PRIx64
@@ -429,25 +400,27 @@ static int sesparse_account(struct tree *t, const struct tree_sums *s, struct er
 	return 0;
 }
 
-/* Where the header has its areas. */
-static int check_layout(struct source *src, const uint8_t *h, uint64_t tables, struct err *e)
+/* Where the header has its areas, a[AREAS]. */
+static int check_layout(struct source *src, const uint8_t *h, struct area *a, uint64_t tables,
+			struct err *e)
 {
-	const struct area vol = area_at(h, AT_VOLATILE, "the volatile header");
-	const struct area gd = area_at(h, AT_GD, "the grain directory");
-	const struct area gt = area_at(h, AT_GT, "the area of the grain tables");
-	const struct area grains = area_at(h, AT_GRAINS, "the area of the grains");
-	const struct area in_order[] = {
-		gd, gt, area_at(h, AT_FREE_BITMAP, "the free bitmap"),
-		area_at(h, AT_BACKMAP, "the backmap"), grains,
+	static const char *const what[] = {
+		"volatile header", "journal header", "journal", "grain directory",
+		"area of the grain tables", "free bitmap", "backmap", "area of the grains",
 	};
-	int r = check_area(src, &vol, e);
+	struct area vol, gd, gt, grains;
+	int r = 0;
 
-	if (!r)
-		r = check_area(src, &gd, e);
-	if (!r)
-		r = check_area(src, &gt, e);
-	if (!r)
-		r = check_unread(src, h, e);
+	for (size_t i = 0; i < AREAS; i++)
+		a[i] = (struct area){what[i], le64(h + AT_AREAS + 16 * i),
+				     le64(h + AT_AREAS + 16 * i + 8)};
+	for (size_t i = 0; !r && i < AREAS; i++)
+		r = i == VOLATILE || i == GD || i == GT ? check_area(src, &a[i], e)
+							: check_unread(src, &a[i], e);
+	vol = a[VOLATILE];
+	gd = a[GD];
+	gt = a[GT];
+	grains = a[GRAINS];
 	if (r < 0)
 		return r;
 	if (gd.size > GD_MAX || gd.size * SECTOR / 8 < tables)
@@ -462,11 +435,11 @@ static int check_layout(struct source *src, const uint8_t *h, uint64_t tables, s
 				  "other metadata", grains.at);
 	if (areas_overlap(&gt, &gd) || areas_overlap(&gt, &vol))
 		return bad_header(src, e, "the area of the grain tables at file sector %" PRIu64 " "
-				  "overlaps %s", gt.at,
+				  "overlaps the %s", gt.at,
 				  areas_overlap(&gt, &gd) ? gd.what : vol.what);
-	r = check_usual(src, h, e);
+	r = check_usual(src, a, e);
 	if (!r)
-		r = check_gaps(src, in_order, sizeof(in_order) / sizeof(*in_order), e);
+		r = check_gaps(src, a + GD, AREAS - GD, e);
 	return r < 0 ? r : check_beyond(src, &gd, tables, e);
 }
 
@@ -475,7 +448,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 {
 	uint8_t h[HEADER];
 	uint64_t capacity, tables;
-	struct area vol, gd, gt, grains;
+	struct area areas[AREAS], vol, gd, gt, grains;
 	struct tree_shape shape;
 	struct sesparse *s;
 	int r;
@@ -490,21 +463,21 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		return bad_header(src, e, "capacity of %" PRIu64 " sectors is not from 1 to "
 				  "%" PRIu64, capacity, CAPACITY_MAX);
 	tables = div_up(capacity, (uint64_t)ENTRIES * GRAIN);
-	r = check_layout(src, h, tables, e);
+	r = check_layout(src, h, areas, tables, e);
 	if (r < 0)
 		return r;
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return fail(e, ENOMEM, "out of memory");
-	vol = area_at(h, AT_VOLATILE, "volatile header");
-	gd = area_at(h, AT_GD, "grain directory");
-	gt = area_at(h, AT_GT, "grain tables");
-	grains = area_at(h, AT_GRAINS, "grains");
+	vol = areas[VOLATILE];
+	gd = areas[GD];
+	gt = areas[GT];
+	grains = areas[GRAINS];
 	s->gt = gt.at;
 	s->gt_count = gt.size / TABLE;
 	s->grains = grains.at;
-	s->bitmap = (struct map){area_at(h, AT_FREE_BITMAP, "free bitmap"), count_bits, 0, 0};
-	s->backmap = (struct map){area_at(h, AT_BACKMAP, "backmap"), count_entries, 0, 0};
+	s->bitmap = (struct map){areas[FREE_BITMAP], count_bits, 0, 0};
+	s->backmap = (struct map){areas[BACKMAP], count_entries, 0, 0};
 	s->opts = *o;
 	shape = (struct tree_shape){
 		.size = capacity * SECTOR,
