@@ -46,7 +46,7 @@ void fail_text(struct err *e, const char *fmt, ...) __attribute__((format(printf
 int warning(struct err *e, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3), cold, warn_unused_result));
 
-/* What was warned of, in order. Zeroed before the first use. */
+/* Warnings, in order. Zeroed before the first use. */
 struct warnings {
 	char **text; /* owned */
 	size_t n;    /* all of them, */

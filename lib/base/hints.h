@@ -10,7 +10,7 @@
 
 #include <sys/types.h>
 
-/* Who uses a block device, as " (mounted on /mnt): unmount it first"; "" where that is not known. */
+/* The user of a block device, as " (mounted on /mnt): unmount it first"; "" where that is not known. */
 const char *hint_users(char *buf, size_t size, dev_t dev);
 /* The whole disk of a partition, as "/dev/sda"; false where dev is none. */
 bool hint_partition(char *buf, size_t size, dev_t dev);

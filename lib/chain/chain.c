@@ -513,7 +513,7 @@ int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e
 	uint64_t size = c->link[from]->size;
 	int r = 0;
 
-	for (size_t i = 0; i < from; i++) /* a raw disk beneath may be larger */
+	for (size_t i = 0; i < from; i++) /* a raw base may be larger */
 		size = min_u64(size, c->link[i]->size);
 
 	for (size_t i = 0; i < n; i++) {

@@ -33,7 +33,7 @@ struct lookup {
 int lookup_begin(struct lookup *l, const char *of, const char *name, const char *file,
 		 const struct lookup_opts *o, struct err *e);
 /*
- * Opens the next file that is there, in this order: as it is called, if that is beneath the
+ * Opens the next file that is there, in this order: as it is called, if that is inside the
  * descriptor's folder; its last part beside the descriptor; its last part in each search folder; as
  * it is called, anywhere, with a warning. 1 and *src, *path (the caller frees both); 0 no more;
  * -errno: one is there, but cannot be read or must not be.

@@ -27,7 +27,7 @@ enum progress_form {
 /* fd: where it goes. total: bytes, 0 when unknown. NULL when memory is short (all calls below take
  * NULL and do nothing). */
 struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total);
-/* What is counted begins again at 0, and goes to `total`. */
+/* Counting begins again at 0, and goes to `total`. */
 void progress_again(struct progress *p, uint64_t total);
 /* At most six times a second. A line is never wider than the terminal, asked anew each time: what
  * does not fit is left out, the label first. done: bytes completed so far. */

@@ -12,7 +12,7 @@
 /* Opening a device may already do something: rewind a tape, start a watchdog. So each file is looked at
  * first through a descriptor that opens nothing. */
 #define LOOK_FLAGS (O_PATH | O_CLOEXEC)
-/* O_NONBLOCK: a FIFO that came in its place must not hang us */
+/* O_NONBLOCK: a FIFO may have taken its place, and must not hang us */
 #define OPEN_FLAGS (O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
 
 /*

@@ -281,7 +281,7 @@ static int read_streaming(struct source *s, uint64_t off, uint8_t *buf, size_t n
 int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char *what,
 		struct err *e)
 {
-	/* while one thread waits for what comes, others read what has come */
+	/* one thread waits for more bytes while others read those received */
 	const uint64_t size = __atomic_load_n(&s->size, __ATOMIC_RELAXED);
 	int r;
 
@@ -309,7 +309,7 @@ int source_some(struct source *s, size_t most, size_t *n, struct err *e)
 
 	if (!r && s->streaming && have < most) /* why it ends here */
 		r = stream_error(s->flow, e);
-	/* that it ended is for who misses something to find: he says what */
+	/* whoever misses bytes behind the end says which */
 	*n = (size_t)min_u64(most, have);
 	return r;
 }
@@ -409,7 +409,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	struct stat st = {0};
 	int fd, r;
 
-	/* a FIFO opened like this does not wait for its writer; who reads from it does */
+	/* to open a FIFO like this does not wait for its writer; to read from it does */
 	fd = standard ? standard_input() : open_path(path, true, &st);
 	if (fd < 0 && standard)
 		return fail(e, errno, "standard input: is closed (%s)", strerror(errno));

@@ -122,7 +122,7 @@ int source_spool_all(struct source *s, enum spool_reason why, struct err *e);
 /* For people: "tables behind their grains". NULL where nothing was spooled. */
 const char *spool_reason_text(const struct source *s);
 /* Reads to the end, however much it is. -errno when the stream broke off, or is shorter than it was
- * expected to be. *size: what came in all. Does nothing for files. */
+ * expected to be. *size: bytes received in all. Does nothing for files. */
 int source_finish(struct source *s, uint64_t *size, struct err *e);
 /* -EBADMSG: the stream is truncated in the middle of `what`; it needs at least `need` bytes. */
 int source_short(struct source *s, const char *what, uint64_t need, struct err *e);

@@ -19,8 +19,8 @@
 #define WINDOW (2u << 20)
 #define WINDOWS 12u
 /* what is not inflated yet */
-#define PACKED_WINDOW (256u << 10)
-#define PACKED_WINDOWS 8u
+#define COMPRESSED_WINDOW (256u << 10)
+#define COMPRESSED_WINDOWS 8u
 #define PIPE_SIZE (1 << 20)
 /* A window that was never used costs more than to wait a little for one that was: where a host has to
  * give its pages, that takes ten times as long as to fill it. Three are always needed: one is written
@@ -96,8 +96,8 @@ static ssize_t read_some(int fd, int wake, int timeout, uint8_t *buf, size_t n)
 }
 
 /*
- * Who reads a pipe keeps out who writes to it while the bytes are copied, and the other way round. So
- * the pages are moved into a pipe of our own, which takes no time, and the bytes are copied from there
+ * A reader of a pipe keeps out its writer while the bytes are copied, and the other way round. So the
+ * pages are moved into a pipe of our own, which takes no time, and the bytes are copied from there
  * while the next ones come. As read_some(); -EINVAL: such pages cannot be moved.
  */
 static ssize_t read_aside(struct stream *f, uint8_t *buf, size_t n)
@@ -157,7 +157,7 @@ static ssize_t fill_read(struct stream *f, uint8_t *buf, size_t n)
 
 /* --- gzip: RFC 1952, members one behind the other --- */
 
-static bool packed_quit(void *arg)
+static bool compressed_quit(void *arg)
 {
 	struct stream *f = arg;
 	bool quit;
@@ -199,7 +199,7 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 			if (!z->avail_in)
 				continue;
 			if (*z->next_in != 0x1f && z->avail_out < n)
-				break; /* first what came before */
+				break; /* first the bytes before that */
 			if (*z->next_in != 0x1f)
 				return fail(&f->e, EBADMSG, "%s: there is something else behind "
 					    "the gzip data, at byte %" PRIu64, f->name,
@@ -217,7 +217,7 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 		else if (r == Z_MEM_ERROR)
 			return fail(&f->e, ENOMEM, "out of memory");
 		else if (r != Z_OK && r != Z_BUF_ERROR && z->avail_out < n && !f->bad) {
-			f->bad = true; /* first what came before */
+			f->bad = true; /* first the bytes before that */
 			f->compressed_at -= here > z->avail_in;
 			break;
 		} else if (r != Z_OK && r != Z_BUF_ERROR)
@@ -231,7 +231,7 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 	}
 	if (z->avail_out < n)
 		return (ssize_t)(n - z->avail_out);
-	/* nothing came, so nothing more will */
+	/* nothing was received, so nothing more will be */
 	if (stream_error(f->compressed, &f->e) < 0)
 		return -EIO;
 	if (!f->between)
@@ -325,7 +325,7 @@ uint64_t stream_room(const struct stream *f)
 
 uint64_t stream_low(const struct stream *f)
 {
-	/* only who asks changes it; others of his threads look what has not gone */
+	/* only the thread that waits changes it; others look at bytes that are held */
 	return __atomic_load_n(&f->low, __ATOMIC_RELAXED);
 }
 
@@ -339,7 +339,7 @@ int stream_ask_stop(struct stream *f, struct err *e)
 	return f->stop && f->stop(f->arg) ? fail(e, EINTR, "%s: stopped", f->name) : 0;
 }
 
-/* All that was expected came long ago, and the sender does not end. The lock is held. */
+/* All that was expected was received long ago, and the sender does not end. The lock is held. */
 static bool out_of_patience(struct stream *f)
 {
 	const bool whole = !f->compressed || __atomic_load_n(&f->between, __ATOMIC_RELAXED);
@@ -432,7 +432,7 @@ static int start(struct stream *f, struct err *e)
 	pthread_cond_init(&f->grown, &attr);
 	pthread_cond_init(&f->freed, &attr);
 	pthread_condattr_destroy(&attr);
-	/* signals are the business of the thread that asks */
+	/* signals are handled by the thread that waits */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(&f->thread, NULL, work, f);
@@ -544,7 +544,7 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 		return r;
 	}
 	gzip = heads == 2 && head[0] == 0x1f && head[1] == 0x8b;
-	f = stream_new(name, gzip ? PACKED_WINDOW : window, gzip ? PACKED_WINDOWS : windows);
+	f = stream_new(name, gzip ? COMPRESSED_WINDOW : window, gzip ? COMPRESSED_WINDOWS : windows);
 	if (!f) {
 		close(fd);
 		return fail(e, ENOMEM, "out of memory");
@@ -574,7 +574,7 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 		g->fill = fill_inflate;
 		g->stop = o->stop;
 		g->arg = o->arg;
-		f->stop = packed_quit;
+		f->stop = compressed_quit;
 		f->arg = g;
 		f = g;
 		r = start(f->compressed, e);

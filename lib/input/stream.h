@@ -42,7 +42,7 @@ uint64_t stream_low(const struct stream *f);
 
 /*
  * Waits until the bytes before `end` <= low + room have arrived, or no more will. *have: how many
- * have, in all. Bytes that are missing then: stream_error() tells why. -EINTR.
+ * have, in all. Where bytes are missing then, stream_error() tells why. -EINTR.
  */
 int stream_wait(struct stream *f, uint64_t end, uint64_t *have, struct err *e);
 /* Whether it did not end by itself, see expect. */

@@ -85,7 +85,7 @@ void verify_free(struct verify_result *v);
 
 /*
  * For input that cannot be read again: checksums of what is written, in bounded memory, the rest of
- * them in the spool. Who writes takes the runs from sums_tap(), and shows every batch to sums_add().
+ * them in the spool. The writer takes the runs from sums_tap(), and shows every batch to sums_add().
  */
 /* input and spool_dir (NULL: as for source_open_any()) have to outlive it. */
 int sums_new(struct sums **out, struct reader *input, const char *spool_dir, struct err *e);

@@ -23,7 +23,7 @@ struct picks {
 struct looker {
 	struct target *target;
 	const struct pump_opts *pump;
-	size_t first, links; /* links of the chain beneath that are compared */
+	size_t first, links; /* parents that are compared */
 	struct picks own;
 	struct picks *data, *zero; /* of each of these links */
 	char *broken;              /* why they cannot be read */

@@ -201,7 +201,8 @@ static void write_parts(struct slot *s)
 		written(s);
 }
 
-/* What the target held in place of the zeros stands in s->buf: where it was none they are written. */
+/* s->buf has the old data of the target in place of the zeros: where those are not zeros, zeros are
+ * written. */
 static void zeros_read(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The answers of an NBD server, from bytes to requests that are done: simple and structured replies,
- * in any order, in pieces of any length. Knows the protocol (the NBD project's doc/proto.md); must not
+ * in any order, in parts of any length. Knows the protocol (the NBD project's doc/proto.md); must not
  * know sockets, queues or targets. Called by target_nbd.c. What a server sends is not trusted: nothing
  * is written outside the buffer of the request that it answers.
  */

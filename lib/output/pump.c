@@ -177,13 +177,13 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	int got, failed, flushed;
 
 	*stats = (struct pump_stats){0};
-	/* what passes may be such that one thread only can ask for it */
+	/* only one thread may fetch from some streams */
 	got = flight_new(&p.f, t, o, r->streaming && !r->streaming->threads, stats, e);
 	if (got < 0)
 		return got;
 	stats->ring = flight_kind(p.f);
 	got = take_runs(&p, r, e);
-	/* what came before on a stream that broke off is written */
+	/* of a stream that broke off, the runs before that are written */
 	if (got < 0 && !r->streaming)
 		flight_fail(p.f, got);
 	launch(&p);

@@ -2,9 +2,9 @@
 /*
  * See queue.h. Of io_uring: one list, in the order of queue_put(). Its first `offered` transfers lie in
  * the submission queue, the kernel has not taken them yet; from `fresh` on nobody has seen them. What
- * the kernel took has left the list and is counted in `flying`. offered + flying never passes depth,
- * so neither queue of io_uring can overflow. What was made in line is in `made` until its callback
- * runs.
+ * the kernel took has left the list and is counted in `flying`. offered + flying never exceeds depth,
+ * so neither queue of io_uring can overflow. A transfer made in line is in `made` until its
+ * callback runs.
  */
 #include "output/queue.h"
 #include "output/workers.h"

@@ -2,8 +2,9 @@
 /*
  * Transfers in flight: reads, writes, zeroing and flushes through io_uring or, where there is none or
  * the transfer asks for it, by the same calls in line; jobs of the processor on worker threads; and
- * transfers that a server on the other end of a socket completes. The only place of the program that waits for any of them. Knows descriptors and offsets; must not
- * know targets, runs, or what is being written. Called by the pump and by targets.
+ * transfers that a server on the other end of a socket completes. The only place of the program that
+ * waits for any of them. Knows descriptors and offsets; must not know targets, runs, or what is being
+ * written. Called by the pump and by targets.
  *
  * A transfer is a struct of the caller's that stays put from queue_put() to its callback. The queue
  * finishes it (short transfers, EAGAIN, EINTR) before the callback hears of it. Callbacks run only
@@ -68,7 +69,7 @@ void queue_free(struct queue *q);
 const char *queue_kind(const struct queue *q);
 /* The version of liburing that this was built with. */
 const char *queue_library(void);
-/* Never fails: errors reach x->done. What is made in line may block; its callback runs later. Jobs
+/* Never fails: errors reach x->done. A transfer made in line may block; its callback runs later. Jobs
  * are run here and now where no thread can be had. */
 void queue_put(struct queue *q, struct xfer *x);
 /* Counts x, which p has taken, as in flight: p->work() is called for it, and ends it. */

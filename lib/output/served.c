@@ -21,7 +21,7 @@
 #define FUSECTL "/sys/fs/fuse/connections"
 #define DEPTH 16 /* devices on top of each other */
 
-/* Ordered: of several devices beneath one, the worst counts. */
+/* Ordered: of several devices below one, the worst counts. */
 enum keeper { KERNEL, UNKNOWN, PROGRAM };
 
 static enum keeper beneath_device(int fd, dev_t dev, unsigned depth);
@@ -89,7 +89,7 @@ static enum keeper beneath_loop(const char *dir, const struct loop_info64 *info)
 	return keeper;
 }
 
-/* What is set up on a loop device. fd: it, or a partition of it, or -1: the one called name. */
+/* The loop setup of a device. fd: it, or a partition of it, or -1: the one called name. */
 static int loop_status(int fd, const char *name, struct loop_info64 *info)
 {
 	char path[NAME_MAX + 8], number[16];

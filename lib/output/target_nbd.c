@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * See target.h: the export of an NBD server, by a client of our own. The protocol is the NBD project's
- * doc/proto.md: fixed newstyle handshake, NBD_OPT_GO, one connection. What the server answers is taken
- * apart by nbd_reply.c.
+ * doc/proto.md: fixed newstyle handshake, NBD_OPT_GO, one connection. nbd_reply.c parses the
+ * answers.
  *
  * Transfers wait in a list until a request is free, are cut where the server takes no more at once, and
  * sent in that order. All socket calls after the handshake are non-blocking; the queue waits for an

@@ -29,7 +29,7 @@ struct job *workers_take(struct workers *w);
 /* Whether n jobs, more than none, have finished and were not taken. Where not, the bell will ring
  * when they have. */
 bool workers_want(struct workers *w, unsigned n);
-/* An eventfd that can be read when the bell has rung. Whoever reads it has heard the bell. */
+/* An eventfd that can be read when the bell has rung. A read takes the ring. */
 int workers_bell(const struct workers *w);
 /* Waits until it has. */
 void workers_sleep(struct workers *w);

@@ -16,18 +16,18 @@ struct reader;
 struct run { /* guest bytes [off, off+len) */
 	uint64_t off, len;
 	uint64_t pos;  /* RAW: where the bytes lie in src; COMPRESSED: the leaf's own mark */
-	uint64_t skip; /* COMPRESSED: where the bytes lie among the unpacked ones of the leaf */
+	uint64_t skip; /* COMPRESSED: where the bytes lie among the inflated ones of the leaf */
 	enum run_kind { RUN_RAW, RUN_COMPRESSED, RUN_ZERO, RUN_FENCE } kind;
 	unsigned layer;      /* of a chain, 0 the newest; LAYER_NONE: a gap that reads as zeros */
 	struct source *src;  /* RAW: anyone may read them */
-	struct reader *leaf; /* COMPRESSED: only this reader can unpack them */
+	struct reader *leaf; /* COMPRESSED: only this reader can inflate them */
 };
 
 struct reader_ops {
-	/* 1 got one, 0 end, -errno. Runs stay valid until free, but for those of what is streaming. */
+	/* 1 got one, 0 end, -errno. Runs stay valid until free, but for those of a stream. */
 	int (*next)(struct reader *r, struct run *run, struct err *e);
 	int (*rewind)(struct reader *r, struct err *e); /* NULL where it is streaming */
-	/* Unpacks exactly run->len bytes; NULL where no run is COMPRESSED. Unless it is streaming, and does
+	/* Inflates exactly run->len bytes; NULL where no run is COMPRESSED. Unless it is streaming, and does
 	 * not say `threads`, on any number of threads at once, and while next() is called on another. */
 	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
 	void (*free)(struct reader *r);
@@ -43,7 +43,7 @@ struct reader {
 			   * that one may have; 0 is 1 */
 	uint64_t at;      /* the gate: where the last run ended */
 	bool ended;
-	/* The leaf whose bytes pass once, as a pipe brings them; NULL: there is none. Then runs come in
+	/* The leaf that reads a stream; NULL: there is none. Then runs come in
 	 * any order, there is no rewind, and a FENCE may come between them: every COMPRESSED run before it
 	 * has to be fetched before the reader is asked again. */
 	struct reader *streaming;
@@ -54,7 +54,7 @@ void reader_init(struct reader *r, const struct reader_ops *ops, const char *nam
 /*
  * The gate. Asks for the next run and believes nothing of it: it is not empty, lies inside the disk
  * and, unless it is streaming, behind the run before, RAW bytes lie inside their source, COMPRESSED ones
- * have someone who unpacks them. A FENCE has no bytes; only a stream gives one. 1, 0, or -errno;
+ * have a reader that inflates them. A FENCE has no bytes; only a stream gives one. 1, 0, or -errno;
  * -EBADMSG for a run that breaks the rules.
  */
 int reader_next(struct reader *r, struct run *run, struct err *e);
@@ -64,7 +64,7 @@ int reader_fetch(const struct run *run, void *buf, struct err *e);
 /* NULL-safe; frees what it is made of, too. */
 void reader_free(struct reader *r);
 
-/* What is left of `most` for one of those that share it: all of it, or not less than `least`. */
+/* The part of `most` for one of those that share it: all of it, or not less than `least`. */
 static inline size_t reader_part(const struct reader *r, size_t most, size_t least)
 {
 	size_t part = r->share ? most / r->share : most;

@@ -578,7 +578,7 @@ static int file_order_fetch(struct reader *reader, const struct run *run, void *
 	uint8_t *to = buf;
 
 	if (t->shape.compressed)
-		return t->shape.unpack(t, run, buf, e);
+		return t->shape.inflate(t, run, buf, e);
 	/* run->pos is the first grain of the run, of which the front may be gone */
 	for (uint64_t off = run->skip, i = run->pos; off < end; i++) {
 		const struct pending_grain *p = w && i < w->grains ? &w->grain[i] : NULL;

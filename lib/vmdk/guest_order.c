@@ -380,7 +380,7 @@ static int guest_order_fetch(struct reader *reader, const struct run *run, void 
 {
 	struct tree *t = container_of(reader, struct tree, reader);
 
-	return t->shape.unpack(t, run, buf, e);
+	return t->shape.inflate(t, run, buf, e);
 }
 
 static void walk_free(struct guest_order *w)

@@ -198,7 +198,7 @@ static int account_compressed(struct hosted *h, const struct tree_sums *s, struc
 				  "there is data behind the end marker (from file sector %" PRIu64
 				  " on): is it damaged?",
 				  m->pos / SECTOR);
-	/* an end marker may be all that there is, but then the directory came before it */
+	/* an end marker may be all that there is, but then the directory precedes it */
 	behind = g->src->size - min_u64(g->src->size, h->markers.start);
 	if (!s->data && !m->others && behind > SECTOR)
 		return unbalanced(&h->opts, g->reader.name, e,
@@ -419,7 +419,7 @@ static int check_markers(struct source *src, const struct streamopt_shape *shape
 		    src->name, sums.grains, plural(sums.grains));
 }
 
-/* What the header says, or the footer that it leaves the directory to. Sectors, but for what is named
+/* The header, with the directory of the footer where that has it. Sectors, unless a field says
  * otherwise. */
 struct head {
 	uint8_t bytes[KDMV_HEADER];
@@ -606,7 +606,7 @@ static struct tree_shape table_shape(const struct head *h, const struct format_o
 		.account = hosted_account,
 		.count_from = h->overhead * SECTOR,
 		.compressed = h->compressed,
-		.unpack = h->compressed ? hosted_inflate : NULL,
+		.inflate = h->compressed ? hosted_inflate : NULL,
 		.whole = h->compressed ? hosted_whole : NULL,
 		.free = hosted_free,
 		.floor = h->overhead * SECTOR,

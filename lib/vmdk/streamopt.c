@@ -366,8 +366,8 @@ static int check_records(struct streamopt *s, uint64_t *pos, uint64_t end, struc
 }
 
 /*
- * What was written after the last barrier may be torn, in any order, and what it should have saved
- * was not overwritten: from the first record there that is not whole on, nothing counts.
+ * Records after the last barrier may be torn, in any order, and the data that they should have saved
+ * were not overwritten: from the first record there that is not whole on, nothing counts.
  */
 static int find_end(struct streamopt *s, struct err *e)
 {

@@ -26,7 +26,7 @@ struct tree_area { /* metadata in the file, bytes [at, end): nothing else may li
 
 #define TREE_AREAS 8
 
-/* What the first walk of a file, or the only one of a stream, adds up. */
+/* Sums of the first walk of a file, or the only one of a stream. */
 struct tree_sums {
 	uint64_t tables;     /* entries of the directory that are not 0 */
 	uint64_t missing;    /* the first of those that are, if any */
@@ -70,7 +70,7 @@ struct tree_shape {
 	 * NULL: nobody looks at them, and bytes behind the last grain are dropped. */
 	int (*received)(struct tree *t, uint64_t from, uint64_t to, struct err *e);
 	/* All tables are received, and all bytes before `floor`: the last moment to refuse what they
-	 * say before anything is written, unless grains came before tables. May be NULL. */
+	 * say before anything is written, unless grains precede tables. May be NULL. */
 	int (*judge)(struct tree *t, const struct tree_sums *s, struct err *e);
 	/* where compressed: the record at pos, of the grain at guest byte off. 1 it is received whole,
 	 * 0 it never will be, -errno. */
@@ -87,7 +87,7 @@ struct tree_shape {
 	int (*grain_at)(struct tree *t, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 			struct err *e);
 	/* where compressed: the bytes of a run, as in reader_ops.fetch */
-	int (*unpack)(struct tree *t, const struct run *run, void *buf, struct err *e);
+	int (*inflate)(struct tree *t, const struct run *run, void *buf, struct err *e);
 	void (*free)(struct tree *t); /* frees what the leaf added, not t; may be NULL */
 };
 
@@ -157,7 +157,7 @@ int tree_scan_begin(struct tree *t, struct tree_scan *s, uint64_t index, const u
 int tree_scan_next(struct tree *t, struct tree_scan *s, struct tree_span *span, struct err *e);
 /* Adds that span to the sums. */
 void tree_count(struct tree *t, const struct tree_scan *s, const struct tree_span *span);
-/* The run of it: zeros, or data that has to be read from the source or unpacked by the leaf. */
+/* The run of it: zeros, or data that has to be read from the source or inflated by the leaf. */
 void tree_run(struct tree *t, const struct tree_span *span, struct run *run);
 /* -EBADMSG: object n at file bytes [at, end) shares sectors with another. */
 int tree_overlap(const struct tree *t, const char *what, uint64_t n, uint64_t at, uint64_t end,

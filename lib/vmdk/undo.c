@@ -310,7 +310,7 @@ void undo_make_header(const struct undo *u, uint8_t *h, uint64_t dir, bool open)
 }
 
 /*
- * No parent is named: 7-Zip reads no file that has one, and what lies beneath the log is the disk as
+ * No parent is named: 7-Zip reads no file that has one, and the parent of the log is the disk as
  * the apply left it, which has no descriptor.
  */
 static int put_head(struct undo *u, struct err *e)
