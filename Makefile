@@ -234,10 +234,18 @@ m32:
 		build/m32/vmdksync build/m32/mkvmdk build/m32/unit
 	build/m32/unit
 
+# Big-endian (s390x) and 32 bits (armhf), under qemu-user: unit tests, and deltas of every format applied
+# and compared with what this machine makes. Nightly; needs gcc-s390x-linux-gnu, gcc-arm-linux-gnueabihf,
+# qemu-user. Libraries come from Debian, into build/cross; nothing foreign is installed.
+CROSS := s390x armhf
+cross: $(CROSS:%=cross-%)
+cross-%: $(BUILD)/vmdksync $(BUILD)/mkvmdk
+	MAKE='$(MAKE)' sh tests/cross.sh $* build/cross
+
 deps:
 	sh tests/setup.sh test
 
-demo: all
+demo:
 	sh examples/demo.sh
 
 clean:
@@ -263,11 +271,12 @@ help:
 	@echo 'dist       build/vmdksync-VERSION.tar.gz, of the last commit; always the same bytes'
 	@echo 'static     build/static/vmdksync, which needs no library'
 	@echo 'm32        build for 32 bits (gcc-multilib), and run the unit tests; M32=folder of libraries'
+	@echo 'cross      the same for s390x (big-endian) and armhf, under qemu-user, with whole deltas'
 	@echo 'deb        a Debian package in build/deb'
 	@echo 'clean      remove what was built'
 
 .SECONDARY: $(FUZZ_OBJ)
 FORCE:
 .PHONY: all everything fuzz bench bench-downtime analyze coverage check quick asan ubsan lint lint-shell \
-	install uninstall dist deb static m32 deps \
+	install uninstall dist deb static m32 cross deps \
 	demo clean help FORCE

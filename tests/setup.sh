@@ -16,7 +16,7 @@ test)
 	packages="$packages libclang-rt-dev nbdkit libnbd-bin fuse3 e2fsprogs valgrind"
 	packages="$packages xfsprogs btrfs-progs debootstrap 7zip p7zip-full libvmdk-utils fdisk"
 	packages="$packages ceph-mon ceph-osd ceph-common qemu-block-extra tgt dmsetup"
-	packages="$packages zsh fish"
+	packages="$packages zsh fish qemu-user gcc-s390x-linux-gnu gcc-arm-linux-gnueabihf"
 	;;
 *)
 	echo "usage: sh tests/setup.sh build|test" >&2

@@ -644,7 +644,7 @@ static bool file_in_memory(const struct target *t)
 	struct statfs fs;
 
 	return !t->device && fstatfs(file_of(t)->fd, &fs) == 0 &&
-	       (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+	       ((uint32_t)fs.f_type == TMPFS_MAGIC || (uint32_t)fs.f_type == RAMFS_MAGIC);
 }
 
 static bool file_room(const struct target *t, uint64_t *bytes)

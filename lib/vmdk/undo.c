@@ -424,7 +424,7 @@ static int check_place(const struct undo *u, struct err *e)
 {
 	struct statfs fs;
 
-	if (fstatfs(u->fd, &fs) < 0 || (fs.f_type != TMPFS_MAGIC && fs.f_type != RAMFS_MAGIC))
+	if (fstatfs(u->fd, &fs) < 0 || ((uint32_t)fs.f_type != TMPFS_MAGIC && (uint32_t)fs.f_type != RAMFS_MAGIC))
 		return 0;
 	return warning(e, "%s: lies in memory, and is lost when the power fails", u->name);
 }

@@ -252,6 +252,8 @@ static void test_queue_bell(void)
 	write_all(fd, buf, sizeof(buf), 0);
 	CHECK(queue_new(&q, 8, false, &e) == 0);
 	CHECK(pipe(a) == 0 && pipe(b) == 0);
+	if (strcmp(queue_kind(q), "in line") == 0)
+		goto out; /* a read of the pipe would be waited for, and there is no bell */
 	job.nap = (unsigned)a[0];
 	job.xfer = (struct xfer){.kind = XFER_JOB, .job.run = job_wait, .owner = &t, .done = on_done};
 	slow = (struct xfer){.fd = b[0], .buf = buf, .len = 1, .owner = &u, .done = on_done};
@@ -274,6 +276,7 @@ static void test_queue_bell(void)
 	}
 	CHECK(queue_wait(q, 100) == 3 && !queue_busy(q));
 	alarm(0);
+out:
 	queue_free(q);
 	close(fd);
 	for (unsigned i = 0; i < 2; i++) {
