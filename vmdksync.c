@@ -162,7 +162,10 @@ static struct chain_opts chain_options(const struct options *o)
 		.image.text_only = o->descriptors,
 		.image.format.remember = o->memory,
 		.image.format.fill = o->full,
-		.image.source = {.spool = o->spool,
+		.image.plain = o->raw,
+		.image.force_plain = o->force & FORCE_RAW,
+		.image.source = {.plain = o->raw && !o->raw_gzip,
+				 .spool = o->spool,
 				 .spool_first = o->spool_first || o->info || o->map,
 				 .expect = o->expect,
 				 .stop = on_stop},
@@ -234,9 +237,10 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	for (size_t i = 0; !r && n > 1 && i < n; i++)
 		r = job_scan(c->link[i]->reader, pump, false, &ignored, e);
 	w->applied = n;
-	w->whole = o->full || ((o->verify || o->map) && !o->chain && !c->incomplete);
+	/* a plain disk has no gaps to be filled */
+	w->whole = (o->raw && !o->placed) || o->full || ((o->verify || o->map) && !o->chain && !c->incomplete);
 	if (!r)
-		r = chain_read(c, 0, n, w->whole, e);
+		r = chain_read(c, 0, n, w->whole && !o->raw, e);
 	if (r < 0 || c->reader->streaming)
 		return r;
 	r = job_scan(c->reader, pump, o->dry_run || (o->spool_first && !o->map), &w->totals, e);
@@ -261,8 +265,8 @@ static int look(struct work *w, const struct pump_opts *pump, struct err *e)
 	    .named = o->base, .chain = o->chain, .force = o->force & FORCE_BASE};
 	int r;
 
-	if (w->whole || o->create) {
-		w->look.why = strdup("--full and --create expect nothing of TARGET");
+	if (w->whole || o->raw || o->create) {
+		w->look.why = strdup("--full, --raw and --create expect nothing of TARGET");
 		return w->look.why ? 0 : fail(e, ENOMEM, "out of memory");
 	}
 	opts.base = o->base;

@@ -51,6 +51,9 @@ _vmdksync()
 		compopt -o filenames 2>/dev/null
 		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
 		;;
+	--raw)
+		mapfile -t COMPREPLY < <(compgen -W 'gzip' -- "$cur")
+		;;
 	--progress)
 		mapfile -t COMPREPLY < <(compgen -W 'json' -- "$cur")
 		;;

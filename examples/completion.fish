@@ -37,6 +37,8 @@ for line in (vmdksync --help 2>/dev/null | string match -r '^ +-.*[^ ]  .*')
                 set args $args -x -a '(__fish_complete_directories)'
             case '--undo=*' '--base=*'
                 set args $args -r -F
+            case '--raw*'
+                set args $args -a gzip
             case '--map*'
                 set args $args -a list
             case '--progress*'

@@ -28,6 +28,7 @@ _vmdksync() {
 		text=${${text//\[/(}//\]/)} text=${text//:/,}
 		for option in ${(s:, :)head}; do
 			case $option in
+			--raw*) rows+=("--raw=-[$text]::value:(gzip)") ;;
 			--map*) rows+=("--map=-[$text]::value:(list)") ;;
 			*'[='*) rows+=("${option%%\[*}=-[$text]::value:(json)") ;;
 			--search=* | --spool=*) rows+=("${option%%=*}=[$text]:folder:_files -/") ;;

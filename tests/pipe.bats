@@ -898,7 +898,7 @@ refuses() {
 }
 
 @test "the wrong file is called by its name, and the target untouched: text, disks, archives" {
-	local known='; a raw disk can only be TARGET or --base'
+	local known='; --raw writes a raw disk'
 	"$MKVMDK" pattern base 2048 1
 	cp base target
 	"$MKVMDK" cowd delta capacity=2048 alloc=1 descriptor=d.vmdk base=base
@@ -911,7 +911,7 @@ refuses() {
 	# a flat file: with a boot sector, with nothing, with anything
 	cp base mbr
 	printf '\125\252' | dd of=mbr bs=1 seek=510 conv=notrunc status=none
-	refuses 'is a raw disk with a boot sector, not a delta; a raw disk can only be TARGET or --base' \
+	refuses 'is a raw disk with a boot sector, not a delta; --raw writes such a disk' \
 		cat mbr
 	refuses "(it begins with 00 00 00 00)$known" head -c 40000000 /dev/zero
 	"$MKVMDK" pattern random 90000 7

@@ -140,6 +140,7 @@ sort_shown() {
 			line=${line/TARGET/vm-hda.raw}
 			;;
 		esac
+		line=${line/--expect-size=42949672960/--expect-size=1M}
 		line=${line//\/dev\/vg0\/vm-hda/vm-hda.raw}
 		line=${line/8384512s/1024s}
 		line=${line//\/usr\/lib\/one/bin}
@@ -221,7 +222,7 @@ option_rows() {
 	# (and --map=list)
 	diff rows <(sed -n '/^The options:/,/^\.Ss/s/^\.It Fl //p' "$TOP/vmdksync.1" |
 		sed -e 's/^\(.\) , /\1 -/; s/^\([a-zA-Z]\) /-\1 /; t' -e 's/^/-/' |
-		sed -e 's/ Ns Op Cm \(=list\)$/[\1]/; s/ Ns Op Cm \(=[a-z]*\) Ns Op : Ns Ar \(.*\)/[\1[:\U\2]]/' -e 's/ Ns = Ns Ar \(.*\)/=\U\1/' |
+		sed -e 's/ Ns Op Cm \(=[a-z]*\)$/[\1]/; s/ Ns Op Cm \(=[a-z]*\) Ns Op : Ns Ar \(.*\)/[\1[:\U\2]]/' -e 's/ Ns = Ns Ar \(.*\)/=\U\1/' |
 		sort)
 	# what takes a file, a folder or a word has that completed
 	mkdir dir-of-mine

@@ -50,7 +50,7 @@ static const struct magic magics[] = {
 	{257, 5, "ustar", NULL, "a tar archive (an OVA?); unpack it first", NULL},
 	{32769, 5, "CD001", NULL, "an ISO image, not a VMDK", NULL},
 	{510, 2, "\x55\xaa", NULL,
-	 "a raw disk with a boot sector, not a delta; a raw disk can only be TARGET or --base", NULL},
+	 "a raw disk with a boot sector, not a delta; --raw writes such a disk", NULL},
 };
 
 static const struct magic *find_magic(const uint8_t *head, size_t n)
@@ -84,8 +84,8 @@ static int unknown(const struct source *src, const uint8_t *head, size_t n, stru
 	if (!src->streaming) /* else nobody knows it yet */
 		snprintf(size, sizeof(size), ", in %" PRIu64 " bytes", src->size);
 	return fail(e, ENOTSUP,
-		    "%s: is not a recognized VMDK (it begins with %s%s); a raw disk can only be TARGET "
-		    "or --base", src->name, begins, size);
+		    "%s: is not a recognized VMDK (it begins with %s%s); --raw writes a raw disk",
+		    src->name, begins, size);
 }
 
 /* The opener for what the file holds. Refuses what is none of ours. */
@@ -564,13 +564,6 @@ int image_from(struct image **out, struct source *src, const char *path,
 	return image_done(out, m, src, r);
 }
 
-int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e)
-{
-	struct source *src;
-	int r = source_open_any(&src, path, &o->source, e);
-
-	return r < 0 ? r : image_from(out, src, path, o, e);
-}
 
 /* min: bytes of its mark. What a boot disk may hold further back says nothing. */
 static bool looks_like(const uint8_t *head, size_t n, size_t min)
@@ -606,9 +599,98 @@ static int is_image(struct source *src, bool *image, struct err *e)
 	return r;
 }
 
-int image_open_base(struct image **out, const char *path, const struct image_opts *o, struct err *e)
+/* Before a disk is written with whatever it holds: is it one? */
+static int check_plain(struct source *src, const struct image_opts *o, struct err *e)
+{
+	struct image_kind kind;
+	uint8_t head[SECTOR];
+	size_t n;
+	int r = source_some(src, sizeof(head), &n, e);
+
+	n = (size_t)min_u64(n, src->size); /* of a stream, what is expected */
+	if (!r)
+		r = source_read(src, 0, head, n, "first bytes", e);
+	if (r < 0)
+		return r;
+	if (!n)
+		return fail(e, EBADMSG, "%s: is empty (0 bytes)", src->name);
+	if (image_looks_like(head, n, &kind))
+		return fail(e, EINVAL, "%s: begins as %s does, not as a raw disk: leave --raw away "
+				       "(--force=raw takes its bytes as they are)", src->name, kind.name);
+	if (n < 3 || head[0] != 0x1f || head[1] != 0x8b || head[2] != 8 || source_is_gzip(src))
+		return 0;
+	if (!o->source.plain)
+		return fail(e, EINVAL, "%s: is compressed with gzip; unpack it first, or send it through a pipe",
+			    src->name);
+	return warning(e, "%s: begins as gzip data do, and is taken as it is; --raw=gzip unpacks what a pipe "
+			  "brings", src->name);
+}
+
+/* Takes src over when it succeeds. */
+static int open_plain(struct image *m, struct source *src, const struct image_opts *o, struct err *e)
+{
+	const uint64_t size = src->piped ? o->from + o->source.expect : src->size;
+	struct sides *s;
+	int r = 0;
+
+	if (src->piped && !o->source.expect)
+		r = fail(e, EINVAL, "%s: --raw needs --expect-size=N for what a pipe brings: nothing else says "
+				    "how large the disk is, and whether all of it was received", m->name);
+	else if (!o->from && !o->force_plain)
+		r = check_plain(src, o, e);
+	if (!r && size % SECTOR)
+		r = fail(e, EINVAL, "%s: %" PRIu64 " bytes are no whole number of sectors", m->name, size);
+	else if (!r && size > POS_LIMIT - o->offset)
+		r = fail(e, EFBIG, "%s: --offset %" PRIu64 " is too far out", m->name, o->offset);
+	else if (!r && src->piped && !src->streaming && src->size != size)
+		r = fail(e, EBADMSG, "%s: has %" PRIu64 " bytes, but %" PRIu64 " were expected", m->name,
+			 src->size, size);
+	if (!r && src->streaming)
+		r = raw_open(&m->reader, src, o->from, size, e);
+	else if (!r)
+		r = flat_open(&m->reader, src, 0, size, e);
+	if (r < 0)
+		return r;
+	m->facts = (struct format_facts){.format = "raw", .grain = SECTOR};
+	m->raw = true;
+	if (!o->placed)
+		return 0;
+	s = sides_new(m->name, 1);
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	sides_add(s, m->reader, o->offset, size);
+	m->reader = &s->reader;
+	return 0;
+}
+
+static int image_plain(struct image **out, struct source *src, const char *path, const struct image_opts *o,
+		       struct err *e)
 {
 	struct image *m = NULL;
+	int r = image_new(&m, path, src, e);
+
+	if (!r)
+		r = open_plain(m, src, o, e);
+	if (m && m->reader) {
+		m->piped = src->piped ? src : NULL;
+		src = NULL;
+	}
+	return image_done(out, m, src, r);
+}
+
+int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e)
+{
+	struct source *src;
+	int r = source_open_any(&src, path, &o->source, e);
+
+	if (r < 0)
+		return r;
+	return o->plain ? image_plain(out, src, path, o, e) : image_from(out, src, path, o, e);
+}
+
+int image_open_base(struct image **out, const char *path, const struct image_opts *o, struct err *e)
+{
+	const struct image_opts plain = {.plain = true, .force_plain = true};
 	struct source *src;
 	bool image;
 	int r = source_open(&src, path, e);
@@ -616,21 +698,10 @@ int image_open_base(struct image **out, const char *path, const struct image_opt
 	if (r < 0)
 		return r;
 	r = is_image(src, &image, e);
-	if (!r && image)
-		return image_from(out, src, path, o, e);
 	if (!r)
-		r = image_new(&m, path, src, e);
-	if (!r && src->size % SECTOR)
-		r = fail(e, EINVAL, "%s: %" PRIu64 " bytes are no whole number of sectors", m->name,
-			 src->size);
-	if (!r)
-		r = flat_open(&m->reader, src, 0, src->size, e);
-	if (!r) {
-		m->facts = (struct format_facts){.format = "raw", .grain = SECTOR};
-		m->raw = true;
-		src = NULL;
-	}
-	return image_done(out, m, src, r);
+		return image ? image_from(out, src, path, o, e) : image_plain(out, src, path, &plain, e);
+	source_free(src);
+	return r;
 }
 
 int image_unchanged(const struct image *m, struct err *e)

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* See sides.h. */
 #include "chain/sides.h"
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Extents side by side: one reader of many, each at its place of the disk. Must not know formats. Called by
  * image.

@@ -97,6 +97,13 @@ static int search_option(struct options *o, const char *word, struct err *e)
 	return 0;
 }
 
+static int raw_option(struct options *o, const char *word, struct err *e)
+{
+	o->raw = true;
+	o->raw_gzip = word;
+	return !word || !strcmp(word, "gzip") ? 0 : refuse(e, "--raw=", word, ": only gzip is known");
+}
+
 static int offset_option(struct options *o, const char *word, struct err *e)
 {
 	int r = byte_number(&o->offset, word, e);
@@ -180,6 +187,8 @@ static const struct row {
     {"map", 0, "[=list]", "where the data of IMAGE and its parents lie", CALL(map_option)},
     {"chain", 0, NULL, "apply DELTA and its parents, excluding the base", FLAG(chain)},
     {"full", 0, NULL, "the same and the base: TARGET becomes the full disk", FLAG(full)},
+    {"raw", 0, "[=gzip]", "DELTA is a raw disk (from a pipe: with --expect-size)",
+     CALL(raw_option)},
     {"create", 0, NULL, "make TARGET, a new sparse file of the disk's size", FLAG(create)},
     {"base", 0, "=FILE", "the parent of the first image: a raw disk, or a VMDK", WORD(base)},
     {"search", 0, "=DIR", "look for parents and extents in DIR as well", CALL(search_option)},
@@ -366,6 +375,17 @@ static int check(const struct options *o, int names, struct err *e)
 		return fail(e, EINVAL,
 			    "--base is compared with TARGET, and --create makes that: did you mean "
 			    "--full --create?");
+	if (o->raw && (o->chain || o->full || o->base || o->info || o->map))
+		return fail(e, EINVAL, "--raw: a raw disk has no parent: %s has no place beside it",
+			    o->chain  ? "--chain"
+			    : o->full ? "--full"
+			    : o->base ? "--base"
+			    : o->info ? "--info"
+				      : "--map");
+	if (o->raw && o->spool_first && !o->expect)
+		return fail(e, EINVAL, "--raw --spool-first needs --expect-size=N, the size of the disk");
+	if (o->raw && names > 2)
+		return fail(e, EINVAL, "--raw is for one disk, but there are %d names before TARGET", names - 1);
 	if (o->placed && names - !(o->info || o->map) > 1)
 		return fail(e, EINVAL, "--offset is for one extent");
 	return 0;

@@ -28,6 +28,7 @@ struct options { /* what is a name points into argv */
 	bool verify, info, map; /* what to do instead of writing */
 	bool map_list;          /* map: a list even on a terminal */
 	bool descriptors;       /* info reads nothing else */
+	bool raw, raw_gzip;     /* the input is a plain disk; a stream is looked at for gzip */
 	bool chain, full;       /* the parents, too: those above the base, or all */
 	const char *base;
 	uint64_t max_ranges; /* differences that are listed */

@@ -380,13 +380,13 @@ bool source_is_stdin(const char *path)
 
 /* A regular file as standard input that stands at its beginning can be read like any other; gzip in
  * it could not. */
-static bool like_a_file(int fd, const struct stat *st)
+static bool like_a_file(int fd, const struct stat *st, bool plain)
 {
 	uint8_t head[2];
 
 	return S_ISBLK(st->st_mode) ||
 	       (S_ISREG(st->st_mode) && lseek(fd, 0, SEEK_CUR) == 0 &&
-		!(pread(fd, head, 2, 0) == 2 && head[0] == 0x1f && head[1] == 0x8b));
+		!(!plain && pread(fd, head, 2, 0) == 2 && head[0] == 0x1f && head[1] == 0x8b));
 }
 
 /* What cannot be read has been closed: main() puts something write-only there. */
@@ -404,7 +404,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 {
 	const bool standard = source_is_stdin(path);
 	const struct stream_opts flow = {
-		.window = o->window, .expect = o->expect, .stop = o->stop, .arg = o->arg};
+		.window = o->window, .expect = o->expect, .plain = o->plain, .stop = o->stop, .arg = o->arg};
 	struct source *s = NULL;
 	struct stat st = {0};
 	int fd, r;
@@ -414,7 +414,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	if (fd < 0 && standard)
 		return fail(e, errno, "standard input: is closed (%s)", strerror(errno));
 	if (fd < 0 || (standard && fstat(fd, &st) < 0) || (!standard && !S_ISFIFO(st.st_mode)) ||
-	    like_a_file(fd, &st) || S_ISDIR(st.st_mode)) {
+	    like_a_file(fd, &st, o->plain) || S_ISDIR(st.st_mode)) {
 		r = source_fd(&s, standard ? "standard input" : path, fd, &st, e);
 		if (!r && o->expect && s->size != o->expect)
 			r = fail(e, EBADMSG, "%s: has %" PRIu64 " byte%s, but %" PRIu64 " were "
@@ -619,9 +619,14 @@ int source_finish(struct source *s, uint64_t *size, struct err *e)
 	return r;
 }
 
+int source_error(const struct source *s, struct err *e)
+{
+	return s->flow ? stream_error(s->flow, e) : 0;
+}
+
 int source_short(struct source *s, const char *what, uint64_t need, struct err *e)
 {
-	int r = s->flow ? stream_error(s->flow, e) : 0;
+	int r = source_error(s, e);
 
 	need = max_u64(need, s->expect);
 	return r < 0 ? r

@@ -52,6 +52,7 @@ struct source_opts {
 	const char *spool; /* folder of the spool; NULL: $TMPDIR, else /var/tmp */
 	bool spool_first;  /* take in everything before anything is looked at */
 	uint64_t expect;   /* bytes that have to be received, inflated; 0: not known */
+	bool plain;        /* a stream is not inflated, whatever it begins with */
 	/* asked while waiting for a stream: true gives up, with -EINTR. NULL: never. */
 	bool (*stop)(void *arg);
 	void *arg;
@@ -124,6 +125,8 @@ const char *spool_reason_text(const struct source *s);
 /* Reads to the end, however much it is. -errno when the stream broke off, or is shorter than it was
  * expected to be. *size: bytes received in all. Does nothing for files. */
 int source_finish(struct source *s, uint64_t *size, struct err *e);
+/* Why a stream that came to its end ended: 0 as it should, or -errno. */
+int source_error(const struct source *s, struct err *e);
 /* -EBADMSG: the stream is truncated in the middle of `what`; it needs at least `need` bytes. */
 int source_short(struct source *s, const char *what, uint64_t need, struct err *e);
 

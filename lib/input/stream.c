@@ -543,7 +543,7 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 		close(fd);
 		return r;
 	}
-	gzip = heads == 2 && head[0] == 0x1f && head[1] == 0x8b;
+	gzip = !o->plain && heads == 2 && head[0] == 0x1f && head[1] == 0x8b;
 	f = stream_new(name, gzip ? COMPRESSED_WINDOW : window, gzip ? COMPRESSED_WINDOWS : windows);
 	if (!f) {
 		close(fd);

@@ -22,6 +22,7 @@ struct stream_opts {
 	/* Bytes, inflated, after which the end is waited for STREAM_PATIENCE seconds and no longer, of gzip only
 	 * once its trailer was received; 0: not known. */
 	uint64_t expect;
+	bool plain; /* bytes as they are: what begins as gzip does is not inflated */
 	/* Asked while waiting: true gives up, with -EINTR. NULL: never. */
 	bool (*stop)(void *arg);
 	void *arg;

@@ -107,8 +107,8 @@ int job_check_kinds(const struct chain *c, const struct target *t, bool deltas, 
 	int r = 0;
 
 	if (t->device && hint_partition(disk, sizeof(disk), t->id.rdev))
-		r = warning(e, "%s: is a partition, but a delta is of a whole disk: is %s meant?",
-			    t->name, disk);
+		r = warning(e, "%s: is a partition, but a %s is of a whole disk: is %s meant?", t->name,
+			    c->link[0]->raw ? "base" : "delta", disk);
 	for (size_t i = 0; !r && deltas && i < c->links; i++) {
 		const struct image *m = c->link[i];
 		const struct descriptor *d = m->descriptor;

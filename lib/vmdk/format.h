@@ -69,6 +69,12 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		  struct format_facts *facts, struct err *e);
 /* `size` bytes of src from byte `at` on, raw; holes of the file are zeros. */
 int flat_open(struct reader **out, struct source *src, uint64_t at, uint64_t size, struct err *e);
+/*
+ * The bytes of a stream, as they are: a plain disk of `size` bytes, of which the stream brings those from
+ * `from` on, a multiple of 1 MiB. 4 KiB of zeros are found, and are ZERO runs where 64 KiB or more of them
+ * follow each other. A stream that is shorter, or longer, is an error at its end.
+ */
+int raw_open(struct reader **out, struct source *src, uint64_t from, uint64_t size, struct err *e);
 /* A disk of `size` zeros. name: printable, has to outlive the reader. */
 int zero_open(struct reader **out, const char *name, uint64_t size, struct err *e);
 
