@@ -58,9 +58,9 @@ sections() {
 	dir=$TMP/raw mark=$mark awk '
 		BEGIN { mark = ENVIRON["mark"]; dir = ENVIRON["dir"] }
 		$1 == mark && $2 == "end" { whole = 1; next }
-		$1 == mark && $2 == "=" { close(out); if ($3 != 0) system("rm -f " out); out = ""; next }
-		$1 == mark { out = dir "/" $2; printf "" >out; next }
-		out != "" { sub(/\r$/, ""); print >out }
+		$1 == mark && $2 == "=" { if ($3 == 0) { printf "%s", text >out; close(out) } out = ""; next }
+		$1 == mark { out = dir "/" $2; text = ""; next }
+		out != "" { sub(/\r$/, ""); text = text $0 "\n" }
 		END { exit !whole }' "$TMP/answer" || return 255
 }
 

@@ -26,7 +26,8 @@ step() {
 	END
 	# shellcheck disable=SC2034 # for status.json
 	PHASE=$name
-	renew_status
+	# the copy renews it, too
+	[ "$name" = last ] || renew_status
 	case ,$world, in
 	*,room,* | *,guest,* | *,tools,*) what=full ;;
 	esac
@@ -486,7 +487,11 @@ act_stop() {
 		host_autostart 'none 0 0 none 0 yes' || { trouble "$HOST: autostart was not switched off"; return; }
 	at stopping
 	[ "$W_POWER" = off ] || stop_source || return
+	# the downtime that is told begins here
+	OFF_SINCE=$(now)
 	at stopped
+	# shellcheck disable=SC2034 # for check_targets, until something else was done
+	TARGETS_SEEN=1
 }
 
 stop_source() {
@@ -524,8 +529,10 @@ stop_source() {
 act_last() {
 	local node='' try=0 t=0 bytes=0 f=''
 
-	t=$(now)
+	t=${OFF_SINCE:-$(now)}
 	CHANGED=true
+	# shellcheck disable=SC2034 # for check_targets
+	TARGETS_SEEN=
 	while [ $try -lt 2 ]; do
 		try=$((try + 1))
 		[ $try = 1 ] || { say 'once more'; look short && check_ours && check_chain || return; }

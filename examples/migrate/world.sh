@@ -88,15 +88,14 @@ look_once() {
 	[ -z "$(get "$STATE/uuid")" ] || [ "$(get "$STATE/uuid")" = "$uuid" ] ||
 		{ differs "$VMX has another uuid.bios than the VM that this migration began with"; return; }
 	rm -rf "$TMP/mirror"
-	while IFS="$TAB" read -r _ n file; do
-		[ -n "$file" ] || continue
-		n=$((n))
-		eval "link=\${$n}"
-		mirror "$link" "$file" || return
-	done <<-END
-	$(grep '^file' "$TMP/world")
-	END
-	return 0
+	while IFS="$TAB" read -r what n file; do
+		[ "$what" = file ] || continue
+		eval "link=\${$((n))}"
+		mirrored "$link" || return
+		printf '%s\t%s\n' "$file" "$TMP/mirror$link"
+	done <"$TMP/world" >"$TMP/copies"
+	# by one process, as the source is off meanwhile
+	awk -F '\t' '{ while ((getline line <$1) > 0) print line >$2; close($1); close($2) }' "$TMP/copies"
 }
 
 # world KEY [FIELD]: of the first line of that kind
@@ -106,10 +105,15 @@ world() {
 
 # mirror DESCRIPTOR FILE: as on the host, below $TMP/mirror
 mirror() {
+	mirrored "$1" && cp "$2" "$TMP/mirror$1"
+}
+
+# mirrored DESCRIPTOR: there is a folder for it
+mirrored() {
 	case $1 in
 	*/../*/../*/../* | [!/]*) refused "$1: a strange path"; return ;;
 	esac
-	mkdir -p "$TMP/mirror${1%/*}" && cp "$2" "$TMP/mirror$1"
+	[ -d "$TMP/mirror${1%/*}" ] || mkdir -p "$TMP/mirror${1%/*}"
 }
 
 live_link() { # NODE
@@ -131,7 +135,7 @@ fetch() {
 # DESCRIPTOR<tab>CID<tab>EXTENT<tab>TYPE<tab>BYTES. The order is that of the parent hints; vmdksync reads
 # them, and tells what cannot be copied. A link is known by its name and CID.
 chain_of() {
-	local link=$1 out=$2 cid='' size='' count='' type='' extent='' hint='' dir='' n=0
+	local link=$1 out=$2 cid='' size='' count='' type='' extent='' hint='' dir='' n=0 complete=''
 
 	while :; do
 		[ -f "$TMP/mirror$link" ] || fetch "$link" || return
@@ -142,24 +146,27 @@ chain_of() {
 			refused "$(sed "s|^vmdksync: $TMP/mirror||" "$TMP/said" | tail -n 1)"
 			return
 		fi
-		jq -r '.images[0].chain[] | [.cid // "-", .size, (.extents | length), .extents[0].type,
-			.extents[0].file // "-", .parent_hint // "-"] | map(tostring) | join("\t")' "$TMP/info" >"$TMP/links"
+		jq -r '.images[0] | .complete, (.chain[] | [.cid // "-", .size, (.extents | length), .extents[0].type,
+			.extents[0].file // "-", .parent_hint // "-"] | map(tostring) | join("\t"))' "$TMP/info" >"$TMP/links"
 		: >"$TMP/chain"
 		link=$1
-		while IFS="$TAB" read -r cid size count type extent hint; do
-			dir=${link%/*}
-			[ "$count" = 1 ] || { refused "$link: one extent was expected, not $count"; return; }
-			case $extent in
-			/*) ;;
-			*) extent=$dir/$extent ;;
-			esac
-			printf '%s\t%s\t%s\t%s\t%s\n' "$link" "$cid" "$extent" "$type" "$size" >>"$TMP/chain"
-			case $hint in
-			/* | -) link=$hint ;;
-			*) link=$dir/$hint ;;
-			esac
-		done <"$TMP/links"
-		if jq -e '.images[0].complete' "$TMP/info" >/dev/null; then
+		{
+			read -r complete
+			while IFS="$TAB" read -r cid size count type extent hint; do
+				dir=${link%/*}
+				[ "$count" = 1 ] || { refused "$link: one extent was expected, not $count"; return; }
+				case $extent in
+				/*) ;;
+				*) extent=$dir/$extent ;;
+				esac
+				printf '%s\t%s\t%s\t%s\t%s\n' "$link" "$cid" "$extent" "$type" "$size" >>"$TMP/chain"
+				case $hint in
+				/* | -) link=$hint ;;
+				*) link=$dir/$hint ;;
+				esac
+			done
+		} <"$TMP/links"
+		if [ "$complete" = true ]; then
 			break
 		elif [ "$link" = - ] || [ -f "$TMP/mirror$link" ]; then
 			WHY=$(jq -r '.images[0].incomplete_reason' "$TMP/info" | sed "s|$TMP/mirror||g")
@@ -169,7 +176,8 @@ chain_of() {
 		fi
 	done
 	awk '{ line[NR] = $0 } END { for (i = NR; i; i--) print line[i] }' "$TMP/chain" >"$out"
-	case $(sed -n 1p "$out" | cut -f 4) in
+	IFS="$TAB" read -r _ _ _ type _ <"$out"
+	case $type in
 	VMFS | FLAT) ;;
 	*) refused "$1: the lowest link is not flat"; return ;;
 	esac
@@ -330,6 +338,8 @@ check_budget() {
 check_targets() {
 	local node='' d='' bytes='' target=''
 
+	# seen before the source was stopped; what writes looks once more itself
+	[ -z "$TARGETS_SEEN" ] || return 0
 	for node in $NODES; do
 		d=$STATE/$node
 		target=$(cat "$d/target")
