@@ -14,6 +14,7 @@
 #include "output/nbd_uri.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
@@ -82,12 +83,20 @@ static bool on_stop(void *arg)
 	return stop_signal != 0;
 }
 
+/* Where a stream begins that goes on with one that broke off. */
+static uint64_t stream_from(const struct work *w)
+{
+	const struct checkpoint *c = resume_found(w->resume);
+
+	return c ? c->restart : 0;
+}
+
 /* Of a stream of known length the bytes received count; there is nothing else to compare them with. */
 static uint64_t shown_done(const struct work *w)
 {
 	const struct source *s = w->chain->link[0]->piped;
 
-	return w->by_stream && s ? source_received(s) : w->done;
+	return w->by_stream && s ? stream_from(w) + source_received(s) : w->done;
 }
 
 static void on_moved(void *arg, uint64_t bytes)
@@ -208,16 +217,49 @@ static int check_streams(const struct chain *c, const struct options *o, struct 
 	return 0;
 }
 
+/* A plain disk from a stream goes on where the checkpoint says; a loss is at most what a window holds. */
+static int open_resumed(struct work *w, struct chain_opts *opts, struct err *e)
+{
+	const struct checkpoint *c = resume_found(w->resume);
+
+	opts->image.source.window = RAW_STEP;
+	if (!c || !c->stream)
+		return 0;
+	if (!w->o->raw || c->size != w->o->expect)
+		return fail(e, EINVAL, "%s: is of a raw disk of %" PRIu64 " bytes from a stream (--raw "
+				       "--expect-size=%" PRIu64 "): remove it to begin again from the start",
+			    resume_name(w->resume), c->size, c->size);
+	opts->image.from = c->restart;
+	opts->image.source.expect -= c->restart;
+	return 0;
+}
+
+/* Whether the input can be gone on with. */
+static int check_resumable(const struct work *w, struct err *e)
+{
+	for (size_t i = 0; i < w->chain->links; i++)
+		if (w->chain->link[i]->piped && !w->chain->link[i]->raw)
+			return fail(e, EINVAL,
+				    "%s: a VMDK from a stream cannot be resumed, as its grains come in any order: "
+				    "run it from the start without --resume, which is safe, or read its file where "
+				    "it lies (sshfs, NFS)", w->chain->link[i]->name);
+	return 0;
+}
+
 /* Opens what is to be read, looks at all of its metadata, and makes one reader of it. */
 static int open_chain(struct work *w, const struct pump_opts *pump, struct err *e)
 {
 	const struct options *o = w->o;
-	const struct chain_opts opts = chain_options(o);
+	struct chain_opts opts = chain_options(o);
 	struct totals ignored;
 	struct chain *c;
 	size_t n;
-	int r = chain_open(&w->chain, o->inputs, o->n_inputs, &opts, e);
+	int r = w->resume ? open_resumed(w, &opts, e) : 0;
 
+	if (!r)
+		r = chain_open(&w->chain, o->inputs, o->n_inputs, &opts, e);
+	if (!r && w->resume)
+		r = check_resumable(w, e);
 	if (r < 0)
 		return r;
 	c = w->chain;
@@ -245,6 +287,12 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 		return r;
 	r = job_scan(c->reader, pump, o->dry_run || (o->spool_first && !o->map), &w->totals, e);
 	return r < 0 || o->map ? r : check_inputs(w, e);
+}
+
+/* A run that goes on goes on with its undo log, too. */
+static bool appends(const struct work *w)
+{
+	return w->o->undo_append || resume_found(w->resume);
 }
 
 /* A new undo log saves what is new for old then. */
@@ -280,7 +328,7 @@ static int look(struct work *w, const struct pump_opts *pump, struct err *e)
 	r = job_look(&w->look, w->chain, w->applied, w->target, &opts, pump, e);
 	if (!r)
 		r = job_check_base(&w->look, w->target->name, &base, e);
-	if (!r && o->undo && !o->undo_append && LOOK_NEARLY_ALL(w->look.own_same, w->look.own))
+	if (!r && o->undo && !appends(w) && LOOK_NEARLY_ALL(w->look.own_same, w->look.own))
 		r = warn_repeated(w, e);
 	return r;
 }
@@ -356,7 +404,7 @@ static int open_target(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
 	const struct target_opts opts = {.read_only = o->dry_run || o->verify,
-					 .create = o->create,
+					 .create = o->create && !resume_found(w->resume),
 					 .force_busy = o->force & FORCE_BUSY,
 					 .stop = on_stop};
 
@@ -384,7 +432,7 @@ static int open_undo(struct work *w, const struct pump_opts *pump, struct err *e
 {
 	const struct options *o = w->o;
 	struct log_opts log = {.path = o->undo,
-			       .append = o->undo_append,
+			       .append = appends(w),
 			       .force_room = o->force & FORCE_ROOM,
 			       .force_disk = o->force & FORCE_DISK};
 	char most[32], there[32];
@@ -403,6 +451,15 @@ static int open_undo(struct work *w, const struct pump_opts *pump, struct err *e
 	return r < 0 ? r : 0;
 }
 
+/* Of the options, what changes the runs. */
+static uint64_t choices(const struct options *o)
+{
+	const unsigned force = o->force & (FORCE_GD | FORCE_RGD | FORCE_SIZE | FORCE_ACCOUNTS);
+
+	return (o->full ? 1 : 0) | (o->chain ? 2 : 0) | (o->raw ? 4 : 0) | (uint64_t)force << 8 |
+	       (o->placed ? (o->offset + 1) << 24 : 0);
+}
+
 /* All that has to be right before the first write; what is read is open. */
 static int prepare(struct work *w, const struct pump_opts *pump, struct err *e)
 {
@@ -414,6 +471,8 @@ static int prepare(struct work *w, const struct pump_opts *pump, struct err *e)
 				    !o->verify && !o->full && !o->chain && !o->create, e);
 	if (!r)
 		r = check_logs(w, e);
+	if (!r && w->resume)
+		r = resume_check(w->resume, w->chain, w->target, choices(o), pump, &w->done, e);
 	if (!r && !o->verify)
 		r = look(w, pump, e);
 	if (!r && o->undo)
@@ -428,13 +487,20 @@ static int prepare(struct work *w, const struct pump_opts *pump, struct err *e)
 static int apply(struct work *w, const struct pump_opts *pump, struct err *e)
 {
 	const struct options *o = w->o;
-	int r = 0;
+	struct reader *runs = w->resume ? resume_tap(w->resume) : w->chain->reader;
+	struct pump_opts opts = *pump;
+	int r = w->resume ? resume_begin(w->resume, e) : 0;
 
-	if (o->read_back && w->chain->reader->streaming)
-		r = sums_new(&w->sums, w->chain->reader, o->spool, e);
+	if (w->resume) {
+		opts.durable = resume_durable;
+		opts.durable_arg = w->resume;
+		opts.flush_each = runs->streaming ? 250 : 0;
+	}
+	if (!r && o->read_back && runs->streaming)
+		r = sums_new(&w->sums, runs, o->spool, e);
 	if (!r)
-		r = job_apply(w->chain->reader, w->target, pump, w->undo, w->sums, &w->stats, e);
-	if (!r && w->stats.repeated && !o->undo_append && !w->warned_repeated) {
+		r = job_apply(runs, w->target, &opts, w->undo, w->sums, &w->stats, e);
+	if (!r && w->stats.repeated && !appends(w) && !w->warned_repeated) {
 		struct err late = {.warn = e->warn, .arg = e->arg}; /* too late for --strict */
 
 		r = warn_repeated(w, &late);
@@ -453,6 +519,8 @@ static int apply(struct work *w, const struct pump_opts *pump, struct err *e)
 	/* last of all: a run that failed before can be resumed with --undo-append */
 	if (!r && w->undo && !w->stats.stopped)
 		r = undo_finish(w->undo, e);
+	if (!r && w->resume && !w->stats.stopped)
+		r = resume_end(w->resume, e);
 	return r;
 }
 
@@ -468,6 +536,21 @@ static void start_progress(struct work *w)
 	w->by_stream = w->chain->reader->streaming && o->expect;
 	w->progress = progress_new(form, o->progress_fd, "vmdksync",
 				   w->by_stream ? o->expect : w->totals.data + w->totals.zero);
+	progress_from(w->progress, shown_done(w));
+}
+
+/* What a script gives its sender. */
+static int position(const struct work *w, struct err *e)
+{
+	const struct checkpoint *c = resume_found(w->resume);
+	char *text;
+
+	if (c && !c->stream)
+		return fail(e, EINVAL, "%s: is of files, which are read where they lie: the same command goes on by "
+				       "itself", resume_name(w->resume));
+	if (asprintf(&text, "%" PRIu64 "\n", stream_from(w)) < 0)
+		return fail(e, ENOMEM, "out of memory");
+	return put(text, e);
 }
 
 /* A name for an undo log that is free, and its room; NULL where none is needed, or can be had. */
@@ -512,6 +595,9 @@ static int run(struct work *w, struct err *e)
 
 	if (o->info)
 		return info(o, e);
+	r = o->resume ? resume_open(&w->resume, o->resume, e) : 0;
+	if (r < 0 || o->position)
+		return r < 0 ? r : position(w, e);
 	r = open_chain(w, &pump, &mine);
 	if (r == -ENOTSUP && o->target && job_is_vmdk(o->target) &&
 	    !job_is_vmdk(o->inputs[o->n_inputs - 1]))
@@ -525,6 +611,8 @@ static int run(struct work *w, struct err *e)
 	if (o->map)
 		return map(w, e);
 	r = prepare(w, &pump, e);
+	if (!r && w->undone && w->resume)
+		r = resume_end(w->resume, e);
 	if (r < 0 || w->undone || w->stats.stopped)
 		return r;
 	if (o->verbose)
@@ -661,10 +749,11 @@ static void clean_up(struct work *w, enum exit_status status)
 	verify_free(&w->differences);
 	sums_free(w->sums);
 	progress_free(w->progress);
-	if (w->undo && !w->stats.begun && !o->undo_append && status != DONE)
+	if (w->undo && !w->stats.begun && !appends(w) && status != DONE)
 		unlink(o->undo); /* it holds nothing, and would stand in the way of the next run */
 	if (w->target && w->target->created && !o->dry_run && status == UNTOUCHED)
 		unlink(o->target); /* the same */
+	resume_free(w->resume, status == UNTOUCHED);
 	undo_free(w->undo);
 	free(w->undo_name);
 	target_free(w->target);

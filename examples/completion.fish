@@ -35,7 +35,7 @@ for line in (vmdksync --help 2>/dev/null | string match -r '^ +-.*[^ ]  .*')
                 set args $args -x -a (vmdksync --help | string match -r '^ +busy .*' | string trim)
             case '--search=*' '--spool=*'
                 set args $args -x -a '(__fish_complete_directories)'
-            case '--undo=*' '--base=*'
+            case '--undo=*' '--resume=*' '--base=*'
                 set args $args -r -F
             case '--raw*'
                 set args $args -a gzip

@@ -197,6 +197,9 @@ static const struct row {
     {"undo", 0, "=FILE", "save old data in FILE; roll back: vmdksync FILE TARGET",
      WORD(undo), .group = "Safety"},
     {"undo-append", 0, NULL, "resume with an unfinished undo log", FLAG(undo_append)},
+    {"resume", 0, "=FILE", "keep in FILE how far it is; the same command goes on there",
+     WORD(resume)},
+    {"position", 0, NULL, "with --resume: print where a stream has to begin", FLAG(position)},
     {"read-back", 0, NULL, "after writing, read again from the disk and compare",
      FLAG(read_back)},
     {"strict", 0, NULL, "treat warnings as errors", FLAG(strict)},
@@ -366,6 +369,16 @@ static int check(const struct options *o, int names, struct err *e)
 			    : o->verify ? "--verify"
 			    : o->info	? "--info"
 					: "--map");
+	if (o->position)
+		return o->resume && !names
+			       ? 0
+			       : fail(e, EINVAL, "--position is for --resume=FILE, and takes no names");
+	if (o->resume && !writes)
+		return fail(e, EINVAL, "--resume goes on with writing: --verify, --info and --map have no place "
+				       "beside it");
+	if (o->resume && o->raw && (o->placed || o->spool_first))
+		return fail(e, EINVAL, "--resume: %s has no place beside --raw then",
+			    o->placed ? "--offset" : "--spool-first");
 	if (o->info || o->map ? names < 1 : names < 2)
 		return fail(e, EINVAL, "%s needed",
 			    o->info || o->map ? "an IMAGE is" : "a DELTA and a TARGET are");
@@ -463,7 +476,7 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 	}
 	o->inputs = (const char *const *)argv + optind;
 	o->n_inputs = (size_t)(argc - optind);
-	if (!o->info && !o->map && o->n_inputs)
+	if (!o->info && !o->map && !o->position && o->n_inputs)
 		o->target = o->inputs[--o->n_inputs];
 	return keep_names(o, &again, argv + optind, e) ?: check(o, argc - optind, e);
 }

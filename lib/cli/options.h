@@ -35,6 +35,8 @@ struct options { /* what is a name points into argv */
 	bool json, read_back, dry_run, create, strict, in_line;
 	const char *undo; /* file of the old bytes; NULL: none */
 	bool undo_append;
+	const char *resume; /* file of the checkpoint; NULL: none */
+	bool position;      /* print where a stream has to begin */
 	unsigned force; /* of enum force */
 	const char **search; /* the array is the caller's to free */
 	size_t searches;

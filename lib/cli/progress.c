@@ -113,6 +113,12 @@ void rate_look(struct rate *r, uint64_t done, double now)
 	r->time = now;
 }
 
+void progress_from(struct progress *p, uint64_t done)
+{
+	if (p)
+		p->rate.done = done;
+}
+
 void progress_again(struct progress *p, uint64_t total)
 {
 	if (!p)

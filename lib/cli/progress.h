@@ -27,6 +27,8 @@ enum progress_form {
 /* fd: where it goes. total: bytes, 0 when unknown. NULL when memory is short (all calls below take
  * NULL and do nothing). */
 struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total);
+/* So much was done before. */
+void progress_from(struct progress *p, uint64_t done);
 /* Counting begins again at 0, and goes to `total`. */
 void progress_again(struct progress *p, uint64_t total);
 /* At most six times a second. A line is never wider than the terminal, asked anew each time: what

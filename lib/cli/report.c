@@ -552,6 +552,8 @@ char *report_result(const struct work *w, struct err *e)
 		json_number(&t, "written", w->stats.written);
 		json_number(&t, "zeroed", w->stats.zeroed);
 		json_number(&t, "writes", w->stats.writes);
+		if (o->resume)
+			json_number(&t, "resumed_at", resume_found(w->resume) ? resume_found(w->resume)->durable : 0);
 	}
 	if (!o->verify) {
 		json_bool(&t, "base_checked", !w->look.why && !w->look.differ);

@@ -11,6 +11,7 @@
 #include "cli/screen.h"
 #include "jobs/checks.h"
 #include "jobs/info.h"
+#include "jobs/resume.h"
 
 /* Where text goes that is not held whole. */
 struct report_out {
@@ -41,6 +42,7 @@ struct work {
 	struct undo *undo;
 	char *undo_name; /* printable */
 	struct log_room room; /* of the undo log, or of one that is proposed */
+	struct resume *resume; /* NULL: no checkpoint is kept */
 	bool warned_repeated;
 	size_t applied; /* links of the chain that are written, the newest */
 	struct look look;

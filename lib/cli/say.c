@@ -173,17 +173,20 @@ static void say_kept_open(struct text *t, const struct work *w)
 
 static void say_summary(struct text *t, const struct work *w)
 {
-	char data[32], zero[32], rate[32], warned[32], spare[64];
+	char data[32], zero[32], rate[32], warned[32], spare[64], resumed[64] = "";
 	double seconds = progress_seconds(w->progress);
 	uint64_t bytes = w->stats.written + w->stats.zeroed;
 
+	if (resume_found(w->resume))
+		snprintf(resumed, sizeof(resumed), "; resumed at byte %" PRIu64,
+			 resume_found(w->resume)->durable);
 	text_printf(t,
-		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " run%s; %.1f s, %s/s; on stable "
+		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " run%s; %.1f s, %s/s%s; on stable "
 		"storage%s%s\n",
 		w->target->name, size_text(data, w->stats.written),
 		size_text(zero, w->stats.zeroed), w->stats.runs, plural(w->stats.runs), seconds,
 		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes),
-		unaccounted_text(spare, w), warnings_text(warned, w));
+		resumed, unaccounted_text(spare, w), warnings_text(warned, w));
 	say_present(t, w);
 	if (w->undo)
 		text_printf(t, "vmdksync: %s: 'vmdksync %s %s' brings back what was there\n",
@@ -193,7 +196,12 @@ static void say_summary(struct text *t, const struct work *w)
 /* What a user does when it went wrong. */
 static void say_next_step(struct text *t, const struct work *w)
 {
-	if (w->undo)
+	if (w->resume && w->chain->reader->streaming)
+		text_printf(t, "; 'vmdksync --resume=%s --position' prints where the sender has to begin\n",
+			    resume_name(w->resume));
+	else if (w->resume)
+		text_printf(t, "; the same command goes on at byte %" PRIu64 "\n", resume_reached(w->resume));
+	else if (w->undo)
 		text_printf(t,
 			"; running again with --undo-append is safe, and 'vmdksync %s %s' brings "
 			"back what was there\n",

@@ -101,6 +101,11 @@ int source_unchanged(const struct source *s, struct err *e)
 		    "running? (--force=changed accepts it)", s->name);
 }
 
+bool source_times_made_up(const struct source *s)
+{
+	return s->stamp.made_up;
+}
+
 /* What it is, and how large. */
 static int look_at(struct source *s, struct err *e)
 {

@@ -79,6 +79,8 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 /* Whether a regular file still is as it was when it was opened, by its size, mtime and ctime: to be asked
  * when all was read. 0; -ESTALE; -errno. Devices and pipes always are. */
 int source_unchanged(const struct source *s, struct err *e);
+/* Whether its times are those of the clock whenever it is asked, and tell nothing. */
+bool source_times_made_up(const struct source *s);
 /* Whether the range is known to be a hole of the file: it reads as zeros. */
 bool source_is_hole(struct source *s, uint64_t off, uint64_t n);
 /* Where the range of data, or the hole, that begins at off < size ends; *hole says which it is. */

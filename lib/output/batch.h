@@ -40,6 +40,14 @@ struct pump_opts {
 	/* Guest bytes that are done with. NULL: nobody asks. */
 	void (*moved)(void *arg, uint64_t bytes);
 	void *arg; /* of stop and moved */
+	/*
+	 * Where runs come in guest order: every run before `off` is on stable storage. Called after each
+	 * flush; there are such for files, too, then, every flush_each milliseconds (0: as of a stream), and at the
+	 * end. NULL: nobody asks.
+	 */
+	void (*durable)(void *arg, uint64_t off);
+	void *durable_arg;
+	unsigned flush_each;
 };
 
 struct pump_stats {

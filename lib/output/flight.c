@@ -13,7 +13,7 @@
 #define SUBMIT_AT 32u /* transfers put before the kernel hears of them, */
 #define SUBMIT_BYTES (2u * BIG) /* or so many bytes */
 #define SMALL_AT_ONCE 16u /* small transfers waited for together: each wait is a system call */
-#define FLUSH_EACH 500000000 /* nanoseconds between flushes while bytes arrive */
+#define FLUSH_EACH 500 /* milliseconds between flushes while bytes arrive */
 
 /* Slots by the size of their buffers. Neighbours of cold source or target that are just too large for
  * a small one need many more than could be had with BIG each. Zeroing needs none; a stop has to wait
@@ -376,6 +376,51 @@ static void preread(struct slot *s)
 		fill_batch(s);
 }
 
+/* --- flush --------------------------------------------------------------------------------------- */
+
+static void flush_done(struct xfer *x, int err)
+{
+	struct flight *f = x->owner;
+
+	f->flushing = false;
+	if (!err && f->o->durable)
+		f->o->durable(f->o->durable_arg, f->flush_taken);
+	if (err)
+		flight_fail(f, fail(f->e, -err, "%s: %s: %s", f->t->name,
+					 f->t->aligned ? "flush" : "fdatasync", target_why(f->t, err)));
+}
+
+static void put_flush(struct flight *f, bool in_line)
+{
+	f->flushing = true;
+	f->flush_taken = f->taken;
+	for (unsigned i = 0; i < f->slots; i++)
+		if (f->slot[i].state != FREE)
+			f->flush_taken = min_u64(f->flush_taken, f->slot[i].b.off);
+	f->flush = (struct xfer){
+	    .kind = XFER_FLUSH, .in_line = in_line, .owner = f, .done = flush_done};
+	target_put(f->t, f->q, &f->flush);
+}
+
+/* Whoever sends over a network is slower than the disk: what is durable when the last byte arrives need
+ * not be waited for then. */
+static void flush_meanwhile(struct flight *f)
+{
+	const struct pump_opts *o = f->o;
+	const int64_t each = (o->flush_each ? o->flush_each : FLUSH_EACH) * INT64_C(1000000);
+	struct timespec ts;
+	int64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	now = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+	if (!f->flushed)
+		f->flushed = now;
+	if (f->failed || f->flushing || (!f->stats->begun && !o->durable) || now - f->flushed < each)
+		return;
+	f->flushed = now;
+	put_flush(f, false);
+}
+
 /* --- launch -------------------------------------------------------------------------------------- */
 
 static bool busy(const struct flight *f)
@@ -456,46 +501,19 @@ void flight_launch(struct flight *f, const struct batch *b)
 		fill_batch(s);
 	else
 		preread(s);
+	f->taken = b->end;
+	if (f->o->durable)
+		flush_meanwhile(f);
 	if (f->queued >= SUBMIT_AT || f->queued_bytes >= SUBMIT_BYTES)
 		wait_for(f, 0);
 }
 
+void flight_taken(struct flight *f, uint64_t off)
+{
+	f->taken = off;
+}
+
 /* --- all of them --------------------------------------------------------------------------------- */
-
-static void flush_done(struct xfer *x, int err)
-{
-	struct flight *f = x->owner;
-
-	f->flushing = false;
-	if (err)
-		flight_fail(f, fail(f->e, -err, "%s: %s: %s", f->t->name,
-					 f->t->aligned ? "flush" : "fdatasync", target_why(f->t, err)));
-}
-
-static void put_flush(struct flight *f, bool in_line)
-{
-	f->flushing = true;
-	f->flush = (struct xfer){
-	    .kind = XFER_FLUSH, .in_line = in_line, .owner = f, .done = flush_done};
-	target_put(f->t, f->q, &f->flush);
-}
-
-/* Whoever sends over a network is slower than the disk: what is durable when the last byte arrives need
- * not be waited for then. */
-static void flush_meanwhile(struct flight *f)
-{
-	struct timespec ts;
-	int64_t now;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-	if (!f->flushed)
-		f->flushed = now;
-	if (f->failed || f->flushing || !f->stats->begun || now - f->flushed < FLUSH_EACH)
-		return;
-	f->flushed = now;
-	put_flush(f, false);
-}
 
 void flight_fence(struct flight *f)
 {
@@ -520,6 +538,8 @@ void flight_drain(struct flight *f)
 
 int flight_flush(struct flight *f)
 {
+	if (f->failed)
+		f->taken = 0; /* some of it was not written */
 	f->failed = 0;
 	put_flush(f, true); /* there is nothing to do meanwhile */
 	while (busy(f))

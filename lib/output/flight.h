@@ -57,6 +57,8 @@ bool flight_direct(struct flight *f, uint64_t off, uint64_t len);
 /* Sends a copy of the batch on its way when there is room, and nothing in flight shares a block with
  * it. Does nothing after a failure. */
 void flight_launch(struct flight *f, const struct batch *b);
+/* Where runs come in guest order: all before `off` are on their way, or need nothing. */
+void flight_taken(struct flight *f, uint64_t off);
 /* Every run that was launched is copied when this returns: written, or in a buffer of our own. Begins
  * a flush where the last one was long ago. */
 void flight_fence(struct flight *f);

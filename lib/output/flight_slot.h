@@ -56,6 +56,8 @@ struct flight {
 	struct xfer *refused; /* direct transfers to be made through the page cache */
 	struct xfer flush;
 	bool flushing;   /* it is in flight */
+	uint64_t taken;       /* guest order: all runs before this byte were launched, or need nothing, */
+	uint64_t flush_taken; /* and those before this one the flush makes durable */
 	int64_t flushed; /* when it was put, nanoseconds */
 	struct slot slot[SLOTS];
 	unsigned slots; /* that were ever used: the others are never touched, which costs memory and time */

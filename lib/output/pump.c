@@ -165,6 +165,8 @@ static int take_runs(struct pump *p, struct reader *r, struct err *e)
 			zero(p, &run);
 		else
 			gather(p, run, false, p->most);
+		if (!p->open.runs && !p->stats->stopped)
+			flight_taken(p->f, run.off + run.len);
 	}
 	return got < 0 ? got : 0;
 }

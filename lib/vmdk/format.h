@@ -75,6 +75,13 @@ int flat_open(struct reader **out, struct source *src, uint64_t at, uint64_t siz
  * follow each other. A stream that is shorter, or longer, is an error at its end.
  */
 int raw_open(struct reader **out, struct source *src, uint64_t from, uint64_t size, struct err *e);
+/*
+ * Of such a reader: where another stream has to begin, a multiple of RAW_STEP, so that its first RAW_STEP bytes
+ * lie before guest byte `end`, which was given already, and tell whether it is the right one: they are not
+ * all alike, nor as those before them, if a few steps back there are such. 0 where there is no whole step yet.
+ */
+#define RAW_STEP (UINT64_C(1) << 20)
+uint64_t raw_restart(const struct reader *r, uint64_t end);
 /* A disk of `size` zeros. name: printable, has to outlive the reader. */
 int zero_open(struct reader **out, const char *name, uint64_t size, struct err *e);
 

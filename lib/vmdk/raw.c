@@ -12,6 +12,9 @@
 #define BLOCK 4096u           /* zeros are looked for in such steps */
 #define WORTH (64u * 1024)    /* fewer zeros in the midst of data are sent as data */
 
+#define STEPS 4096u           /* the last ones, which are remembered: more than are on their way */
+#define STEPS_BACK 8u         /* for one that tells more than the last */
+
 struct raw {
 	struct reader reader;
 	struct source *src; /* owned; streaming */
@@ -20,7 +23,35 @@ struct raw {
 	uint64_t total;
 	uint64_t at, low, have; /* next to be given; of the window in work: where it begins, and ends */
 	bool fence;             /* due before the next window */
+	/* what samples say of the RAW_STEP bytes in work, and of the ones before */
+	uint64_t sum, last_sum, first;
+	bool alike;
+	bool telling[STEPS];    /* see raw_restart() */
 };
+
+/* Samples of the bytes that were received just now. */
+static void sample(struct raw *w)
+{
+	size_t n;
+	const uint8_t *window = source_at(w->src, w->low, &n);
+
+	for (uint64_t pos = w->low; pos + BLOCK <= w->have; pos += BLOCK) {
+		const uint64_t off = w->from + pos, v = le64(window + (pos - w->low));
+
+		if (off % RAW_STEP == 0) {
+			w->sum = 0;
+			w->first = v;
+			w->alike = true;
+		}
+		w->alike &= v == w->first;
+		w->sum = (w->sum ^ v) * UINT64_C(0x9e3779b97f4a7c15);
+		w->sum ^= w->sum >> 29;
+		if ((off + BLOCK) % RAW_STEP == 0) {
+			w->telling[off / RAW_STEP % STEPS] = !w->alike && w->sum != w->last_sum;
+			w->last_sum = w->sum;
+		}
+	}
+}
 
 /* Bytes of zeros at pos, in whole blocks or to the end of the window. */
 static uint64_t zeros_at(const struct raw *w, const uint8_t *window, uint64_t pos)
@@ -117,6 +148,7 @@ static int raw_next(struct reader *reader, struct run *run, struct err *e)
 		w->have = min_u64(w->have, end);
 		if (w->have == w->at)
 			return finish(w, e);
+		sample(w);
 	}
 	give(w, run);
 	w->fence = true;
@@ -167,4 +199,17 @@ int raw_open(struct reader **out, struct source *src, uint64_t from, uint64_t si
 	w->total = size - from;
 	*out = &w->reader;
 	return 0;
+}
+
+uint64_t raw_restart(const struct reader *r, uint64_t end)
+{
+	const struct raw *w = container_of(r, const struct raw, reader);
+	const uint64_t first = w->from / RAW_STEP, last = end / RAW_STEP;
+
+	if (last <= first)
+		return w->from;
+	for (uint64_t i = last; i-- > first && last - i <= STEPS_BACK;)
+		if (w->telling[i % STEPS])
+			return i * RAW_STEP;
+	return (last - 1) * RAW_STEP;
 }

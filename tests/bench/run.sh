@@ -8,7 +8,7 @@
 #	BENCH_SIZE	MiB of grains in a delta; the disk is eight times that (256). tiny: a smoke run
 #			of everything that also compares results, and whose numbers mean nothing
 #	BENCH_RUNS	runs of each contestant, by turns in any order; medians are shown (5)
-#	BENCH_ONLY	which parts: apply peers chain cold pipe stream verify start linear targets (all)
+#	BENCH_ONLY	which parts: apply peers chain cold pipe raw stream verify start linear targets (all)
 #	BENCH_FORMATS	of most parts (cowd hosted sesparse)
 #	BENCH_SHAPES	of most parts (seq rand scatter manyzero)
 #	BENCH_TARGETS	of the part apply (alloc sparse falloc loop512 loop4096)
@@ -25,7 +25,7 @@ mkvmdk=${MKVMDK:-$top/build/plain/mkvmdk}
 limit=${LIMIT:-$top/build/plain/limit}
 size=${BENCH_SIZE:-256}
 runs=${BENCH_RUNS:-5}
-only=${BENCH_ONLY:-apply peers chain cold pipe stream verify start linear targets}
+only=${BENCH_ONLY:-apply peers chain cold pipe raw stream verify start linear targets}
 formats='cowd hosted sesparse' shapes='seq rand scatter manyzero'
 targets='alloc sparse falloc loop512 loop4096'
 json=
@@ -561,6 +561,46 @@ part_pipe() {
 	drop_target alloc
 }
 
+# raw_command WHO: sets `cmd`; of "resume" the checkpoint goes to the same file system
+raw_command() {
+	# shellcheck disable=SC2016 # the inner shell expands them
+	case $1 in
+	vmdksync) cmd=("$vmdksync" -q --raw real.raw "$target") ;;
+	resume) cmd=("$vmdksync" -q --raw --resume=ckpt real.raw "$target") ;;
+	direct) cmd=(dd if=real.raw "of=$target" bs=1M oflag=direct 'conv=notrunc,fdatasync' status=none) ;;
+	dd) cmd=(dd if=real.raw "of=$target" bs=1M 'conv=notrunc,fsync' status=none) ;;
+	pipe) cmd=(sh -c 'cat real.raw | "$@"' sh "$vmdksync" -q --raw "--expect-size=${mib}M" - "$target") ;;
+	pipe-resume) cmd=(sh -c 'cat real.raw | "$@"' sh "$vmdksync" -q --raw "--expect-size=${mib}M" \
+		--resume=ckpt - "$target") ;;
+	both) cmd=(sh -c 'cat real.raw | "$1" drain & "$2" -q --raw real.raw "$3"; wait' sh "$limit" \
+		"$vmdksync" "$target") ;;
+	esac
+}
+
+part_raw() {
+	local who whos='vmdksync resume direct dd pipe pipe-resume both'
+
+	"$vmdksync" --help | grep -q -- --resume || return 0
+	mib=$size
+	heading 'raw: a plain disk from a file, against dd; from a pipe, against a file and the pipe drained at once'
+	bytes=$((mib << 20)) extra='' note=''
+	real_data "$mib" real.raw
+	sync real.raw
+	target alloc "$mib"
+	for ((i = 0; i < runs; i++)); do
+		# shellcheck disable=SC2086 # words are meant
+		for who in $(order $whos); do
+			raw_command "$who"
+			one "$who"
+			[ -z "$tiny" ] || cmp real.raw "$target"
+		done
+	done
+	# shellcheck disable=SC2086 # words are meant
+	result raw 'raw seq alloc' $whos
+	rm -f real.raw
+	drop_target alloc
+}
+
 part_verify() {
 	local who
 
@@ -773,7 +813,7 @@ say 'vmdksync against the limit of this machine: %s MiB, medians of %s runs by t
 	"$size" "$runs"
 say '%s cores, Linux %s, %s\n' "$(nproc)" "$(uname -r)" "$(stat -f -c %T .)"
 say 'a number with x: how many times as long the other one took (above 1: vmdksync is faster)\n'
-for part in apply cold peers chain pipe stream verify start linear targets; do
+for part in apply cold peers chain pipe raw stream verify start linear targets; do
 	! wants "$part" || "part_$part"
 done
 if [ -n "$json" ]; then

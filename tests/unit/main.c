@@ -19,6 +19,7 @@ static const struct test *const groups[] = {
 	file_order_tests,
 	streamopt_tests,
 	undo_tests,
+	resume_tests,
 	cli_tests,
 };
 

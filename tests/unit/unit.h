@@ -26,6 +26,7 @@ extern const struct test nbd_tests[];
 extern const struct test file_order_tests[];
 extern const struct test streamopt_tests[];
 extern const struct test undo_tests[];
+extern const struct test resume_tests[];
 extern const struct test cli_tests[];
 
 extern unsigned checks, failures;
