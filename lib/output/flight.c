@@ -383,7 +383,7 @@ static void flush_done(struct xfer *x, int err)
 	struct flight *f = x->owner;
 
 	f->flushing = false;
-	if (!err && f->o->durable)
+	if (!err && f->o->durable && f->flush_taken)
 		f->o->durable(f->o->durable_arg, f->flush_taken);
 	if (err)
 		flight_fail(f, fail(f->e, -err, "%s: %s: %s", f->t->name,

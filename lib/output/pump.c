@@ -21,12 +21,16 @@ struct pump {
 	uint64_t align;    /* of the flight */
 	uint64_t most;     /* largest single write, power of two */
 	struct batch open; /* being gathered */
+	uint64_t seen;     /* where the last run ends that was taken whole */
 };
 
 static void launch(struct pump *p)
 {
-	if (p->open.runs)
+	if (p->open.runs) {
 		flight_launch(p->f, &p->open);
+		/* behind it there may be holes that need nothing */
+		flight_taken(p->f, max_u64(p->open.end, p->seen));
+	}
 	p->open.runs = 0;
 }
 
@@ -165,8 +169,11 @@ static int take_runs(struct pump *p, struct reader *r, struct err *e)
 			zero(p, &run);
 		else
 			gather(p, run, false, p->most);
-		if (!p->open.runs && !p->stats->stopped)
-			flight_taken(p->f, run.off + run.len);
+		if (p->stats->stopped)
+			break;
+		p->seen = run.off + run.len;
+		if (!p->open.runs)
+			flight_taken(p->f, p->seen);
 	}
 	return got < 0 ? got : 0;
 }

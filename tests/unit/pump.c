@@ -404,6 +404,82 @@ static void test_pump_consumer(void)
 	}
 }
 
+struct durable {
+	struct bench *b;
+	uint64_t off;   /* what was said last */
+	unsigned calls;
+};
+
+/* What lies before is in the target by now, as it shall be. */
+static void on_durable(void *arg, uint64_t off)
+{
+	struct durable *d = arg;
+	static uint8_t now[TARGET_SIZE];
+
+	CHECK(off >= d->off && off <= TARGET_SIZE);
+	d->off = off;
+	d->calls++;
+	read_all(d->b->fd, now, off, 0);
+	CHECK(!memcmp(now, d->b->model, off));
+}
+
+static void test_pump_durable(void)
+{
+	static struct bench b;
+	static struct consumer c;
+
+	for (unsigned i = 0; i < 24; i++) {
+		struct err e = {.set = false};
+		struct durable d = {.b = &b};
+		struct watch w = {.stop_at = i % 3 ? 0 : 100};
+		struct pump_opts o = {.in_line = i & 2, .durable = on_durable, .durable_arg = &d,
+				      .flush_each = 1, .stop = on_stop, .moved = on_moved, .arg = &w};
+		struct pump_stats s;
+		const struct run *last;
+
+		seed(1100 + i);
+		bench_init(&b, i & 1);
+		bench_runs(&b, i & 4 ? 512 : 1, i & 8);
+		bench_model(&b, b.n);
+		if (i >= 16) { /* runs that are held back for a barrier */
+			o.ready = on_ready;
+			o.barrier = on_barrier;
+			o.look = 4096;
+			o.consumer = &c;
+			c = (struct consumer){.b = &b, .look = o.look};
+		}
+		CHECK(bench_pump_with(&b, list_new(TARGET_SIZE, b.run, b.n), &o, &s, &e) == 0);
+		last = &b.run[s.runs - 1];
+		CHECK(d.calls && d.off == last->off + last->len);
+		bench_free(&b);
+	}
+}
+
+/* Where a write fails nothing behind it is said to be durable. */
+static void test_pump_durable_error(void)
+{
+	for (unsigned i = 0; i < 8; i++) {
+		static struct bench b;
+		struct err e = {.set = false};
+		struct durable d = {.b = &b};
+		const struct pump_opts o = {.in_line = i & 1, .durable = on_durable, .durable_arg = &d,
+					    .flush_each = 1};
+		struct pump_stats s;
+		struct list *l;
+
+		seed(1200 + i);
+		bench_init(&b, i & 2);
+		bench_runs(&b, 512, true);
+		bench_model(&b, b.n);
+		l = list_new(TARGET_SIZE, b.run, b.n);
+		l->fail_at = below(b.n);
+		l->fail_with = EIO;
+		CHECK(bench_pump_with(&b, l, &o, &s, &e) == -EIO);
+		CHECK(d.off <= b.run[l->fail_at ? l->fail_at - 1 : 0].off + b.run[l->fail_at ? l->fail_at - 1 : 0].len);
+		bench_free(&b);
+	}
+}
+
 #define PASS_WINDOW (256u * KIB)
 #define PASS_WINDOWS 23u
 #define PASS_RUNS 4u
@@ -632,6 +708,8 @@ const struct test pump_tests[] = {
 	{"pump-fetch-error", test_pump_fetch_error},
 	{"pump-stop", test_pump_stop},
 	{"pump-consumer", test_pump_consumer},
+	{"pump-durable", test_pump_durable},
+	{"pump-durable-error", test_pump_durable_error},
 	{"pump-streaming", test_pump_passing},
 	{"pump-direct-refused", test_pump_direct_refused},
 	{"pump-source-shrinks", test_pump_source_shrinks},
