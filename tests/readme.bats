@@ -124,6 +124,7 @@ sort_shown() {
 	cp "$TOP"/examples/*.sh .
 	ln -s "$VMDKSYNC" bin/vmdksync
 	cp host-0.raw vm-hda.raw
+	cp host-000001-delta.vmdk delta.vmdk
 	"$MKVMDK" hosted clone-s003.vmdk capacity=1024 alloc=0-3 desc=0
 	sort_shown
 	# it takes the place of another program from the start
@@ -143,12 +144,14 @@ sort_shown() {
 		line=${line/--expect-size=42949672960/--expect-size=1M}
 		line=${line//\/dev\/vg0\/vm-hda/vm-hda.raw}
 		line=${line/8384512s/1024s}
+		line=${line/\/mnt\//}
 		line=${line//\/usr\/lib\/one/bin}
 		line=${line//\/vmfs\/volumes\/ds\/host\//}
 		echo "$line"
 		PATH=$PWD/bin:$PWD:$PATH run -0 bash -o pipefail -c "$line" </dev/null
 		# what comes next may be about the first delta alone, and a later one is noticed
-		[[ $line != *@(host-000002|clone)*\ vm-hda.raw ]] || cp host-0.raw vm-hda.raw
+		[[ $line != *@(host-000002|clone)*\ vm-hda.raw || $line == *--full\ host-* ]] ||
+			cp host-0.raw vm-hda.raw
 		n=$((n + 1))
 	done <in-order
 	echo "$n commands"

@@ -15,6 +15,7 @@ test)
 	packages="$packages procps qemu-system-common busybox iproute2 netcat-openbsd tmux"
 	packages="$packages libclang-rt-dev nbdkit libnbd-bin fuse3 e2fsprogs valgrind"
 	packages="$packages xfsprogs btrfs-progs debootstrap 7zip p7zip-full libvmdk-utils fdisk"
+	packages="$packages sshfs curl openssl pv"
 	packages="$packages ceph-mon ceph-osd ceph-common qemu-block-extra tgt dmsetup"
 	packages="$packages zsh fish qemu-user gcc-s390x-linux-gnu gcc-arm-linux-gnueabihf"
 	;;

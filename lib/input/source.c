@@ -229,8 +229,8 @@ static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size
 		return fail(e, (int)-got, "%s: reading %s at byte %" PRIu64 ": %s", s->name, what,
 			    off, strerror((int)-got));
 	if ((size_t)got < n)
-		return fail(e, EBADMSG, "%s: %s at byte %" PRIu64 ": the file became shorter while "
-			    "it was read", s->name, what, off + (size_t)got);
+		return fail(e, EBADMSG, "%s: %s at byte %" PRIu64 ": %s", s->name, what,
+			    off + (size_t)got, SOURCE_SHORTER);
 	return 0;
 }
 

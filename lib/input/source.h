@@ -23,6 +23,10 @@ struct source_stamp {
 	bool made_up; /* the times are those of the clock when they are asked for */
 };
 
+/* A file that ends before it should. Where its host is gone sshfs may give the end of the file, not an error. */
+#define SOURCE_SHORTER                                                                             \
+	"the file became shorter while it was read, or the connection to its host was lost"
+
 /* Why bytes of a stream were spooled; see spool_reason_text(). */
 enum spool_reason { SPOOL_NONE, SPOOL_ASKED, SPOOL_TABLES, SPOOL_MEMORY, SPOOL_AHEAD, SPOOL_LOG, SPOOL_RECORDS };
 

@@ -148,7 +148,7 @@ static void read_failed(struct flight *f, const char *name, const struct xfer *x
 	flight_fail(f, fail(f->e, err == -ENODATA ? EBADMSG : -err,
 			    "%s: reading %" PRIu64 " bytes at byte %" PRIu64 ": %s", name,
 			    x->len - x->done_len, x->off + x->done_len,
-			    err == -ENODATA ? "the file became shorter while it was read"
+			    err == -ENODATA ? SOURCE_SHORTER
 			    : target	    ? target_why(f->t, err)
 					    : strerror(-err)));
 }

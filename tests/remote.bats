@@ -1,0 +1,328 @@
+# SPDX-License-Identifier: MIT
+# shellcheck disable=SC2016 # the inner shell expands it
+# Disks read where they lie: by sshfs, over HTTPS, by nbdkit; and extents that are sent one by one.
+
+load helpers
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+	PATH=$PWD/bin:${VMDKSYNC%/*}:$PATH
+}
+
+teardown() {
+	! mountpoint -q mnt || fusermount3 -uz mnt
+	! mountpoint -q disk || fusermount3 -uz disk
+	# the sessions first: they are children of the daemon
+	[ ! -f sshd.pid ] || cut_sessions || :
+	helpers_teardown
+}
+
+# host: an ssh daemon of this test, at $port, on which `esxi` is this machine; ssh, sshfs and nbdkit find it. Each
+# session of SFTP ends after as many bytes as the file `limit` says, where there is one.
+host() {
+	local i
+
+	requires root plain ssh unshare stdbuf
+	[ -x /usr/sbin/sshd ] || skip 'needs sshd'
+	mkdir bin
+	ssh-keygen -q -t ed25519 -N '' -f key
+	ssh-keygen -q -t ed25519 -N '' -f hostkey
+	cat >sftp <<-END
+	#!/bin/sh
+	[ -e $PWD/limit ] || exec /usr/lib/openssh/sftp-server
+	/usr/lib/openssh/sftp-server | stdbuf -o0 head -c "\$(cat $PWD/limit)"
+	END
+	chmod +x sftp
+	for ((i = 0; i < 50; i++)); do
+		port=$((20000 + RANDOM % 20000))
+		cat >sshd_config <<-END
+		ListenAddress 127.0.0.1:$port
+		HostKey $PWD/hostkey
+		PidFile $PWD/sshd.pid
+		AuthorizedKeysFile $PWD/key.pub
+		PermitRootLogin yes
+		StrictModes no
+		UsePAM no
+		MaxStartups 100
+		Subsystem sftp $PWD/sftp
+		END
+		# it wants a folder that only the system's own daemon makes
+		unshare --mount sh -c 'mount -t tmpfs none /run && mkdir /run/sshd && exec "$@"' sh \
+			/usr/sbin/sshd -D -f "$PWD/sshd_config" -E "$PWD/sshd.log" >/dev/null 2>&1 3>&- &
+		sshd=$!
+		until [ -e sshd.pid ] || ! kill -0 "$sshd" 2>/dev/null; do
+			sleep 0.05
+		done
+		[ ! -e sshd.pid ] || break
+	done
+	echo "$sshd" >>pids
+	printf '[127.0.0.1]:%s %s\n' "$port" "$(cat hostkey.pub)" >known_hosts
+	cat >ssh_config <<-END
+	Host esxi
+		HostName 127.0.0.1
+		Port $port
+		User root
+		IdentityFile $PWD/key
+		UserKnownHostsFile $PWD/known_hosts
+		LogLevel ERROR
+	END
+	for i in ssh sshfs; do
+		printf '#!/bin/sh\nexec %s -F %s "$@"\n' "$(command -v $i)" "$PWD/ssh_config" >bin/$i
+		chmod +x bin/$i
+	done
+}
+
+# What is connected now is cut.
+cut_sessions() {
+	pkill -KILL -P "$(cat sshd.pid)"
+}
+
+# chain SECTORS [ALLOC]: host.vmdk, its base, and two deltas of some MiB in vmfs/; old.raw, full of old data;
+# host-2.raw, the disk.
+chain() {
+	local i before=host.vmdk
+
+	mkdir vmfs
+	(
+		cd vmfs || return
+		"$MKVMDK" pattern host-flat.vmdk "$1" 1
+		descriptor host.vmdk 10000000 ffffffff vmfs '' "RW $1 VMFS \"host-flat.vmdk\""
+		cp host-flat.vmdk ../base.raw
+		cp host-flat.vmdk ../host-2.raw
+		for i in 1 2; do
+			"$MKVMDK" cowd host-00000$i-delta.vmdk capacity="$1" alloc="${2-runs:40:100:400}" \
+				seed=$((i + 1)) apply=../host-2.raw
+			descriptor host-00000$i.vmdk 1000000$i 1000000$((i - 1)) vmfsSparse "$before" \
+				"RW $1 VMFSSPARSE \"host-00000$i-delta.vmdk\""
+			before=host-00000$i.vmdk
+		done
+	)
+	"$MKVMDK" pattern old.raw "$1" 77
+}
+
+# shown PROGRAM: the command lines of README that begin with it, where this test has its files.
+shown() {
+	sed -e ':a' -e '/|$/{N;s/|\n */| /;ba' -e '}' "$TOP/README" | sed -n "s/^    \($1 .*\)/\1/p" |
+		sed -e "s:/vmfs/volumes/ds/host:$PWD/vmfs:g; s: /mnt: $PWD/mnt:g; s:/dev/vg0/vm-hda:target:g"
+}
+
+mount_it() {
+	local line
+
+	mkdir -p mnt
+	line=$(shown sshfs)
+	[ "$line" ]
+	echo "$line"
+	bash -c "$line"
+	mountpoint -q mnt
+}
+
+# sshfs ends when its connection does, or is about to.
+not_mounted() {
+	fusermount3 -uz mnt 2>/dev/null || :
+	until_true eval '! mountpoint -q mnt'
+}
+
+# bats test_tags=quick
+@test "README: by sshfs, --full and --chain, then --verify against the source" {
+	host
+	requires sshfs fusermount3
+	chain 65536
+	mount_it
+	cp old.raw target
+	while IFS= read -r line; do
+		echo "--- $line"
+		bash -c "$line"
+		same target host-2.raw
+	done < <(shown 'vmdksync --full' | grep mnt && shown 'vmdksync --verify' | grep mnt)
+	cp base.raw target
+	vs -q --chain mnt/host-000002.vmdk target
+	same target host-2.raw
+	vs -q --verify mnt/host-000002.vmdk target
+	# nothing holds what is served
+	fusermount3 -u mnt
+}
+
+# bats test_tags=quick
+@test "by sshfs, and the connection is cut: exit 3, words that fit; mounted again, the same command ends right" {
+	host
+	requires sshfs fusermount3
+	# far more than the tables and what is read ahead of each of them
+	chain 131072 runs:40:1000:2000
+	for job in --full --chain; do
+		cp old.raw target
+		# its data are not needed, and samples of them would be read first
+		[ $job = --full ] || { mv vmfs/host-flat.vmdk . && cp base.raw target; }
+		cp target before
+		echo 12000000 >limit
+		mount_it
+		run -3 --separate-stderr vs $job mnt/host-000002.vmdk target
+		echo "$stderr"
+		[[ $stderr == *"vmdksync: mnt/host-"*.vmdk:*' at byte '*@(connection|connected|error)* ]]
+		[[ $stderr == *'gave up after '* ]]
+		run ! cmp -s target before
+		not_mounted
+		rm limit
+		mount_it
+		vs -q $job mnt/host-000002.vmdk target
+		same target host-2.raw
+		fusermount3 -u mnt
+	done
+}
+
+# bats test_tags=quick
+@test "by sshfs, and the host is gone before anything is written: exit 2, and the target is untouched" {
+	host
+	requires sshfs fusermount3
+	chain 65536
+	cp old.raw target
+	mount_it
+	cut_sessions
+	run -2 --separate-stderr vs --full mnt/host-000002.vmdk target
+	same target old.raw
+	not_mounted
+}
+
+# folder MODE: a web server of this test as ESXi's /folder is, at https://esxi: a password, 206 for a range,
+# and no word on accepting ranges; whole: it answers any range with 200 and everything; cut: it closes the
+# connection in the middle.
+folder() {
+	requires python3 openssl curl
+	[ -e esxi.pem ] || openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=esxi -addext subjectAltName=DNS:esxi \
+		-days 2 -keyout esxi.key -out esxi.pem 2>/dev/null
+	rm -f port
+	python3 - "$1" "$PWD" >web.log 2>&1 3>&- <<-'END' &
+	import base64, http.server, os, re, ssl, sys, urllib.parse
+	mode, top = sys.argv[1:]
+	class Folder(http.server.BaseHTTPRequestHandler):
+	    protocol_version = "HTTP/1.1"
+	    def do_GET(self):
+	        url = urllib.parse.urlsplit(self.path)
+	        if self.headers["Authorization"] != "Basic " + base64.b64encode(b"root:secret").decode():
+	            self.send_response(401)
+	            self.send_header("WWW-Authenticate", 'Basic realm="VMware HTTP server"')
+	            self.send_header("Content-Length", "0")
+	            return self.end_headers()
+	        if urllib.parse.parse_qs(url.query) != {"dcPath": ["ha-datacenter"], "dsName": ["ds"]}:
+	            return self.send_error(404)
+	        with open(top + "/vmfs/" + os.path.basename(url.path), "rb") as f:
+	            data = f.read()
+	        size, first = len(data), 0
+	        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+	        if wanted and mode != "whole":
+	            first = int(wanted[1])
+	            self.send_response(206)
+	            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+	        else:
+	            self.send_response(200)
+	        data = data[first:]
+	        self.send_header("Content-Length", str(len(data)))
+	        self.end_headers()
+	        self.wfile.write(data[:len(data) // 2] if mode == "cut" else data)
+	        self.close_connection = mode == "cut"
+	server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Folder)
+	tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+	tls.load_cert_chain(top + "/esxi.pem", top + "/esxi.key")
+	server.socket = tls.wrap_socket(server.socket, server_side=True)
+	with open(top + "/port.new", "w") as f:
+	    f.write(str(server.server_address[1]))
+	os.rename(top + "/port.new", top + "/port")
+	server.serve_forever()
+	END
+	echo $! >>pids
+	until_true [ -e port ]
+	# what a user's ~/.curlrc and ~/.netrc would say
+	printf 'cacert = "%s"\nconnect-to = "esxi:443:127.0.0.1:%s"\n' "$PWD/esxi.pem" "$(cat port)" >.curlrc
+	echo 'machine esxi login root password secret' >.netrc
+	export HOME=$PWD
+}
+
+# bats test_tags=quick
+@test "README: curl from the host's /folder, whole; one that is cut is exit 3" {
+	chain 32768
+	cp base.raw want
+	vs -q vmfs/host-000001-delta.vmdk want
+	line=$(shown curl)
+	echo "$line"
+	folder range
+	cp base.raw target
+	bash -o pipefail -c "$line"
+	same target want
+	# a wrong password is an error of curl's, and nothing is written
+	echo 'machine esxi login root password wrong' >.netrc
+	cp base.raw target
+	run -2 bash -c "$line"
+	[[ $output == *401* ]]
+	same target base.raw
+	folder cut
+	run -3 bash -c "$line"
+	[[ $output == *'ends after '*' bytes'* ]]
+	folder range
+	bash -o pipefail -c "$line"
+	same target want
+}
+
+# bats test_tags=quick
+@test "README: one extent by nbdkit's ssh plugin and nbdfuse" {
+	host
+	requires nbdkit nbdfuse fusermount3
+	nbdkit --dump-plugin ssh >/dev/null 2>&1 || skip "needs nbdkit's ssh plugin"
+	chain 32768
+	cp base.raw target
+	cp base.raw want
+	vs -q vmfs/host-000001-delta.vmdk want
+	mkdir mnt
+	# it reads no configuration that could be given to it
+	line=$(shown nbdfuse | sed "s: &\$::; s:host=esxi:host=127.0.0.1 port=$port user=root identity=$PWD/key known-hosts=$PWD/known_hosts:")
+	echo "$line"
+	bash -c "exec $line" >/dev/null 2>&1 3>&- &
+	echo $! >>pids
+	until_true [ -e mnt/delta.vmdk ]
+	bash -c "$(shown vmdksync | grep mnt/delta)"
+	same target want
+	fusermount3 -u mnt
+	wait $!
+}
+
+# --- extents one by one -------------------------------------------------------------------------------
+
+# bats test_tags=quick
+@test "a disk in 40 sparse extents, streamed one by one onto old data, broken and resumed between them" {
+	requires qemu-img
+	declare -a line offset
+	sectors=0
+	for ((i = 1; i <= 40; i++)); do
+		name=$(printf 'clone-s%03d.vmdk' "$i")
+		# some are empty, some hold all; the last is a short one
+		case $((i % 4)) in
+		0) alloc=none ;;
+		1) alloc=all ;;
+		*) alloc=random:9 ;;
+		esac
+		size=$((i < 40 ? 2048 : 640))
+		"$MKVMDK" hosted "$name" capacity=$size grain=128 alloc=$alloc zero=3 desc=0 seed=$i
+		offset[i]=$sectors
+		line[i]="RW $size SPARSE \"$name\""
+		sectors=$((sectors + size))
+	done
+	descriptor clone.vmdk 1 ffffffff twoGbMaxExtentSparse '' "${line[@]}"
+	qemu-img convert -f vmdk -O raw clone.vmdk want.raw
+	[ "$(stat -c %s want.raw)" = $((sectors * 512)) ]
+	# what lies behind the disk stays
+	"$MKVMDK" pattern target $((sectors + 3000)) 7
+	tail -c $((3000 * 512)) target >>want.raw
+	broken=0
+	for ((i = 1; i <= 40; i++)); do
+		name=$(printf 'clone-s%03d.vmdk' "$i")
+		# the line breaks in every third one, which is sent again
+		if [ $((i % 3)) = 0 ]; then
+			head -c -70000 "$name" >short
+			run vs -q --full --offset="${offset[i]}s" - target < <(cat short)
+			[ "$status" = 3 ] || [ "$status" = 2 ]
+			[ "$status" = 2 ] || broken=$((broken + 1))
+		fi
+		vs -q --full --offset="${offset[i]}s" - target < <(cat "$name")
+	done
+	[ $broken -ge 8 ]
+	same target want.raw
+}
