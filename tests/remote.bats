@@ -156,7 +156,7 @@ not_mounted() {
 		cp target before
 		echo 12000000 >limit
 		mount_it
-		run -3 --separate-stderr vs $job mnt/host-000002.vmdk target
+		run -3 --separate-stderr vs --resume=point $job mnt/host-000002.vmdk target
 		echo "$stderr"
 		[[ $stderr == *"vmdksync: mnt/host-"*.vmdk:*' at byte '*@(connection|connected|error)* ]]
 		[[ $stderr == *'gave up after '* ]]
@@ -164,8 +164,10 @@ not_mounted() {
 		not_mounted
 		rm limit
 		mount_it
-		vs -q $job mnt/host-000002.vmdk target
+		[ -s point ]
+		vs -q --resume=point $job mnt/host-000002.vmdk target
 		same target host-2.raw
+		[ ! -e point ]
 		fusermount3 -u mnt
 	done
 }
@@ -325,4 +327,177 @@ folder() {
 	done
 	[ $broken -ge 8 ]
 	same target want.raw
+}
+
+# --- copy-base.sh -------------------------------------------------------------------------------------
+
+# stand_in_ssh: runs the command here, but for dd: of each line of the file `limits` so many bytes are sent,
+# and the connection is lost; of "hold N" they are sent, and nothing more comes. What was asked is in `asked`.
+stand_in_ssh() {
+	mkdir -p bin
+	cat >bin/ssh <<-'END'
+	#!/bin/sh
+	while [ $# -gt 1 ]; do
+		host=$1
+		shift
+	done
+	echo "$host $1" >>asked
+	[ ! -e away ] || exit 255
+	case $1 in
+	dd*)
+		if [ -s limits ]; then
+			n=$(head -n 1 limits)
+			sed -i 1d limits
+			sh -c "$1" 2>/dev/null | head -c "${n#hold }"
+			case $n in
+			hold*)
+				touch held
+				exec sleep 300
+				;;
+			esac
+			exit 255
+		fi
+		;;
+	esac
+	exec sh -c "$1"
+	END
+	chmod +x bin/ssh
+}
+
+# base_disk: "it's a-flat.vmdk", of 24 MiB, and a target of old data, 1 MiB longer, that becomes `want`
+base_disk() {
+	base="$PWD/it's a-flat.vmdk"
+	"$MKVMDK" pattern "$base" 12M 3
+	truncate -s 24M "$base"
+	"$MKVMDK" pattern target 25M 5
+	{ cat "$base" && tail -c 1M target; } >want
+}
+
+copy_base() {
+	sh "$TOP/examples/copy-base.sh" -w 0 "$@"
+}
+
+# bats test_tags=quick
+@test "copy-base.sh: resumes where the line broke, until all is there; a log with dates" {
+	base_disk
+	stand_in_ssh
+	# nothing; some of it; less than tells whether it is the right disk; some more
+	printf '%s\n' 0 7000000 100 3000000 >limits
+	run -0 copy_base -l log esxi "$base" target --read-back
+	same target want
+	[ ! -e target.checkpoint ]
+	[ ! -s limits ]
+	grep -q "^esxi dd if='$PWD/it'.''s a-flat.vmdk' bs=1M skip=0$" asked
+	mapfile -t skips < <(sed -n 's/.*bs=1M skip=//p' asked)
+	[ "${#skips[@]}" = 5 ]
+	[ "${skips[0]} ${skips[1]}" = '0 0' ]
+	[ "${skips[2]}" -ge 4 ] && [ "${skips[3]}" = "${skips[2]}" ] && [ "${skips[4]}" -gt "${skips[3]}" ]
+	[ "$(grep -cE '^20[0-9-]{8} [0-9:]{8} copy-base.sh: try [1-5]: esxi:' log)" = 5 ]
+	grep -qE 'copy-base.sh: [0-9]+ of 24 MiB, [0-9]+ MiB/s, [0-9]+ s left$' log
+	grep -q '^  vmdksync: standard input: ended after 7000000 of 25165824 bytes' log
+	[[ $(tail -n 1 log) == *'all 25165824 bytes are on target' ]]
+	# the same, onto a new file
+	run -0 copy_base -c other.checkpoint esxi "$base" new.raw --create
+	same new.raw "$base"
+}
+
+# bats test_tags=quick
+@test "copy-base.sh: gives up without progress, and goes on later; -r is pv's" {
+	base_disk
+	stand_in_ssh
+	printf '%s\n' 9000000 0 0 0 >limits
+	run -1 copy_base -t 3 esxi "$base" target
+	[[ ${lines[-1]} == *'gave up after 3 tries without progress, at byte '*'; the same command resumes' ]]
+	[ ! -s limits ]
+	# the host does not answer
+	: >away
+	run -1 copy_base -t 2 esxi "$base" target
+	[[ $output == *'esxi does not answer'* ]]
+	rm away
+	printf '#!/bin/sh\necho "$*" >pv-said\nexec cat\n' >bin/pv
+	chmod +x bin/pv
+	run -0 copy_base -r 20m esxi "$base" target
+	[ "$(cat pv-said)" = '-q -L 20m' ]
+	same target want
+}
+
+# bats test_tags=quick
+@test "copy-base.sh: INT and TERM stop it, what came is durable, and the same command goes on" {
+	base_disk
+	stand_in_ssh
+	for signal in INT TERM; do
+		rm -f held
+		echo 'hold 8000000' >limits
+		env --default-signal=INT sh "$TOP/examples/copy-base.sh" -w 0 esxi "$base" target >said 2>&1 3>&- &
+		pid=$!
+		until_true [ -e held ]
+		kill -$signal $pid
+		code=0
+		wait $pid || code=$?
+		cat said
+		[ $code = 3 ]
+		[[ $(tail -n 1 said) == *'stopped at byte '[1-9]*'; the same command resumes' ]]
+		[ -s target.checkpoint ]
+	done
+	run -0 copy_base esxi "$base" target
+	same target want
+}
+
+# bats test_tags=quick
+@test "copy-base.sh: what is refused, and the target untouched" {
+	base_disk
+	stand_in_ssh
+	cp target was
+	run -2 copy_base esxi "$base"
+	run -2 copy_base -t x esxi "$base" target
+	run -2 copy_base -oProxyCommand=touch esxi "$base" target
+	run -2 copy_base -- -oProxyCommand=touch "$base" target
+	[[ $output == *'is no host'* ]]
+	run -2 copy_base esxi flat.vmdk target
+	[[ $output == *'FILE is a path from / on'* ]]
+	[ ! -e asked ]
+	run -2 copy_base esxi "$PWD/none; touch gone" target
+	echo "$output"
+	[[ $output == *'was not found there'* ]]
+	[ ! -e gone ]
+	run -2 copy_base esxi /dev/null target
+	[[ $output == *'is it a file with a disk in it?'* ]]
+	run -2 copy_base esxi "$base" none.raw
+	[[ $output == *'none.raw: '* ]]
+	run -2 copy_base -c was esxi "$base" target
+	[[ $output == *'is no checkpoint'* ]]
+	same target was
+	# another file by the time of the next try
+	echo 9000000 >limits
+	sed -i 's/^esac$/&\n[ "${n-}" != 9000000 ] || touch -d "2 days ago" "$PWD"\/*-flat.vmdk/' bin/ssh
+	sed -i 's/^\t\texit 255$/\t\ttouch -d "2 days ago" *-flat.vmdk; exit 255/' bin/ssh
+	run -2 copy_base esxi "$base" target
+	[[ $output == *'has changed: '* ]]
+}
+
+# bats test_tags=quick
+@test "copy-base.sh: over a real ssh whose connection is cut" {
+	host
+	base_disk
+	# it stands still in the middle, until the connection is gone
+	cat >bin/pv <<-'END'
+	#!/bin/sh
+	[ ! -e go ] || exec cat
+	head -c 9000000
+	touch held
+	until [ -e go ]; do
+		sleep 0.05
+	done
+	exec cat
+	END
+	chmod +x bin/pv
+	copy_base -r 1g esxi "$base" target >said 2>&1 3>&- &
+	pid=$!
+	until_true [ -e held ]
+	cut_sessions
+	touch go
+	wait $pid
+	cat said
+	grep -q 'try 2: ' said
+	same target want
 }
