@@ -678,3 +678,19 @@ in_flight() {
 		same disk.raw want.raw
 	done
 }
+
+@test "a socket whose send buffer stays small: requests leave in parts" {
+	requires strace nbdkit
+	made 1
+	for mode in '' --no-uring; do
+		mode=(${mode:+"$mode"})
+		cp --sparse=always base.raw disk.raw
+		serve memory file disk.raw
+		strace -f -qq -o trace -e trace=setsockopt,sendmsg -e inject=setsockopt:error=EPERM \
+			"$VMDKSYNC" -q "${mode[@]}" d.vmdk "$uri"
+		grep 'SO_SNDBUF.*INJECTED' trace
+		grep -q 'sendmsg.* = -1 EAGAIN' trace
+		served_no_more
+		same disk.raw want.raw
+	done
+}
