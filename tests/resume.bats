@@ -208,6 +208,21 @@ refused() {
 	[ ! -e ck ]
 }
 
+@test "a stream with an undo log, broken, gone on with and read back, is rolled back whole" {
+	disk disk 1
+	"$MKVMDK" pattern target $((SIZE / 512)) 9
+	cp target orig
+	run -3 vs --raw --expect-size=$SIZE --resume=ck --undo=undo.vmdk - target < <(head -c 50000001 disk)
+	[[ $output == *"; 'vmdksync undo.vmdk target' brings back what was there"* ]]
+	position=$(vs --resume=ck --position)
+	vs -q --raw --expect-size=$SIZE --resume=ck --undo=undo.vmdk --read-back - target \
+		< <(tail -c +$((position + 1)) disk)
+	same disk target
+	[ ! -e ck ]
+	vs -q undo.vmdk target
+	same orig target
+}
+
 @test "where a disk is all alike, the stream begins before that" {
 	truncate -s $SIZE disk
 	dd if=/dev/urandom of=disk bs=1M seek=28 count=3 conv=notrunc status=none

@@ -197,17 +197,16 @@ static void say_summary(struct text *t, const struct work *w)
 static void say_next_step(struct text *t, const struct work *w)
 {
 	if (w->resume && w->chain->reader->streaming)
-		text_printf(t, "; 'vmdksync --resume=%s --position' prints where the sender has to begin\n",
+		text_printf(t, "; 'vmdksync --resume=%s --position' prints where the sender has to begin",
 			    resume_name(w->resume));
 	else if (w->resume)
-		text_printf(t, "; the same command goes on at byte %" PRIu64 "\n", resume_reached(w->resume));
-	else if (w->undo)
-		text_printf(t,
-			"; running again with --undo-append is safe, and 'vmdksync %s %s' brings "
-			"back what was there\n",
-			w->undo_name, w->target->name);
+		text_printf(t, "; the same command goes on at byte %" PRIu64, resume_reached(w->resume));
 	else
-		text_printf(t, "; running again is safe\n");
+		text_printf(t, "; running again %sis safe", w->undo ? "with --undo-append " : "");
+	if (w->undo)
+		text_printf(t, "%s 'vmdksync %s %s' brings back what was there", w->resume ? ";" : ", and",
+			    w->undo_name, w->target->name);
+	text_printf(t, "\n");
 }
 
 static void say_broken_off(struct text *t, const struct work *w, int r)
