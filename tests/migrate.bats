@@ -55,6 +55,7 @@ teardown() {
 	as_shown accept
 	[ ! -s "$ESXI/ctl/snapshots" ]
 	runs 0 accept
+	runs 0 check
 	runs 0 status
 	migrate status --json | jq -e '.step == "accepted" and .rounds == 2 and (.disks | length) == 2 and
 		(.downtime | length) == 2'
@@ -377,7 +378,9 @@ esxi_reset() {
 	run -2 --separate-stderr migrate seed --state=other
 	[[ $stderr == *"belongs to another migration ("*"state)"* && $stderr != *'snapshot.remove'* ]]
 	echo 57 >"$ESXI/ctl/vmid"
-	runs 0 sync
+	runs 3 sync --uuid=564d1122-3344-5566-7788-99aabbccdd00
+	[[ $output == *'has uuid.bios 56 4d 11 '*', not 564d1122-'* ]]
+	runs 0 sync --uuid=564D1122-3344-5566-7788-99AABBCCDDEE
 	echo 'gone/web server.vmx' >"$ESXI/ctl/vmx-file"
 	runs 3 cutover
 	[[ $output == *'is not registered on esxi any more'* ]]

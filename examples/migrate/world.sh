@@ -87,6 +87,7 @@ look_once() {
 	esac
 	[ -z "$(get "$STATE/uuid")" ] || [ "$(get "$STATE/uuid")" = "$uuid" ] ||
 		{ differs "$VMX has another uuid.bios than the VM that this migration began with"; return; }
+	[ -z "$UUID" ] || [ "$(hex "$UUID")" = "$(hex "$uuid")" ] || { differs "$VMX has uuid.bios $uuid, not $UUID"; return; }
 	rm -rf "$TMP/mirror"
 	while IFS="$TAB" read -r what n file; do
 		[ "$what" = file ] || continue
@@ -96,6 +97,11 @@ look_once() {
 	done <"$TMP/world" >"$TMP/copies"
 	# by one process, as the source is off meanwhile
 	awk -F '\t' '{ while ((getline line <$1) > 0) print line >$2; close($1); close($2) }' "$TMP/copies"
+}
+
+# hex UUID: its digits alone, as it is written in more than one way
+hex() {
+	printf %s "$1" | tr 'A-F' 'a-f' | tr -cd '0-9a-f'
 }
 
 # world KEY [FIELD]: of the first line of that kind
