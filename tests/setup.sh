@@ -17,7 +17,7 @@ test)
 	packages="$packages xfsprogs btrfs-progs debootstrap 7zip p7zip-full libvmdk-utils fdisk"
 	packages="$packages sshfs curl openssl pv"
 	packages="$packages ceph-mon ceph-osd ceph-common qemu-block-extra tgt dmsetup"
-	packages="$packages zsh fish qemu-user gcc-s390x-linux-gnu gcc-arm-linux-gnueabihf"
+	packages="$packages zsh fish qemu-user gcc-s390x-linux-gnu gcc-arm-linux-gnueabihf ansible-core"
 	;;
 *)
 	echo "usage: sh tests/setup.sh build|test" >&2

@@ -4,6 +4,7 @@
 # shellcheck source=tests/esxi/vm.sh
 . /ctl/vm.sh
 
+pace=$(cat /ctl/pace 2>/dev/null || echo 0.1)
 while :; do
 	lock
 	if [ "$(cat /ctl/power)" = on ] && ! fault idle; then
@@ -20,5 +21,5 @@ while :; do
 		done
 	fi
 	unlock
-	sleep 0.1
+	sleep "$pace"
 done
