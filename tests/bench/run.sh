@@ -243,7 +243,7 @@ one() {
 		echo "run.sh: failed: ${cmd[*]}" >&2
 		cat said.out >&2
 		case $who in
-		commit | convert | nbdcopy | fuse | compare | oneflight | vmfssparse | sesparse | ruby)
+		commit | convert | nbdcopy | nbdcopy-runs | fuse | compare | oneflight | vmfssparse | sesparse | ruby)
 			failed="$failed $who"
 			rm -f "$who.t"
 			return 0
@@ -738,6 +738,12 @@ on_qcow2() {
 		# as many bytes, but from the start of a file to the start of the disk
 		cmd=(nbdcopy --flush as-many.raw "$target")
 		;;
+	nbdcopy-runs)
+		have nbdcopy || return 0
+		serve nbd || exit
+		# the same runs, as a sparse file, to their places; blocks of 4096 bytes are written whole
+		cmd=(nbdcopy --flush --destination-is-zero same-runs.raw "$target")
+		;;
 	commit)
 		# QEMU writes into hosted sparse images only, and takes no qcow2 image for a parent by its name
 		[ "$format" = hosted ] || return 0
@@ -756,7 +762,7 @@ on_qcow2() {
 	[ -z "$daemon" ] || unserve
 	rm -f fuse
 	case $tiny-$who in
-	1-nbdcopy) cp first.qcow2 disk.qcow2 ;;
+	1-nbdcopy*) cp first.qcow2 disk.qcow2 ;;
 	1-*)
 		if [ -e "$who.t" ] && ! qemu-img compare -q -f qcow2 -F raw disk.qcow2 want.raw; then
 			echo "run.sh: $label: $who made something else" >&2
@@ -790,21 +796,24 @@ part_targets() {
 			label="$format $shape qcow2" extra='' note='' failed=''
 			# no more than there is: the same bytes, whatever they are
 			head -c "$bytes" base.raw >as-many.raw
+			rm -f same-runs.raw
+			truncate -s "$((8 * size))M" same-runs.raw
+			"$vmdksync" -q "$delta" same-runs.raw
 			if [ -n "$tiny" ]; then
 				cp base.raw want.raw
 				"$vmdksync" -q "$delta" want.raw
 			fi
-			sync as-many.raw
+			sync as-many.raw same-runs.raw
 			for ((i = 0; i < runs; i++)); do
-				for who in $(order vmdksync nbdcopy fuse commit convert); do
+				for who in $(order vmdksync nbdcopy nbdcopy-runs fuse commit convert); do
 					[[ " $failed " == *" $who "* ]] || on_qcow2 "$who"
 				done
 			done
-			result targets "$label" vmdksync nbdcopy fuse commit convert
+			result targets "$label" vmdksync nbdcopy nbdcopy-runs fuse commit convert
 			rm -f "$delta" "$delta.alone.vmdk" child.vmdk*
 		done
 	done
-	rm -f ./*.qcow2 base.raw as-many.raw want.raw
+	rm -f ./*.qcow2 base.raw as-many.raw same-runs.raw want.raw
 }
 
 failed='' chill='' extra='' note='' calls='' block=512
