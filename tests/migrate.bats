@@ -197,7 +197,7 @@ esxi_reset() {
 	[[ $output == *'snapshots that are not of this migration came or went'* ]]
 }
 
-@test "the source is started again after the cutover: never both, nothing stale is accepted" {
+@test "stories B and B2: the source is started again after the cutover: never both, nothing stale is accepted" {
 	small
 	runs 0 run
 	[[ $output == *'now start the new VM'* ]]
@@ -226,7 +226,7 @@ esxi_reset() {
 	runs 0 accept --stale
 }
 
-@test "what the descriptors refuse is refused before anything is copied" {
+@test "story C: what the descriptors refuse is refused before anything is copied" {
 	small
 	link="$ESXI/vmfs/volumes/5f1a-aaaa/web server/web server.vmdk"
 	cp "$link" base.vmdk
@@ -274,7 +274,7 @@ esxi_reset() {
 	[[ $output == *"has 0 VMs named 'web  server'"* ]]
 }
 
-@test "a disk that is added while the base is copied, by a key in upper case" {
+@test "story Q: a disk that is added while the base is copied, by a key in upper case" {
 	small
 	runs 0 seed
 	esxi_disk 2 SCSI0:2 cowd 2048 1 '/vmfs/volumes/5f1a-aaaa/web server' '' added
@@ -293,7 +293,7 @@ esxi_reset() {
 	runs 0 accept
 }
 
-@test "the VM goes off by itself while the base is copied: nobody cuts over" {
+@test "story O: the VM goes off by itself while the base is copied: nobody cuts over" {
 	small
 	fault drop server-flat 300000
 	runs 1 run
@@ -305,6 +305,30 @@ esxi_reset() {
 	[ "$(cat state/step)" = seeded ]
 	# who types cutover means it
 	runs 0 cutover "$(new_vm)"
+}
+
+@test "a frozen link that opens and does not read: no rounds, and the cutover copies it" {
+	small
+	fault links-mute
+	runs 0 seed
+	runs 0 sync
+	[[ $output == *'no rounds on this host'* ]]
+	runs 0 cutover --now
+	runs 0 accept
+}
+
+@test "--shutdown-wait is a time, not a number of questions that the host may be slow to answer" {
+	small
+	fault idle
+	fault shutdown-ignored
+	runs 0 seed
+	fault slow-vim '*power.getstate*' 1
+	: >trace
+	runs 3 cutover --now --shutdown-wait=3
+	# one before the wait, and one a second at most
+	[ "$(grep -c '^vim-cmd vmsvc/power.getstate' trace)" -le 5 ]
+	fault -slow-vim
+	runs 0 rollback
 }
 
 @test "files that stay locked after the power-off are waited for" {
@@ -640,15 +664,43 @@ interrupted() {
 @test "a target of its own disk, and one onto a qcow2 by NBD" {
 	small
 	requires qemu-img qemu-storage-daemon
-	vs --help | grep -q -e ' --raw' || skip 'needs --raw'
 	[ -x "$TOP/examples/with-disk.sh" ] || skip 'needs with-disk.sh'
 	qemu-img create -q -f qcow2 b.qcow2 2M
+	# zeros take no room in a thin target
+	rm a.raw
+	truncate -s 1M a.raw
 	given=("scsi0:0=$a" "scsi0:1=with-disk:$PWD/b.qcow2")
 	for verb in seed sync cutover; do
-		run -0 migrate $verb 3>&-
+		run -0 migrate "$verb" 3>&-
 	done
 	qemu-img convert -O raw b.qcow2 b.raw
 	arrived
+}
+
+@test "a base that breaks goes on where all is durable, and from its beginning if it was changed there" {
+	esxi_requires
+	requires jq
+	files 8M 1M
+	esxi_start 16384 2048
+	# the connection breaks
+	fault drop server-flat 5500000
+	runs 1 seed
+	[[ $output == *'scsi0:0: the base did not come whole'* ]]
+	fault -drop
+	from=$(vs --resume=state/scsi0:0/position --position)
+	[ "$from" -ge 1048576 ]
+	: >trace
+	runs 0 seed
+	grep -q "^dd if=.*server-flat.vmdk' bs=1048576 skip=$((from / 1048576)) " trace
+	runs 0 cutover --now
+	# what is there now is not what came: refused, and copied anew
+	esxi_reset
+	fault drop server-flat 5500000
+	runs 1 seed
+	fault -drop
+	"$MKVMDK" pattern a.raw 16384 99
+	runs 1 seed
+	runs 0 run --now
 }
 
 # told VERB OPTION...: its JSON is in `json`, whatever its end; nothing else is on standard output

@@ -215,53 +215,22 @@ copy_base() {
 	rm -f "$d/position"
 }
 
-# base_stream NODE N EXTENT: a whole disk. With `vmdksync --raw` it goes on where it stopped.
+# base_stream NODE N EXTENT: a whole disk; a copy that broke goes on where all is durable
 base_stream() {
-	local node=$1 n=$2 extent=$3 d='' bytes=0 from=0 raw=--raw got=0
+	local node=$1 n=$2 extent=$3 d='' from=0 raw=--raw
 
 	d=$STATE/$node
-	bytes=$(bytes_of "$node")
-	if has_raw; then
-		[ "$VIA" = ssh ] || raw=--raw=gzip
-		[ ! -s "$d/position" ] || from=$($VMDKSYNC --resume="$d/position" --position) || from=0
-		take "$extent" $((from / 1048576)) "$n" "$d/pipe" \
-			to_target "$node" -q $raw --expect-size="$bytes" --resume="$d/position" \
-			--progress=json:3 - 3>>"$d/progress" 2>"$TMP/$node.said" && return
-		say "$node: the base did not come whole (source $SENT): $(tail -n 1 "$TMP/$node.said")"
-		return 1
-	fi
-	case $(cat "$d/target") in
-	with-disk:* | nbd*:*)
-		say "$node: a base onto $(cat "$d/target") needs a vmdksync that has --raw"
-		return 1
-		;;
-	esac
-	rm -f "$d/dd.bad"
-	: >"$d/dd"
-	if ! take "$extent" 0 "$n" "$d/pipe" write_base "$(cat "$d/target")" "$d/dd"; then
-		say "$node: the base did not come whole (source $SENT): $(grep -v '^[0-9]*+' "$d/dd" | tr '\n' ' ')"
-		return 1
-	fi
-	got=$(sed -n 's/^\([0-9]*\) bytes.*/\1/p' "$d/dd")
-	[ "$got" = "$bytes" ] || { say "$node: the base has $bytes bytes, but $got came"; return 1; }
-}
-
-has_raw() {
-	$VMDKSYNC --help | grep -q -e ' --raw'
-}
-
-# write_base TARGET NOTE: standard input, unpacked if it comes packed, onto TARGET. The lock is the one
-# that vmdksync takes: as long as anything of this writes, vmdksync refuses the target.
-write_base() {
-	{
-		flock -w 5 9 || { echo 'it is locked' >"$2"; return 1; }
-		if [ "$VIA" = ssh ]; then
-			cat
-		else
-			gzip -dc || touch "$2.bad"
-		fi | LC_ALL=C dd of="$1" bs=4M iflag=fullblock conv=nocreat,notrunc,fsync 2>"$2" &&
-			[ ! -e "$2.bad" ]
-	} 9<"$1"
+	[ "$VIA" = ssh ] || raw=--raw=gzip
+	[ ! -s "$d/position" ] || from=$($VMDKSYNC --resume="$d/position" --position 2>>"$LOG") || from=0
+	[ "$from" != 0 ] || rm -f "$d/position"
+	set -- -q $raw --expect-size="$(bytes_of "$node")" --progress=json:3 --resume="$d/position"
+	[ "$from" = 0 ] || log "$node: the base goes on at $from bytes"
+	take "$extent" $((from / 1048576)) "$n" "$d/pipe" to_target "$node" "$@" - 3>>"$d/progress" 2>"$TMP/$node.said" &&
+		return
+	# refused: it is not what came before
+	[ "$TAKEN" != 2 ] || rm -f "$d/position"
+	say "$node: the base did not come whole (source $SENT): $(tail -n 2 "$TMP/$node.said" | tr '\n' ' ')"
+	return 1
 }
 
 # copy_clone NODE N: on hosts where the frozen base cannot be read, vmkfstools can. Clones in sparse

@@ -360,10 +360,12 @@ check_targets() {
 			say "$node: $(tail -n 1 "$TMP/$node.said")"
 			: >"$d/odd"
 		fi
-		[ ! -e "$target" ] || [ -s "$d/identity" ] && [ -s "$d/copied" ] || [ "$LARGER" = 1 ] ||
-			[ "$(size_of "$target")" -lt $((bytes + 33554432)) ] ||
-			{ refused "$target has $(size_of "$target") bytes, $node only $bytes: the wrong one?" \
-				"(--larger if it is right)"; return; }
+		if [ -e "$target" ] && [ ! -s "$d/copied" ] && [ "$LARGER" != 1 ] &&
+			[ "$(size_of "$target")" -ge $((bytes + 33554432)) ]; then
+			refused "$target has $(size_of "$target") bytes, $node only $bytes: the wrong one?" \
+				"(--larger if it is right)"
+			return
+		fi
 		[ ! -s "$d/copied" ] || [ "$(identity "$target")" = "$(cat "$d/identity")" ] ||
 			{ refused "$target is not the disk that $node was copied to: did it change its name?"; return; }
 	done

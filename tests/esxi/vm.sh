@@ -161,7 +161,11 @@ power_off() {
 	[ ! -e /ctl/burst ] || cat /ctl/burst >>/ctl/disk/0/dirty
 	for n in $(disks); do
 		close_link "$n"
-		mv "/ctl/disk/$n"/*.vmdk "$(cat "/ctl/disk/$n/dir")/" 2>/dev/null
+		for e in "/ctl/disk/$n"/*.vmdk; do
+			[ -e "$e" ] || continue
+			[ ! -d "$(cat "/ctl/disk/$n/dir")/${e##*/}" ] || rmdir "$(cat "/ctl/disk/$n/dir")/${e##*/}"
+			mv "$e" "$(cat "/ctl/disk/$n/dir")/"
+		done
 	done
 	echo off >/ctl/power
 	! fault locked || still_locked "$(cat /ctl/fault/locked)"
@@ -204,10 +208,16 @@ snapshot() {
 		d=/ctl/disk/$n
 		freeze "$n"
 		old=$(cat "$d/active")
-		if fault links-unreadable && [ "$old" != "$(cat "$d/stem").vmdk" ]; then
+		if [ "$old" != "$(cat "$d/stem").vmdk" ]; then
 			e=$(extent "$n" "$old")
-			mv "$e" "$d/"
-			held "$e"
+			if fault links-unreadable; then
+				mv "$e" "$d/"
+				held "$e"
+			elif fault links-mute; then
+				# it opens, and does not read
+				mv "$e" "$d/"
+				mkdir "$e"
+			fi
 		fi
 		echo "$(cat "$d/stem")-$number.vmdk" >"$d/active"
 		cid=$(cid_of "$(cat "$d/dir")/$old")
