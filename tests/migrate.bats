@@ -895,7 +895,8 @@ hit() {
 		[ "$status" != 0 ] || break
 		case $status,$output in
 		*'next: '*' seed '*) run -0 migrate seed 3>&- ;;
-		*'next: '*' rollback '*) run -0 migrate rollback 3>&- ;;
+		# who rolls back has stopped the new VM
+		*'next: '*' rollback '*) rm -f "$ESXI/ctl/target-on" && run -0 migrate rollback 3>&- ;;
 		esac
 	done
 	[ "$status" = 0 ] || { echo 'the same again did not end well'; return 1; }
