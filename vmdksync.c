@@ -273,7 +273,7 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 		r = warning(e, "%s", c->incomplete);
 	n = o->chain ? c->links - 1 : c->links;
 	if (!n)
-		return fail(e, EINVAL, "%s: has no parent, and nothing is above it: --full writes it",
+		return fail(e, EINVAL, "%s: has no parent; use --full to write it",
 			    c->link[0]->name);
 	/* one after the other: what a first walk needs is not needed by all of them at once */
 	for (size_t i = 0; !r && n > 1 && i < n; i++)
@@ -301,7 +301,7 @@ static int warn_repeated(struct work *w, struct err *e)
 	w->warned_repeated = true;
 	return warning(e,
 		       "%s: already holds nearly all of this delta: was it applied before? The new undo "
-		       "log does not lead back to the state before that", w->target->name);
+		       "log does not roll back to the state before that", w->target->name);
 }
 
 /* What the target holds before the first write. */

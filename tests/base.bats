@@ -46,7 +46,7 @@ chain() {
 	for order in 'small large' 'large small'; do
 		read -r a b <<<"$order"
 		run --separate-stderr vs "$a-delta.vmdk" "$b-delta.vmdk" got.raw
-		refused got.raw "$before" "$b-delta.vmdk: has" "$a-delta.vmdk beneath it has" \
+		refused got.raw "$before" "$b-delta.vmdk: has" "parent $a-delta.vmdk has" \
 			'do not belong to one disk' --force=size
 	done
 	run -0 --separate-stderr vs --force=size small-delta.vmdk large-delta.vmdk got.raw
@@ -247,7 +247,7 @@ chain() {
 	all=$(jq '.written + .zeroed' <<<"$output")
 	[ "$(jq .already_present <<<"$output")" = $((all - want)) ]
 	run --separate-stderr vs --strict --undo=b.vmdk host-000001.vmdk got.raw
-	refused got.raw "$(sum host-1.raw)" 'already holds nearly all of this delta' 'does not lead back'
+	refused got.raw "$(sum host-1.raw)" 'already holds nearly all of this delta' 'does not roll back'
 	[ ! -e b.vmdk ]
 	run -0 --separate-stderr vs --json --undo=b.vmdk host-000001.vmdk got.raw
 	[[ $stderr == *'warning: got.raw: already holds nearly all of this delta'* ]]

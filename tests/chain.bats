@@ -145,7 +145,7 @@ whole() {
 	refused host-000003.vmdk 'CID 10000002' host-000001.vmdk 'CID 10000001'
 	truncate -s 20971521 large.raw
 	run -2 --separate-stderr vs --full --base large.raw --create host-00000[1-3]-delta.vmdk got.raw
-	refused large.raw '20971521 bytes are no whole number of sectors'
+	refused large.raw '20971521 bytes are not a whole number of sectors'
 }
 
 @test "no file of any layer is a target" {
@@ -252,10 +252,10 @@ deep() {
 	descriptor a.vmdk 2 1 vmfsSparse host.vmdk 'RW 5000 VMFSSPARSE "a-delta.vmdk"'
 	for mode in --full --chain; do
 		run -2 --separate-stderr vs $mode --create a.vmdk got.raw
-		refused 'a.vmdk: has 5000 sectors' 'host.vmdk beneath it has 3000' --force=size
+		refused 'a.vmdk: has 5000 sectors' 'parent host.vmdk has 3000' --force=size
 	done
 	run -0 --separate-stderr vs --full --force=size --create a.vmdk got.raw
-	[[ $stderr == *'warning: a.vmdk: has 5000 sectors, host.vmdk beneath it has 3000'* ]]
+	[[ $stderr == *'warning: a.vmdk: has 5000 sectors, its parent host.vmdk has 3000'* ]]
 	same want.raw got.raw
 	qemu-img convert -f vmdk -O raw a.vmdk qemu.raw
 	same qemu.raw got.raw
@@ -270,7 +270,7 @@ deep() {
 	rm got.raw
 	descriptor b.vmdk 3 2 vmfsSparse a.vmdk 'RW 3000 VMFSSPARSE "b-delta.vmdk"'
 	run -2 --separate-stderr vs --full -q --create b.vmdk got.raw
-	refused 'b.vmdk: has 3000 sectors' 'a.vmdk beneath it has 5000' --force=size
+	refused 'b.vmdk: has 3000 sectors' 'parent a.vmdk has 5000' --force=size
 	run -0 vs --full --force=size --create b.vmdk got.raw
 	head -c $((3000 * 512)) want.raw >head.raw
 	same head.raw got.raw
@@ -292,7 +292,7 @@ deep() {
 	# a raw disk beneath may be larger, as devices are, but not smaller
 	rm got.raw
 	run -2 --separate-stderr vs --full --base host-flat.vmdk --create a-delta.vmdk got.raw
-	refused 'has 5000 sectors' 'host-flat.vmdk beneath it has 3000' --force=size
+	refused 'has 5000 sectors' 'parent host-flat.vmdk has 3000' --force=size
 }
 
 # hint TEXT [ENCODING]: what host-000001.vmdk calls its parent.

@@ -150,7 +150,7 @@ repaired() {
 	run --separate-stderr vs --offset 1s a b c
 	refused 'one extent'
 	run --separate-stderr vs --offset 100 a b
-	refused '--offset: 100 is no whole number of sectors'
+	refused '--offset: 100 is not a whole number of sectors'
 	run --separate-stderr vs --offset one a b
 	refused 'is not a number of bytes'
 	run --separate-stderr vs --offset -1 a b

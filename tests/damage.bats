@@ -108,11 +108,11 @@ rows() {
 	cowd-header|cowd|hdr=capacity:12289|3 directory entries, but 12289 sectors need 4
 	cowd-header|cowd|hdr=capacity:4096|3 directory entries, but 4096 sectors need 1
 	cowd-header|cowd|hdr=capacity:0xFFFFFFFF|3 directory entries, but 4294967295 sectors need 1048576
-	cowd-header|cowd|hdr=grain:0|grain size 0 is no power of two
-	cowd-header|cowd|hdr=grain:3|grain size 3 is no power of two
-	cowd-header|cowd|hdr=grain:4096|grain size 4096 is no power of two
-	cowd-header|cowd|hdr=grain:0x80000000|grain size 2147483648 is no power of two
-	cowd-header|cowd|hdr=grain:0xFFFFFFFF|grain size 4294967295 is no power of two
+	cowd-header|cowd|hdr=grain:0|grain size 0 is not a power of two
+	cowd-header|cowd|hdr=grain:3|grain size 3 is not a power of two
+	cowd-header|cowd|hdr=grain:4096|grain size 4096 is not a power of two
+	cowd-header|cowd|hdr=grain:0x80000000|grain size 2147483648 is not a power of two
+	cowd-header|cowd|hdr=grain:0xFFFFFFFF|grain size 4294967295 is not a power of two
 	cowd-header|cowd|hdr=gd:0|grain directory at file sector 0 lies inside the header
 	cowd-header|cowd|hdr=gd:3|grain directory at file sector 3 lies inside the header
 	cowd-header|cowd|hdr=gd:eof|grain directory (file sectors 108 to 108) lies outside
@@ -217,11 +217,11 @@ rows() {
 	hosted-header|hosted8|hdr=capacity:0x2000000000 hdr=grain:1 hdr=gtes:128|a directory of 1073741824 entries is over the limit
 	hosted-header|hosted8|hdr=capacity:0x2000000000 hdr=grain:1 hdr=gtes:4096|a directory of 33554432 entries is over the limit
 	hosted-header|hosted|hdr=capacity:0xFFFFFFFF|the redundant grain directory at file sector 21 lies inside the grain directory
-	hosted-header|hosted|hdr=grain:0|grain size 0 is no power of two
-	hosted-header|hosted|hdr=grain:3|grain size 3 is no power of two
-	hosted-header|hosted|hdr=grain:0x10000|grain size 65536 is no power of two
-	hosted-header|hosted|hdr=grain:0x80000000|grain size 2147483648 is no power of two
-	hosted-header|hosted|hdr=grain:0x8000000000000000|grain size 9223372036854775808 is no power of two
+	hosted-header|hosted|hdr=grain:0|grain size 0 is not a power of two
+	hosted-header|hosted|hdr=grain:3|grain size 3 is not a power of two
+	hosted-header|hosted|hdr=grain:0x10000|grain size 65536 is not a power of two
+	hosted-header|hosted|hdr=grain:0x80000000|grain size 2147483648 is not a power of two
+	hosted-header|hosted|hdr=grain:0x8000000000000000|grain size 9223372036854775808 is not a power of two
 	hosted-header|hosted|hdr=gtes:0|0 entries a grain table
 	hosted-header|hosted|hdr=gtes:64|64 entries a grain table
 	hosted-header|hosted|hdr=gtes:127|127 entries a grain table

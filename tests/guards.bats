@@ -381,7 +381,7 @@ time.sleep(0.3)' 3>&- &
 	was=$(sum t)
 	# shellcheck disable=SC2016 # the inner shell expands it
 	run -2 unshare --mount sh -c 'mount -t tmpfs none /sys && exec "$0" d.vmdk t' "$VMDKSYNC"
-	[[ $output == 'vmdksync: t: is open for writing elsewhere (nobody in sight: the kernel'* ]]
+	[[ $output == 'vmdksync: t: is open for writing elsewhere (no process found: the kernel'* ]]
 	[ "$(sum t)" = "$was" ]
 	unloop "$dev"
 	# in a container the file has another name

@@ -148,7 +148,7 @@ small() {
 		cp base target
 		vs -v - target 2>log <delta
 		same target expected
-		run ! grep ' came (' log
+		run ! grep ' received (' log
 		gzip -c delta >delta.gz
 		cp base target
 		vs -q - target <delta.gz
@@ -331,9 +331,9 @@ small() {
 	run -0 vs --expect-size="$size" - target < <(gzip -c delta)
 	same target expected
 	run -3 vs --expect-size=$((size + 1)) - target < <(cat delta)
-	[[ $output == *": ends after $size bytes, in the middle of the file: at least $((size + 1)) were to come"* ]]
+	[[ $output == *": ends after $size bytes, in the middle of the file: expected at least $((size + 1)) bytes"* ]]
 	run -0 vs --expect-size="$size" - target < <(cat delta /dev/zero | head -c $((size + 100)))
-	[[ $output == *"warning: standard input: $((size + 100)) bytes came, but $size were expected"* ]]
+	[[ $output == *"warning: standard input: $((size + 100)) bytes were received, but $size were expected"* ]]
 	cp base target
 	run -2 vs --expect-size=$((size - 512)) - target < <(cat delta)
 	[[ $output == *'lies outside the file'* ]]
@@ -351,7 +351,7 @@ small() {
 	run -0 vs - target < <(tail_of 16777216)
 	[[ $output != *warning* ]]
 	run -0 vs - target < <(tail_of 16777217)
-	[[ $output == *'warning: standard input: 16777217 bytes came behind the last grain'* ]]
+	[[ $output == *'warning: standard input: 16777217 bytes follow the last grain'* ]]
 	same target expected
 	one stream variant=A capacity=9000 alloc=0-9
 	for bytes in 1 100000 30000000; do
@@ -514,7 +514,7 @@ cut_all() {
 		poke=gt:0-512:8:65536
 	cp base target
 	run -3 vs - target < <(cat delta)
-	[[ $output == *"ends after $(stat -c %s delta) bytes without an end marker: it was cut short"* ]]
+	[[ $output == *"ends after $(stat -c %s delta) bytes without an end marker: it is truncated"* ]]
 }
 
 @test "gzip: several members, zeros behind them; damage and other data are errors" {
@@ -737,7 +737,7 @@ late() {
 		# the checksum of its data
 		printf '\377\377' | dd of=delta bs=1 seek=$((at + 20000)) conv=notrunc status=none
 		run -3 vs - target < <(cat delta)
-		[[ ${lines[0]} == "vmdksync: standard input: grain 300 at file sector $((at / 512)) cannot be unpacked: "* ]]
+		[[ ${lines[0]} == "vmdksync: standard input: grain 300 at file sector $((at / 512)) cannot be decompressed: "* ]]
 		[[ ${lines[1]} == *'running again is safe' ]]
 		[ "${#lines[@]}" = 2 ]
 		cmp -i $((300 * 65536)) -n 65536 base target
@@ -838,7 +838,7 @@ differ() {
 	kill $held
 	echo "$status: $(cat log)"
 	[ "$status" = 3 ]
-	grep -q ': [0-9.]* MiB came ([0-9]* bytes), 0 bytes spooled' log
+	grep -q ': [0-9.]* MiB received ([0-9]* bytes), 0 bytes spooled' log
 	grep -q 'stopped by a signal after [1-9][0-9]* bytes, .* on stable storage; running again is safe' log
 	from cat delta
 }
@@ -1364,7 +1364,7 @@ wholes() {
 		# shellcheck disable=SC2086
 		"$MKVMDK" "$format" delta capacity=20480 alloc=0-9 $keys
 		run -2 vs --full - target < <(cat delta)
-		[[ $output == *'has no descriptor, so what lies beneath it is not known; --base can say it, --offset that nothing does'* ]]
+		[[ $output == *'has no descriptor, so its parent is not known; name that with --base, or say with --offset that there is none'* ]]
 		run -2 vs --full --base=base - target < <(cat delta)
 		[[ $output == *'what comes through a pipe is written alone'* ]]
 		run -2 vs --full - delta target < <(cat delta)

@@ -234,10 +234,10 @@ data() {
 	[[ $output == 'vmdksync: standard input: --raw needs --expect-size=N for what a pipe brings'* ]]
 	run -2 vs --raw --spool-first - target < <(cat full)
 	run -2 vs --raw --expect-size=1000 - target < <(cat full)
-	[[ $output == *'1000 bytes are no whole number of sectors'* ]]
+	[[ $output == *'1000 bytes are not a whole number of sectors'* ]]
 	head -c 1000 full >odd
 	run -2 vs --raw odd target
-	[[ $output == *'1000 bytes are no whole number of sectors'* ]]
+	[[ $output == *'1000 bytes are not a whole number of sectors'* ]]
 	: >none
 	run -2 vs --raw none target
 	[[ $output == *'none: is empty (0 bytes)' ]]
@@ -251,7 +251,7 @@ data() {
 	run -2 vs --raw=zstd full target
 	for option in --chain --full --base=mixed; do
 		run -2 vs --raw $option full target
-		[[ $output == *"${option%=*} has no place beside it"* ]]
+		[[ $output == *"${option%=*} cannot be combined with it"* ]]
 	done
 	run -2 vs --raw --info full
 	run -2 vs --raw --map full

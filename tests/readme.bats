@@ -260,3 +260,17 @@ option_rows() {
 			printf "%s\n" "${COMPREPLY[@]}" | sort -u' "$TOP/examples/completion.bash")
 	diff words <(sed -n '/^The words are:/,/^\.El/s/^\.It Cm //p' "$TOP/vmdksync.1" | sort -u)
 }
+
+@test "README, manuals, --help and messages use the words of the field" {
+	{
+		vs --help
+		cat "$TOP"/README "$TOP"/*.1
+		# of the sources what stands between quotation marks, joined where it goes on in the next line
+		for f in "$TOP"/lib/*/*.c "$TOP/vmdksync.c"; do
+			gcc -fpreprocessed -dD -E -P "$f" 2>/dev/null
+		done | sed -e ':a' -e '/"$/{N;s/"\n[ \t]*"//;ta' -e '}' | grep -oE '"([^"\\]|\\.)*"'
+	} >said
+	run ! grep -nwiE 'stretch(es)?|odd|unpack(s|ed)?|come too early|brought|announced|way back|goes in a circle' said
+	run ! grep -nwiE 'at night|told by its content|stands for itself|take[ns]? (the first one )?back|too few|lent' said
+	run ! grep -nwiE 'lies beneath|but for the base|override|were to come|was cut short|is no [a-z]+|lacks' said
+}

@@ -264,7 +264,7 @@ keeps_open() {
 			cp t.orig t
 			run -0 timeout 120 "$VMDKSYNC" $first --expect-size="$size" - t < <(keeps_open $file)
 			same t want
-			[[ $output == *"vmdksync: standard input: all bytes expected came, but the sender kept the pipe open"* ]]
+			[[ $output == *"vmdksync: standard input: all expected bytes were received, but the sender kept the pipe open"* ]]
 			[[ $output == *'on stable storage'* ]]
 			kill "$(tail -n 1 pids)"
 		done
@@ -282,7 +282,7 @@ keeps_open() {
 	# more than was expected: a warning, as ever
 	cp t.orig t
 	run -0 timeout 120 "$VMDKSYNC" --expect-size="$size" - t < <(keeps_open d.vmdk want)
-	[[ $output == *"warning: standard input: $((size + $(stat -c %s want))) bytes came, but $size were expected"* ]]
+	[[ $output == *"warning: standard input: $((size + $(stat -c %s want))) bytes were received, but $size were expected"* ]]
 	same t want
 	kill "$(tail -n 1 pids)"
 	# of gzip the trailer tells that it came right: without it there is an end to wait for

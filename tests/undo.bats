@@ -256,7 +256,7 @@ refused() {
 	refused 'is one of the inputs' --undo ./d.vmdk --undo-append
 	refused 'No such file or directory' --undo none/undo.vmdk
 	refused 'No such file or directory' --undo undo.vmdk --undo-append
-	refused 'is no unfinished undo log' --undo exists --undo-append
+	refused 'is not an unfinished undo log' --undo exists --undo-append
 	refused 'exists already' --dry-run --undo exists
 	refused '--undo-append' --undo-append
 	refused '--create' --undo undo.vmdk --create
@@ -270,7 +270,7 @@ refused() {
 	"$MKVMDK" pattern t.orig 5000 9
 	cp t.orig t
 	"$MKVMDK" cowd d.vmdk capacity=5000 alloc=random:500
-	refused 'is no unfinished undo log of a disk of 2560000 bytes' --undo undo.vmdk --undo-append
+	refused 'is not an unfinished undo log of a disk of 2560000 bytes' --undo undo.vmdk --undo-append
 }
 
 @test "the log is not readable by others" {
@@ -351,12 +351,12 @@ killed_with_log() {
 	"$MKVMDK" hosted other.vmdk capacity=40960 grain=8 alloc=random:3000 zero=random:900 seed=2
 	ln t renamed
 	run -2 --separate-stderr vs --strict --undo undo.vmdk --undo-append other.vmdk renamed
-	[[ $stderr == *'undo.vmdk: was begun for t, and goes on with renamed'* ]]
+	[[ $stderr == *'undo.vmdk: was begun for t, and is resumed with renamed'* ]]
 	# stopped once more, or not
 	run strace -qqf -o /dev/null -e trace=fdatasync -e inject=fdatasync:signal=TERM:when=4 \
 		"$VMDKSYNC" --undo undo.vmdk --undo-append d.vmdk renamed
 	[ "$status" = 3 ]
-	[[ $output == *'warning: undo.vmdk: was begun for t, and goes on with renamed'* ]]
+	[[ $output == *'warning: undo.vmdk: was begun for t, and is resumed with renamed'* ]]
 	vs -q --undo undo.vmdk --undo-append - t < <(cat other.vmdk)
 	vs -q undo.vmdk t
 	same t t.orig

@@ -263,7 +263,7 @@ static int check_cid(const struct image *child, const struct image *parent, bool
 			       cid, child->name);
 	return fail(e, ESTALE,
 		    "%s: its parent has CID %08" PRIx32 ", but %s has %s: it is another disk, or was "
-		    "written to since, and what %s does not hold may be wrong (--force=cid goes on)",
+		    "written to since, and what %s does not hold may be wrong (--force=cid skips this check)",
 		    child->name, c->parent_cid, parent->name, cid, child->name);
 }
 
@@ -285,10 +285,10 @@ static int check_size(const struct image *child, const struct image *parent,
 	    rounds_to(parent, child->size))
 		return 0;
 	if (o->force_size)
-		return warning(e, "%s: has %" PRIu64 " sectors, %s beneath it has %" PRIu64,
+		return warning(e, "%s: has %" PRIu64 " sectors, its parent %s has %" PRIu64,
 			       child->name, has, parent->name, below);
 	return fail(e, EBADMSG,
-		    "%s: has %" PRIu64 " sectors, but %s beneath it has %" PRIu64
+		    "%s: has %" PRIu64 " sectors, but its parent %s has %" PRIu64
 		    ": they do not belong to one disk (--force=size skips this check)",
 		    child->name, has, parent->name, below);
 }
@@ -396,8 +396,8 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 
 		if (m->undo)
 			return fail(e, ENODATA,
-				    "%s: is an undo log: beneath it lies the disk that it was made of, as "
-				    "it was changed; --base can say which it is", m->name);
+				    "%s: is an undo log: its parent is the disk that it was made of, with the "
+				    "changes; name it with --base", m->name);
 		if (o->alone && (!m->descriptor || !descriptor_has_parent(m->descriptor)) && c->links == 1) {
 			c->start = o->image.offset;
 			return 0;
@@ -406,8 +406,8 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 			return 0;
 		if (!m->descriptor || (m->found && !o->found))
 			return fail(e, ENODATA,
-				    "%s: has no descriptor, so what lies beneath it is not known; "
-				    "--base can say it, --offset that nothing does", m->name);
+				    "%s: has no descriptor, so its parent is not known; name that "
+				    "with --base, or say with --offset that there is none", m->name);
 		r = find_parent(c, o, e);
 		if (r < 0)
 			return r;

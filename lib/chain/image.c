@@ -325,7 +325,7 @@ static int open_sparse_extent(struct image *m, struct reader **r, struct source 
 	if (rc < 0)
 		return rc;
 	if (is != want)
-		return fail(e, EBADMSG, "%s: line %u: %s is no %s extent", m->name, x->line,
+		return fail(e, EBADMSG, "%s: line %u: %s is not a %s extent", m->name, x->line,
 			    (*src)->name, word);
 	format.unaccounted = &m->unaccounted;
 	rc = is(r, *src, &format, &facts, e);
@@ -639,7 +639,7 @@ static int open_plain(struct image *m, struct source *src, const struct image_op
 	else if (!o->from && !o->force_plain)
 		r = check_plain(src, o, e);
 	if (!r && size % SECTOR)
-		r = fail(e, EINVAL, "%s: %" PRIu64 " bytes are no whole number of sectors", m->name, size);
+		r = fail(e, EINVAL, "%s: %" PRIu64 " bytes are not a whole number of sectors", m->name, size);
 	else if (!r && size > POS_LIMIT - o->offset)
 		r = fail(e, EFBIG, "%s: --offset %" PRIu64 " is too far out", m->name, o->offset);
 	else if (!r && src->piped && !src->streaming && src->size != size)

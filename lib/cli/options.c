@@ -77,7 +77,7 @@ static int force_option(struct options *o, const char *word, struct err *e)
 			return 0;
 		}
 	near = hint_word(word, force_words, FORCE_WORDS, sizeof(*force_words));
-	text_printf(&after, ": there is no such word");
+	text_printf(&after, ": unknown check");
 	if (near)
 		text_printf(&after, "; did you mean --force=%s?", near);
 	for (size_t i = 0; !near && i < FORCE_WORDS; i++)
@@ -110,7 +110,7 @@ static int offset_option(struct options *o, const char *word, struct err *e)
 
 	o->placed = true;
 	if (!r && o->offset % SECTOR)
-		r = refuse(e, "--offset: ", word, " is no whole number of sectors; 8s are 8 sectors");
+		r = refuse(e, "--offset: ", word, " is not a whole number of sectors; 8s are 8 sectors");
 	return r;
 }
 
@@ -357,14 +357,14 @@ static int check(const struct options *o, int names, struct err *e)
 	if (!writes && (o->dry_run || o->create || o->read_back))
 		return fail(e, EINVAL,
 			    "--verify, --info and --map write nothing: --dry-run, --create and "
-			    "--read-back have no place beside them");
+			    "--read-back cannot be combined with them");
 	if (o->descriptors && (!o->info || o->base))
 		return fail(e, EINVAL, "--descriptors is for --info%s", o->base ? " without --base" : "");
 	if (o->undo_append && !o->undo)
-		return fail(e, EINVAL, "--undo-append goes on with the log that --undo=FILE names");
+		return fail(e, EINVAL, "--undo-append resumes with the log that --undo=FILE names");
 	if (o->undo && (!writes || o->create))
 		return fail(e, EINVAL,
-			    "--undo is for a target that is overwritten: %s has no place beside it",
+			    "--undo is for a target that is overwritten: %s cannot be combined with it",
 			    o->create	? "--create"
 			    : o->verify ? "--verify"
 			    : o->info	? "--info"
@@ -389,7 +389,7 @@ static int check(const struct options *o, int names, struct err *e)
 			    "--base is compared with TARGET, and --create makes that: did you mean "
 			    "--full --create?");
 	if (o->raw && (o->chain || o->full || o->base || o->info || o->map))
-		return fail(e, EINVAL, "--raw: a raw disk has no parent: %s has no place beside it",
+		return fail(e, EINVAL, "--raw: a raw disk has no parent: %s cannot be combined with it",
 			    o->chain  ? "--chain"
 			    : o->full ? "--full"
 			    : o->base ? "--base"

@@ -92,11 +92,11 @@ static void say_piped(struct text *t, const struct work *w)
 
 		if (s)
 			text_printf(t,
-				"vmdksync: %s: %s came (%" PRIu64 " bytes%s), %s spooled (%" PRIu64
+				"vmdksync: %s: %s received (%" PRIu64 " bytes%s), %s spooled (%" PRIu64
 				" bytes)%s%s\n",
 				w->chain->link[i]->name, size_text(came, source_received(s)),
 				source_received(s),
-				source_is_gzip(s) ? ", unpacked" : "",
+				source_is_gzip(s) ? ", uncompressed" : "",
 				size_text(spooled, s->spooled), s->spooled, s->spooled ? ": " : "",
 				s->spooled ? spool_reason_text(s) : "");
 	}
@@ -167,7 +167,7 @@ static void say_kept_open(struct text *t, const struct work *w)
 	for (size_t i = 0; w->chain && i < w->chain->links; i++)
 		if (w->chain->link[i]->piped && source_kept_open(w->chain->link[i]->piped))
 			text_printf(t,
-				"vmdksync: %s: all bytes expected came, but the sender kept the pipe "
+				"vmdksync: %s: all expected bytes were received, but the sender kept the pipe "
 				"open; it was not waited for\n", w->chain->link[i]->name);
 }
 
@@ -189,7 +189,7 @@ static void say_summary(struct text *t, const struct work *w)
 		resumed, unaccounted_text(spare, w), warnings_text(warned, w));
 	say_present(t, w);
 	if (w->undo)
-		text_printf(t, "vmdksync: %s: 'vmdksync %s %s' brings back what was there\n",
+		text_printf(t, "vmdksync: %s: 'vmdksync %s %s' rolls back\n",
 			w->undo_name, w->undo_name, w->target->name);
 }
 

@@ -618,7 +618,7 @@ int source_finish(struct source *s, uint64_t *size, struct err *e)
 	if (!r && s->expect && *size < s->expect)
 		r = source_short(s, "the file", s->expect, e);
 	if (!r && s->expect && *size > s->expect)
-		r = warning(e, "%s: %" PRIu64 " bytes came, but %" PRIu64 " %s expected: did the "
+		r = warning(e, "%s: %" PRIu64 " bytes were received, but %" PRIu64 " %s expected: did the "
 			    "file grow while it was sent?", s->name, *size, s->expect,
 			    s->expect == 1 ? "was" : "were");
 	return r;

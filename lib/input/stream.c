@@ -222,7 +222,7 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 			break;
 		} else if (r != Z_OK && r != Z_BUF_ERROR)
 			return fail(&f->e, EBADMSG, "%s: the gzip data is damaged near its byte "
-				    "%" PRIu64 " (%" PRIu64 " bytes unpacked): %s", f->name,
+				    "%" PRIu64 " (%" PRIu64 " bytes uncompressed): %s", f->name,
 				    f->compressed_at, f->have + n - z->avail_out,
 				    z->msg ? z->msg : "unknown compression");
 		/* what is there goes on its way at once */
@@ -236,7 +236,7 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 		return -EIO;
 	if (!f->between)
 		return fail(&f->e, EBADMSG, "%s: the gzip data ends in the middle, after %" PRIu64
-			    " byte%s (%" PRIu64 " unpacked): it was cut short", f->name,
+			    " byte%s (%" PRIu64 " uncompressed): it is truncated", f->name,
 			    f->compressed_at, plural(f->compressed_at), f->have);
 	return 0;
 }

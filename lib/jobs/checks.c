@@ -194,8 +194,8 @@ static int check_name(const struct log_opts *o, const struct chain *c, const str
 	return o->append
 		       ? 0
 		       : fail(e, EEXIST,
-			      "%s: exists already; an undo log is a new file (--undo-append goes on "
-			      "with one that was not finished)", name);
+			      "%s: exists already; an undo log is a new file (--undo-append resumes "
+			      "with an unfinished one)", name);
 }
 
 /* Before the first write, what the log may need: it cannot grow where its disk is full. */
@@ -235,7 +235,7 @@ static int check_room(const struct log_opts *o, struct reader *reader, const str
 	if (room < least && !(o->force_room))
 		return fail(e, ENOSPC,
 			    "%s: needs %s at the least, but only %s are free there: make room, or name a "
-			    "file on another disk (--force=room tries it)", o->name,
+			    "file on another disk (--force=room skips this check)", o->name,
 			    size_text(a, least), size_text(b, room));
 	if (room < most)
 		return warning(e, "%s: may need up to %s, but only %s are free there; where it finds no "

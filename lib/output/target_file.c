@@ -265,8 +265,8 @@ static int check_writers(const struct target *t, const char *path, const struct 
 		if (!r && !tries)
 			r = fail(e, EBUSY,
 				 "%s: is open for writing elsewhere (%s); stop that, or wait for it "
-				 "(--force=busy writes all the same)", t->name,
-				 guard_writer(who, st) ? who : "nobody in sight: the kernel, another "
+				 "(--force=busy skips this check)", t->name,
+				 guard_writer(who, st) ? who : "no process found: the kernel, another "
 							       "container, or writes in flight");
 		else if (!r)
 			usleep(50000);

@@ -32,7 +32,7 @@ int reader_next(struct reader *r, struct run *run, struct err *e)
 		got = fail(e, EBADMSG, "%s: the bytes of the run at %" PRIu64 " lie outside their "
 			   "file", r->name, run->off);
 	else if (run->kind == RUN_COMPRESSED && (!run->leaf || !run->leaf->ops->fetch))
-		got = fail(e, EBADMSG, "%s: the run at %" PRIu64 " cannot be unpacked", r->name,
+		got = fail(e, EBADMSG, "%s: the run at %" PRIu64 " cannot be decompressed", r->name,
 			   run->off);
 	if (got < 0) {
 		r->ended = true;

@@ -136,7 +136,7 @@ static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
 	if (!le32(h + AT_CAPACITY))
 		return bad_header(src, e, "capacity is 0 sectors");
 	if (!is_pow2(grain) || grain > GRAIN_MAX)
-		return bad_header(src, e, "grain size %" PRIu32 " is no power of two from 1 to %u "
+		return bad_header(src, e, "grain size %" PRIu32 " is not a power of two from 1 to %u "
 				  "sectors", grain, GRAIN_MAX);
 	return 0;
 }

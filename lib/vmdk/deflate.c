@@ -247,18 +247,18 @@ static int inflate_grain(struct inflater *u, struct lane *l, uint64_t pos, uint6
 		z->avail_out = 1;
 		end = inflate(z, Z_NO_FLUSH);
 		if (!z->avail_out)
-			return fail(e, EBADMSG, GRAIN_AT " unpacks to more than %" PRIu64 " bytes",
+			return fail(e, EBADMSG, GRAIN_AT " decompresses to more than %" PRIu64 " bytes",
 				    name, n, sector, u->grain);
 	}
 	if (end == Z_MEM_ERROR)
 		return fail(e, ENOMEM, "out of memory");
 	if (end != Z_STREAM_END)
-		return fail(e, EBADMSG, GRAIN_AT " cannot be unpacked: %s", name, n, sector,
+		return fail(e, EBADMSG, GRAIN_AT " cannot be decompressed: %s", name, n, sector,
 			    end == Z_OK || end == Z_BUF_ERROR ? "its compressed data has no end"
 			    : z->msg			      ? z->msg
 							      : "unknown compression");
 	if (z->total_out < need)
-		return fail(e, EBADMSG, GRAIN_AT " unpacks to %lu bytes, not %" PRIu64, name, n,
+		return fail(e, EBADMSG, GRAIN_AT " decompresses to %lu bytes, not %" PRIu64, name, n,
 			    sector, z->total_out, need);
 	if (!z->avail_in)
 		return 0;

@@ -459,7 +459,7 @@ static int finish(struct tree *t, struct err *e)
 		r = judge(t, e);
 	if (!r && size > used && size - used > usual)
 		r = warning(e,
-			    "%s: %" PRIu64 " bytes came behind the last grain; they are ignored",
+			    "%s: %" PRIu64 " bytes follow the last grain; they are ignored",
 			    t->reader.name, size - used);
 	if (!r && t->shape.account)
 		r = t->shape.account(t, &t->sums, e);

@@ -459,10 +459,10 @@ static int read_head(struct source *src, struct head *h, struct err *e)
 		return bad_header(src, e, "capacity of %" PRIu64 " sectors is not from 1 to "
 				  "%" PRIu64, h->capacity, CAPACITY_MAX);
 	if (!is_pow2(h->grain) || h->grain > GRAIN_MAX)
-		return bad_header(src, e, "grain size %" PRIu64 " is no power of two from 1 to %u "
+		return bad_header(src, e, "grain size %" PRIu64 " is not a power of two from 1 to %u "
 				  "sectors", h->grain, GRAIN_MAX);
 	if (!is_pow2(h->entries) || h->entries < 128 || h->entries > 4096)
-		return bad_header(src, e, "%" PRIu64 " entries a grain table are no power of two "
+		return bad_header(src, e, "%" PRIu64 " entries a grain table are not a power of two "
 				  "from 128 to 4096", h->entries);
 	h->tables = div_up(h->capacity, h->grain * h->entries);
 	if (h->tables > DIR_MAX)

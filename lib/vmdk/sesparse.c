@@ -76,7 +76,7 @@ static int sesparse_table(struct tree *t, uint64_t i, uint64_t raw, uint64_t *po
 	if (raw >> 32 != 0x10000000)
 		return fail(e, EBADMSG,
 			    "%s: directory entry %" PRIu64 " is 0x%016" PRIx64
-			    ", which is no table of any known kind",
+			    ", which is not a table of any known kind",
 			    t->reader.name, i, raw);
 	if (index >= s->gt_count)
 		return fail(e, EBADMSG,
@@ -120,7 +120,7 @@ static int sesparse_grain(struct tree *t, uint64_t n, uint64_t raw, bool first, 
 	default: /* 0 too: an unallocated entry is 0 as a whole */
 		return fail(e, EBADMSG,
 			    "%s: table entry of grain %" PRIu64 " is 0x%016" PRIx64
-			    ", which is no entry of any known kind",
+			    ", which is not an entry of any known kind",
 			    t->reader.name, n, raw);
 	}
 }

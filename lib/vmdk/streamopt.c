@@ -161,7 +161,7 @@ static int read_marker(struct source *src, const struct streamopt_shape *shape, 
 
 	if (pos > src->size || src->size - pos < sizeof(m))
 		return fail(e, EBADMSG,
-			    "%s: ends at byte %" PRIu64 " without an end marker: it was cut short",
+			    "%s: ends at byte %" PRIu64 " without an end marker: it is truncated",
 			    src->name, src->size);
 	r = source_read(src, pos, m, sizeof(m), "marker", e);
 	if (r < 0)
@@ -672,7 +672,7 @@ static int end_missing(struct streamopt *s, struct err *e)
 	if (r < 0)
 		return r;
 	return fail(e, EBADMSG,
-		    "%s: ends after %" PRIu64 " bytes without an end marker: it was cut short",
+		    "%s: ends after %" PRIu64 " bytes without an end marker: it is truncated",
 		    s->reader.name, have);
 }
 

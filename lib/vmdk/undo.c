@@ -437,8 +437,8 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 	u->fd = open(path, flags, o->mode);
 	if (u->fd < 0 && errno == EEXIST)
 		return fail(e, EEXIST,
-			    "%s: exists already; an undo log is a new file (--undo-append goes on with "
-			    "one that was not finished)",
+			    "%s: exists already; an undo log is a new file (--undo-append resumes "
+			    "with an unfinished one)",
 			    u->name);
 	if (u->fd < 0)
 		return fail(e, errno, "%s: cannot be opened as undo log: %s", u->name,

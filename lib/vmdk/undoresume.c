@@ -170,7 +170,7 @@ static int check_name(struct undo *u, const struct undo_note *note, struct err *
 {
 	if (!note || !u->opts.disk || !strncmp(note->disk, u->opts.disk, strlen(note->disk)))
 		return 0;
-	return warning(e, "%s: was begun for %s, and goes on with %s", u->name, note->disk,
+	return warning(e, "%s: was begun for %s, and is resumed with %s", u->name, note->disk,
 		       u->opts.disk);
 }
 
@@ -209,10 +209,10 @@ static int check_head(struct undo *u, struct err *e)
 	undo_make_header(u, want, KDMV_GD_AT_END, false);
 	if (got == (ssize_t)sizeof(is) && !memcmp(is, want, sizeof(is)))
 		return fail(e, EALREADY,
-			    "%s: is a finished undo log: the run it was made by came to its end, and "
-			    "there is nothing to go on with",
+			    "%s: is a finished undo log: its run is complete, and there is nothing "
+			    "to resume",
 			    u->name);
-	return fail(e, EINVAL, "%s: is no unfinished undo log of a disk of %" PRIu64 " bytes", u->name,
+	return fail(e, EINVAL, "%s: is not an unfinished undo log of a disk of %" PRIu64 " bytes", u->name,
 		    u->size);
 }
 
