@@ -155,9 +155,9 @@ refused() {
 }
 
 @test "streamOptimized: without a footer, a whole one and one that was cut short" {
-	refused 'cut short' stream variant=A alloc=0-9 cut=eof-512
+	refused 'truncated' stream variant=A alloc=0-9 cut=eof-512
 	refused 'find its 10 grains' stream variant=A alloc=0-9 poke=footer:4:0
-	refused 'cut short' stream variant=A alloc=0-9 cut=grainend:5
+	refused 'truncated' stream variant=A alloc=0-9 cut=grainend:5
 	[[ $stderr != *--force* ]]
 }
 

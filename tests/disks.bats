@@ -546,12 +546,12 @@ thin_cases() {
 
 # --- what README and manual show --------------------------------------------------------------------
 
-# lines_of START: the commands that stand indented in README behind the paragraph that begins so
+# lines_of START: the commands that the manual shows behind the paragraph that begins so
 lines_of() {
-	awk -v start="  $1" 'index($0, start) == 1 { on = 1; next }
-		on && /^    [^ ]/ { print; found = 1; next }
-		on && found && /^      / { print; next }
-		on && found { exit }' "$TOP/README"
+	awk -v start="$1" 'index($0, start) == 1 { on = 1 }
+		on && /^\.Ed/ { exit }
+		found { gsub(/\\&/, ""); print }
+		on && /^\.Bd/ { found = 1 }' "$TOP/vmdksync.1"
 }
 
 # stand_in NAME: a program of that name, from standard input
@@ -576,7 +576,7 @@ the_way() {
 	[ -e started ]
 }
 
-@test "README: the whole way of a Proxmox user with a qcow2 disk" {
+@test "manual: the whole way of a Proxmox user with a qcow2 disk" {
 	requires_disk qcow2
 	requires nbdcopy
 	stand_in pvesm <<-'END'
@@ -596,7 +596,7 @@ the_way() {
 	qemu-img compare -f qcow2 -F raw vm-100-disk-0.qcow2 host-0.raw
 }
 
-@test "README: the whole way of an OpenStack user with a volume in Ceph" {
+@test "manual: the whole way of an OpenStack user with a volume in Ceph" {
 	requires_disk rbd
 	requires nbdcopy
 	stand_in openstack <<-END
@@ -609,6 +609,25 @@ the_way() {
 	the_way 'OpenStack, a Cinder volume'
 	qemu-img compare -f raw -F raw "rbd:volumes/volume-7a:conf=$CEPH_CONF" host-1.raw
 	rbd rm --no-progress volumes/volume-7a
+}
+
+@test "README: apply, verify and roll back on a qcow2 file" {
+	requires_disk qcow2
+	esx_chain 16384 1
+	mkdir bin
+	ln -s "$VMDKSYNC" bin/vmdksync
+	ln -s "$TOP/examples" examples
+	qemu-img convert -f raw -O qcow2 host-0.raw vm.qcow2
+	n=0
+	while IFS= read -r line; do
+		PATH=$PWD/bin:$PATH run -0 bash -c "$line" </dev/null
+		n=$((n + 1))
+		case $n in
+		1 | 2) qemu-img compare -f qcow2 -F raw vm.qcow2 host-1.raw ;;
+		3) qemu-img compare -f qcow2 -F raw vm.qcow2 host-0.raw ;;
+		esac
+	done < <(sed -n 's/^  \(sh examples\/with-disk.sh .*\)/\1/p' "$TOP/README")
+	[ "$n" = 3 ]
 }
 
 @test "manual: the commands with with-disk.sh work as they are shown" {

@@ -151,7 +151,7 @@ chain() {
 
 @test "README and manual name each script, and vmdksync-migrate with options it has" {
 	for s in "$ex"/*.sh; do
-		grep -q "examples/${s##*/}" "$TOP/README"
+		grep -qw "${s##*/}" "$TOP/README"
 		[ "${s##*/}" = demo.sh ] || grep -q "${s##*/}" "$TOP/vmdksync.1"
 	done
 	help=$(sh "$ex/migrate/vmdksync-migrate" --help)
@@ -159,7 +159,7 @@ chain() {
 	while read -r o; do
 		grep -q -- "^  .*${o}[= |]" <<<"$help "
 		n=$((n + 1))
-	done < <(grep '^    vmdksync-migrate' "$TOP/README" | grep -o -- '--[a-z-]*')
+	done < <(grep '^vmdksync-migrate' "$TOP/vmdksync-migrate.1" | grep -o -- '--[a-z-]*')
 	[ "$n" -ge 3 ]
 	# the former name
 	diff <(sh "$ex/migrate.sh" --help) <(echo "$help")

@@ -852,12 +852,12 @@ differ() {
 	same target base
 }
 
-@test "README: nc from one network to another" {
+@test "manual: nc from one network to another" {
 	requires root unshare ip nc
 	one cowd capacity=40960 alloc=runs:300:1:100 layout=runs
 	cp base target
-	grep -q '^    nc -l 31310 | vmdksync - ' "$TOP/README"
-	grep -q '^    nc -N newhost 31310 < ' "$TOP/README"
+	grep -q '^nc -l 31310 | vmdksync - ' "$TOP/vmdksync.1"
+	grep -q '^nc -N newhost 31310 < ' "$TOP/vmdksync.1"
 	cat >receive <<-'END'
 	ip link set lo up
 	while ! ip addr add 10.9.0.2/24 dev right 2>/dev/null; do sleep 0.05; done

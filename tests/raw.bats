@@ -304,7 +304,7 @@ data() {
 	vs -q --raw=gzip --expect-size=10240000 - new <d.gz
 	# cut
 	run -3 vs --raw=gzip --expect-size=10240000 - new < <(head -c 100000 d.gz)
-	[[ $output == *'was cut short'* ]]
+	[[ $output == *'is truncated'* ]]
 	same want new
 }
 

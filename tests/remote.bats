@@ -100,9 +100,9 @@ chain() {
 	"$MKVMDK" pattern old.raw "$1" 77
 }
 
-# shown PROGRAM: the command lines of README that begin with it, where this test has its files.
+# shown PROGRAM: the command lines of the manual that begin with it, where this test has its files.
 shown() {
-	sed -e ':a' -e '/|$/{N;s/|\n */| /;ba' -e '}' "$TOP/README" | sed -n "s/^    \($1 .*\)/\1/p" |
+	sed -e ':a' -e '/|$/{N;s/|\n */| /;ba' -e '}' "$TOP/vmdksync.1" | sed -n "s/^\($1 .*\)/\1/p" |
 		sed -e "s:/vmfs/volumes/ds/host:$PWD/vmfs:g; s: /mnt: $PWD/mnt:g; s:/dev/vg0/vm-hda:target:g"
 }
 
@@ -124,7 +124,7 @@ not_mounted() {
 }
 
 # bats test_tags=quick
-@test "README: by sshfs, --full and --chain, then --verify against the source" {
+@test "manual: by sshfs, --full and --chain, then --verify against the source" {
 	host
 	requires sshfs fusermount3
 	chain 65536
@@ -240,7 +240,7 @@ folder() {
 }
 
 # bats test_tags=quick
-@test "README: curl from the host's /folder, whole; one that is cut is exit 3" {
+@test "manual: curl from the host's /folder, whole; one that is cut is exit 3" {
 	chain 32768
 	cp base.raw want
 	vs -q vmfs/host-000001-delta.vmdk want
@@ -265,7 +265,7 @@ folder() {
 }
 
 # bats test_tags=quick
-@test "README: one extent by nbdkit's ssh plugin and nbdfuse" {
+@test "manual: one extent by nbdkit's ssh plugin and nbdfuse" {
 	host
 	requires nbdkit nbdfuse fusermount3
 	nbdkit --dump-plugin ssh >/dev/null 2>&1 || skip "needs nbdkit's ssh plugin"

@@ -183,7 +183,7 @@ bool hint_volume(char *buf, size_t size, const char *path)
 	if (!name)
 		return false;
 	if (!strncmp(path, "nbd:", 4) || !strncmp(path, "nbd+unix:", 9))
-		snprintf(buf, size, "is no path; an NBD server is named nbd://HOST[:PORT]/EXPORT or "
+		snprintf(buf, size, "is not a path; an NBD server is named nbd://HOST[:PORT]/EXPORT or "
 				    "nbd+unix:///EXPORT?socket=PATH");
 	else if (!strncmp(path, "rbd:", 4) && path[4])
 		snprintf(buf, size, "is a Ceph image, not a path; examples/with-disk.sh attaches it, or "

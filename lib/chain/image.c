@@ -622,8 +622,8 @@ static int check_plain(struct source *src, const struct image_opts *o, struct er
 	if (!o->source.plain)
 		return fail(e, EINVAL, "%s: is compressed with gzip; unpack it first, or send it through a pipe",
 			    src->name);
-	return warning(e, "%s: begins as gzip data do, and is taken as it is; --raw=gzip unpacks what a pipe "
-			  "brings", src->name);
+	return warning(e, "%s: begins as gzip data do, and is taken as it is; --raw=gzip decompresses "
+			  "a pipe", src->name);
 }
 
 /* Takes src over when it succeeds. */

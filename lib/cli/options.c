@@ -197,7 +197,7 @@ static const struct row {
     {"undo", 0, "=FILE", "save old data in FILE; roll back: vmdksync FILE TARGET",
      WORD(undo), .group = "Safety"},
     {"undo-append", 0, NULL, "resume with an unfinished undo log", FLAG(undo_append)},
-    {"resume", 0, "=FILE", "keep in FILE how far it is; the same command goes on there",
+    {"resume", 0, "=FILE", "keep a checkpoint in FILE; the same command resumes",
      WORD(resume)},
     {"position", 0, NULL, "with --resume: print where a stream has to begin", FLAG(position)},
     {"read-back", 0, NULL, "after writing, read again from the disk and compare",

@@ -636,6 +636,6 @@ int source_short(struct source *s, const char *what, uint64_t need, struct err *
 	need = max_u64(need, s->expect);
 	return r < 0 ? r
 		     : fail(e, EBADMSG, "%s: ends after %" PRIu64 " byte%s, in the middle of %s: "
-			    "at least %" PRIu64 " were to come", s->name, s->size, plural(s->size),
+			    "expected at least %" PRIu64 " bytes", s->name, s->size, plural(s->size),
 			    what, need);
 }
