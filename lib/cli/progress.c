@@ -130,6 +130,8 @@ void progress_again(struct progress *p, uint64_t total)
 /* Seconds to go, or a negative number when that cannot be said. */
 static double seconds_left(const struct progress *p, uint64_t done)
 {
+	if (p->total && done >= p->total)
+		return 0;
 	if (!p->total || p->rate.bytes < 1)
 		return -1;
 	return done < p->total ? (double)(p->total - done) / p->rate.bytes : 0;
