@@ -47,11 +47,6 @@ void flight_moved(struct flight *f, uint64_t bytes)
 		f->o->moved(f->o->arg, bytes);
 }
 
-const char *flight_kind(const struct flight *f)
-{
-	return queue_kind(f->q);
-}
-
 void slot_release(struct slot *s)
 {
 	struct flight *f = s->flight;
@@ -587,6 +582,7 @@ int flight_new(struct flight **out, struct target *t, const struct pump_opts *o,
 	f->t = t;
 	f->o = o;
 	f->stats = stats;
+	stats->ring = queue_kind(f->q);
 	f->e = e;
 	f->align = flight_align(t, o);
 	*out = f;

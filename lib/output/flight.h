@@ -68,7 +68,5 @@ void flight_drain(struct flight *f);
 int flight_flush(struct flight *f);
 /* Guest bytes that are done with. */
 void flight_moved(struct flight *f, uint64_t bytes);
-/* "io_uring" or "in line" */
-const char *flight_kind(const struct flight *f);
 
 #endif

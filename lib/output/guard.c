@@ -40,19 +40,28 @@ bool sys_block_text(dev_t dev, const char *what, char *buf, size_t size)
 	return sys_text(path, buf, size);
 }
 
+bool sys_dev(const char *path, dev_t *dev)
+{
+	unsigned ma, mi;
+	char buf[32];
+
+	if (!sys_text(path, buf, sizeof(buf)) || sscanf(buf, "%u:%u", &ma, &mi) != 2)
+		return false;
+	*dev = makedev(ma, mi);
+	return true;
+}
+
 /* The disk a partition is on; any other device itself. */
 static dev_t whole_disk(dev_t dev)
 {
 	char path[128], buf[32];
-	unsigned maj, min;
+	dev_t disk;
 
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/partition", major(dev), minor(dev));
 	if (!sys_text(path, buf, sizeof(buf)))
 		return dev;
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/../dev", major(dev), minor(dev));
-	if (!sys_text(path, buf, sizeof(buf)) || sscanf(buf, "%u:%u", &maj, &min) != 2)
-		return dev;
-	return makedev(maj, min);
+	return sys_dev(path, &disk) ? disk : dev;
 }
 
 bool guard_overlap(dev_t a, dev_t b)

@@ -16,6 +16,8 @@
 
 /* One line of a file in /sys or /proc, without its newline. */
 bool sys_text(const char *path, char *buf, size_t size);
+/* The number in a file "dev" of /sys. */
+bool sys_dev(const char *path, dev_t *dev);
 /* Of a block device or, since a partition has no such entry of its own, of the disk it is on. */
 bool sys_block_text(dev_t dev, const char *what, char *buf, size_t size);
 

@@ -190,7 +190,6 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	got = flight_new(&p.f, t, o, r->streaming && !r->streaming->threads, stats, e);
 	if (got < 0)
 		return got;
-	stats->ring = flight_kind(p.f);
 	got = take_runs(&p, r, e);
 	/* of a stream that broke off, the runs before that are written */
 	if (got < 0 && !r->streaming)

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "output/served.h"
+#include "output/guard.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/loop.h>
 #include <linux/major.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +23,7 @@
 /* Ordered: of several devices below one, the worst counts. */
 enum keeper { KERNEL, UNKNOWN, PROGRAM };
 
-static enum keeper beneath_device(int fd, dev_t dev, unsigned depth);
+static enum keeper below_device(int fd, dev_t dev, unsigned depth);
 
 static enum keeper worse(enum keeper a, enum keeper b)
 {
@@ -39,19 +38,6 @@ static enum keeper of_file(int fd)
 	if (fstatfs(fd, &fs) < 0)
 		return UNKNOWN;
 	return fs.f_type == FUSE_MAGIC ? PROGRAM : KERNEL;
-}
-
-/* The first line of a file, without its newline. */
-static bool first_line(const char *path, char *buf, int size)
-{
-	FILE *f = fopen(path, "re");
-	bool got = f && fgets(buf, size, f);
-
-	if (f)
-		fclose(f);
-	if (got)
-		buf[strcspn(buf, "\n")] = '\0';
-	return got;
 }
 
 /* Of a file that no name leads to: deleted, or outside of our root or mount namespace. */
@@ -69,7 +55,7 @@ static enum keeper of_file_system(dev_t dev)
 	return errno == ENOENT ? KERNEL : UNKNOWN;
 }
 
-static enum keeper beneath_loop(const char *dir, const struct loop_info64 *info)
+static enum keeper below_loop(const char *dir, const struct loop_info64 *info)
 {
 	char path[PATH_MAX + 32], name[PATH_MAX];
 	enum keeper keeper = UNKNOWN;
@@ -77,7 +63,7 @@ static enum keeper beneath_loop(const char *dir, const struct loop_info64 *info)
 	int fd = -1;
 
 	snprintf(path, sizeof(path), "%s/loop/backing_file", dir);
-	if (first_line(path, name, sizeof(name)))
+	if (sys_text(path, name, sizeof(name)))
 		fd = open(name, O_PATH | O_CLOEXEC);
 	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == info->lo_device &&
 	    st.st_ino == info->lo_inode)
@@ -108,12 +94,12 @@ static int loop_status(int fd, const char *name, struct loop_info64 *info)
 }
 
 /* Device mapper, RAID and the like. */
-static enum keeper beneath_stack(const char *dir, unsigned depth)
+static enum keeper below_stack(const char *dir, unsigned depth)
 {
-	char path[PATH_MAX + NAME_MAX + 32], number[32];
+	char path[PATH_MAX + NAME_MAX + 32];
 	enum keeper keeper = KERNEL;
-	unsigned major_number, minor_number;
 	struct dirent *de;
+	dev_t dev;
 	DIR *d;
 
 	snprintf(path, sizeof(path), "%s/slaves", dir);
@@ -122,20 +108,15 @@ static enum keeper beneath_stack(const char *dir, unsigned depth)
 		if (de->d_name[0] == '.')
 			continue;
 		snprintf(path, sizeof(path), "%s/slaves/%s/dev", dir, de->d_name);
-		keeper = worse(keeper,
-			       first_line(path, number, sizeof(number)) &&
-					       sscanf(number, "%u:%u", &major_number,
-						      &minor_number) == 2
-				       ? beneath_device(-1, makedev(major_number, minor_number),
-							depth - 1)
-				       : UNKNOWN);
+		keeper = worse(keeper, sys_dev(path, &dev) ? below_device(-1, dev, depth - 1)
+							   : UNKNOWN);
 	}
 	if (d)
 		closedir(d);
 	return keeper;
 }
 
-static enum keeper beneath_device(int fd, dev_t dev, unsigned depth)
+static enum keeper below_device(int fd, dev_t dev, unsigned depth)
 {
 	char path[PATH_MAX + 16], dir[PATH_MAX] = "/sys/none";
 	const char *name = "";
@@ -158,21 +139,21 @@ static enum keeper beneath_device(int fd, dev_t dev, unsigned depth)
 		loop = major(dev) == LOOP_MAJOR || major(dev) == BLOCK_EXT_MAJOR;
 	}
 	if (!loop)
-		return beneath_stack(dir, depth);
+		return below_stack(dir, depth);
 	r = loop_status(fd, name, &info);
 	if (r == -ENXIO || (r == -ENOTTY && !*name))
 		return KERNEL; /* nothing is set up on it, or it is none */
 	if (r < 0)
 		return UNKNOWN;
-	return info.lo_rdevice ? beneath_device(-1, info.lo_rdevice, depth - 1)
-			       : beneath_loop(dir, &info);
+	return info.lo_rdevice ? below_device(-1, info.lo_rdevice, depth - 1)
+			       : below_loop(dir, &info);
 }
 
 const char *served_by(int fd, const struct stat *st)
 {
 	bool device = S_ISBLK(st->st_mode);
 
-	switch (device ? beneath_device(fd, st->st_rdev, DEPTH) : of_file(fd)) {
+	switch (device ? below_device(fd, st->st_rdev, DEPTH) : of_file(fd)) {
 	case PROGRAM:
 		return device ? "on a file that is served by a program (FUSE)"
 			      : "served by a program (FUSE)";

@@ -152,7 +152,6 @@ static bool backs_loop(const struct stat *st, char *name, size_t size, dev_t *lo
 	DIR *d = opendir("/sys/block");
 	struct dirent *de;
 	bool found = false;
-	unsigned ma, mi;
 
 	*loop = 0;
 	while (d && !found && (de = readdir(d))) {
@@ -163,8 +162,8 @@ static bool backs_loop(const struct stat *st, char *name, size_t size, dev_t *lo
 		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", de->d_name);
 		found = sys_text(path, file, sizeof(file)) && same_file(file, st);
 		snprintf(path, sizeof(path), "/sys/block/%s/dev", de->d_name);
-		if (found && sys_text(path, file, sizeof(file)) && sscanf(file, "%u:%u", &ma, &mi) == 2)
-			*loop = makedev(ma, mi);
+		if (found)
+			sys_dev(path, loop);
 		snprintf(name, size, "%s", de->d_name);
 	}
 	if (d)
