@@ -25,7 +25,9 @@ struct looker {
 	const struct pump_opts *pump;
 	size_t first, links; /* parents that are compared */
 	struct picks own;
-	struct picks *data, *zero; /* of each of these links */
+	struct link_picks {
+		struct picks data, zero;
+	} *of;                     /* each of these links */
 	char *broken;              /* why they cannot be read */
 };
 
@@ -56,7 +58,7 @@ static void pick_below(struct looker *l, const struct run *run)
 	size_t i = run->layer - l->first;
 
 	if (i < l->links && run->len)
-		pick(run->kind == RUN_ZERO ? &l->zero[i] : &l->data[i], run);
+		pick(run->kind == RUN_ZERO ? &l->of[i].zero : &l->of[i].data, run);
 }
 
 static int stopped(const struct looker *l, const struct reader *r, struct err *e)
@@ -167,15 +169,15 @@ static int compare_own(struct looker *l, struct look *look, struct err *e)
 static int compare_below(struct looker *l, struct look *look, struct err *e)
 {
 	for (size_t i = 0; i < l->links; i++) {
-		hint(l, &l->data[i]);
-		hint(l, &l->zero[i]);
+		hint(l, &l->of[i].data);
+		hint(l, &l->of[i].zero);
 	}
 	for (size_t i = 0; i < l->links; i++) {
-		unsigned differ = 0, n = l->data[i].n + l->zero[i].n;
+		const struct picks *data = &l->of[i].data, *zero = &l->of[i].zero;
+		unsigned differ = 0, n = data->n + zero->n;
 
 		for (unsigned k = 0; k < n; k++) {
-			const struct run *run = k < l->data[i].n ? &l->data[i].at[k]
-								 : &l->zero[i].at[k - l->data[i].n];
+			const struct run *run = k < data->n ? &data->at[k] : &zero->at[k - data->n];
 			bool zeros;
 			int r = compare(l, run, &zeros, e);
 
@@ -218,15 +220,14 @@ static bool make_picks(struct looker *l)
 	const unsigned n = (unsigned)l->links;
 
 	l->own = (struct picks){.room = READS, .step = SAMPLE};
-	l->data = calloc(n ? n : 1, sizeof(*l->data));
-	l->zero = calloc(n ? n : 1, sizeof(*l->zero));
-	for (unsigned i = 0; l->data && l->zero && i < n; i++) {
+	l->of = calloc(n ? n : 1, sizeof(*l->of));
+	for (unsigned i = 0; l->of && i < n; i++) {
 		unsigned data = (READS - READS_ZERO) / n & ~1u, zero = READS_ZERO / n & ~1u;
 
-		l->data[i] = (struct picks){.room = data < 2 ? 2 : data, .step = SAMPLE};
-		l->zero[i] = (struct picks){.room = zero < 2 ? 2 : zero, .step = SAMPLE};
+		l->of[i].data = (struct picks){.room = data < 2 ? 2 : data, .step = SAMPLE};
+		l->of[i].zero = (struct picks){.room = zero < 2 ? 2 : zero, .step = SAMPLE};
 	}
-	return l->data && l->zero;
+	return l->of;
 }
 
 static int set_why(struct look *look, const char *why, struct err *e)
@@ -301,8 +302,7 @@ int job_look(struct look *look, const struct chain *c, size_t n, struct target *
 		if (!look->name)
 			r = fail(e, ENOMEM, "out of memory");
 	}
-	free(l->data);
-	free(l->zero);
+	free(l->of);
 	free(l->broken);
 	free(l);
 	chain_free(below);

@@ -109,6 +109,15 @@ static int take_grain(struct streamopt *s, enum pass pass, uint64_t off, uint64_
 	return 0;
 }
 
+/* r, a failure with `mine` as its message: damage goes into *why, and is none. */
+static int damage_of(int r, const struct err *mine, struct err *why, struct err *e)
+{
+	if (r != -EBADMSG && r != -ENOTSUP)
+		return r < 0 ? fail(e, -r, "%s", mine->msg) : r;
+	*why = *mine;
+	return 0;
+}
+
 /* How many sectors follow a marker without data. */
 static int check_skip(const struct source *src, const struct streamopt_shape *shape, uint64_t pos,
 		      uint32_t type, uint64_t value, struct err *e)
@@ -216,27 +225,20 @@ static int scan(struct streamopt *s, enum pass pass, uint64_t pos, struct err *e
 int streamopt_count(struct streamopt_sums *sums, struct source *src,
 		    const struct streamopt_shape *shape, struct err *e)
 {
-	struct err why = {0};
+	struct err mine = {0};
 	struct marker m;
 	uint64_t end;
 	int r;
 
-	if (sums->ended)
-		return 0;
 	if (!sums->pos)
 		sums->pos = shape->start;
-	if (at_end(src, shape, sums->pos)) {
-		sums->ended = true;
+	sums->ended = sums->ended || at_end(src, shape, sums->pos);
+	if (sums->ended)
 		return 0;
-	}
-	r = read_marker(src, shape, sums->pos, &m, &why);
-	if (r == -EBADMSG || r == -ENOTSUP) {
-		sums->why = why;
-		sums->ended = true;
-		return 0;
-	}
-	if (r < 0)
-		return fail(e, -r, "%s", why.msg);
+	r = damage_of(read_marker(src, shape, sums->pos, &m, &mine), &mine, &sums->why, e);
+	sums->ended = sums->why.set;
+	if (r < 0 || sums->ended)
+		return r;
 	if (m.kind == MARKS_GRAIN) {
 		sums->grains++;
 		sums->hash += account_hash(m.off, sums->pos);
@@ -291,11 +293,7 @@ int streamopt_check(struct source *src, const struct streamopt_shape *shape, str
 	}
 	inflater_free(s.inflater);
 	free(s.seen);
-	if (r == -EBADMSG || r == -ENOTSUP) {
-		*why = mine;
-		return 0;
-	}
-	return r < 0 ? fail(e, -r, "%s", mine.msg) : 0;
+	return damage_of(r, &mine, why, e);
 }
 
 /* --- where an unfinished undo log ends --- */
