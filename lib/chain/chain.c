@@ -213,11 +213,6 @@ static struct image *lowest(const struct chain *c)
 	return c->link[c->links - 1];
 }
 
-static bool same_file(const struct stat *a, const struct stat *b)
-{
-	return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
-}
-
 /* The link that has this file: as itself, as an extent, or as the descriptor found beside it. */
 static const struct image *link_of(const struct chain *c, const struct stat *st)
 {

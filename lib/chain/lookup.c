@@ -142,7 +142,7 @@ static int check_literal(const struct lookup *l, const struct source *src, struc
 	path = place_path(&p);
 	if (!path)
 		return fail(e, ENOMEM, "out of memory");
-	if (stat(path, &st) < 0 || (st.st_dev == src->st.st_dev && st.st_ino == src->st.st_ino)) {
+	if (stat(path, &st) < 0 || same_file(&st, &src->st)) {
 		free(path);
 		return 0;
 	}
@@ -211,7 +211,7 @@ bool lookup_leads_to(const char *of, const char *file, const struct lookup_opts 
 				continue;
 			path = place_path(&p);
 			found = path && stat(path, &its) == 0;
-			same = found && its.st_dev == st->st_dev && its.st_ino == st->st_ino;
+			same = found && same_file(&its, st);
 			free(path);
 		}
 	}

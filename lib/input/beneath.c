@@ -39,7 +39,7 @@ static int open_looked_at(int at, int dir, const char *path, bool pipe, struct s
 		if (fd < 0)
 			fd = -errno;
 	}
-	if (fd >= 0 && (fstat(fd, &now) < 0 || now.st_dev != st->st_dev || now.st_ino != st->st_ino)) {
+	if (fd >= 0 && (fstat(fd, &now) < 0 || !same_file(&now, st))) {
 		close(fd);
 		fd = -ESTALE;
 	}

@@ -186,7 +186,7 @@ static int check_name(const struct log_opts *o, const struct chain *c, const str
 		for (size_t k = 0; k < c->link[i]->files; k++) {
 			const struct image_file *f = &c->link[i]->file[k];
 
-			if (st.st_dev == f->st.st_dev && st.st_ino == f->st.st_ino)
+			if (same_file(&st, &f->st))
 				return fail(e, EINVAL,
 					    "%s: is one of the inputs (%s), and cannot be the undo log",
 					    name, f->name);

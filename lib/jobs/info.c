@@ -73,12 +73,6 @@ void info_free(struct info *i)
 
 /* --- families ------------------------------------------------------------------------------------ */
 
-static bool same_file(const struct image *a, const struct image *b)
-{
-	return a->file[0].st.st_dev == b->file[0].st.st_dev &&
-	       a->file[0].st.st_ino == b->file[0].st.st_ino;
-}
-
 static const struct image *base_of(const struct info *i)
 {
 	return i->chain->link[i->chain->links - 1];
@@ -89,7 +83,7 @@ static size_t place_of(const struct info *i, const struct image *m)
 {
 	size_t k = 0;
 
-	while (k < i->chain->links && !same_file(i->chain->link[k], m))
+	while (k < i->chain->links && !same_file(&i->chain->link[k]->file[0].st, &m->file[0].st))
 		k++;
 	return k;
 }
@@ -151,7 +145,7 @@ int info_families(struct family **out, size_t *families, struct info *const *inf
 
 		if (!machine[i])
 			continue;
-		while (k < *families && !same_file(base[k], base_of(info[i])))
+		while (k < *families && !same_file(&base[k]->file[0].st, &base_of(info[i])->file[0].st))
 			k++;
 		if (k == *families) {
 			base[k] = base_of(info[i]);

@@ -114,7 +114,7 @@ static bool may_write(const char *pid, const char *name, const struct stat *st)
 	if (ino && strtoull(ino + 5, NULL, 10) != st->st_ino)
 		return false;
 	snprintf(path, sizeof(path), "/proc/%.20s/fd/%.20s", pid, name);
-	return stat(path, &other) == 0 && other.st_dev == st->st_dev && other.st_ino == st->st_ino;
+	return stat(path, &other) == 0 && same_file(&other, st);
 }
 
 static bool process_writes(const char *pid, const struct stat *st)

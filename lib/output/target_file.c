@@ -56,11 +56,11 @@ static uint64_t queue_number(dev_t dev, const char *what)
 	return sys_block_text(dev, what, buf, sizeof(buf)) ? strtoull(buf, NULL, 10) : 0;
 }
 
-static bool same_file(const char *path, const struct stat *st)
+static bool leads_to(const char *path, const struct stat *st)
 {
 	struct stat other;
 
-	return stat(path, &other) == 0 && other.st_dev == st->st_dev && other.st_ino == st->st_ino;
+	return stat(path, &other) == 0 && same_file(&other, st);
 }
 
 /* A terminal cannot be asked without opening it, which may already do something to a line. */
@@ -115,7 +115,7 @@ static int check_inputs(const struct target *t, const struct stat *st, const str
 				    "of the other", t->name, o->inputs[i].name);
 		if (!t->device && id->device &&
 		    sys_block_text(id->rdev, "loop/backing_file", file, sizeof(file)) &&
-		    same_file(file, st))
+		    leads_to(file, st))
 			return fail(e, EINVAL, "%s: is what an input, the loop device %s, reads",
 				    t->name, o->inputs[i].name);
 	}
@@ -160,7 +160,7 @@ static bool backs_loop(const struct stat *st, char *name, size_t size, dev_t *lo
 		if (strncmp(de->d_name, "loop", 4))
 			continue;
 		snprintf(path, sizeof(path), "/sys/block/%s/loop/backing_file", de->d_name);
-		found = sys_text(path, file, sizeof(file)) && same_file(file, st);
+		found = sys_text(path, file, sizeof(file)) && leads_to(file, st);
 		snprintf(path, sizeof(path), "/sys/block/%s/dev", de->d_name);
 		if (found)
 			sys_dev(path, loop);
@@ -256,7 +256,7 @@ static int check_writers(const struct target *t, const char *path, const struct 
 	struct stat is;
 
 	/* where it cannot be opened, to open it for writing tells why */
-	if (fd < 0 || fstat(fd, &is) < 0 || is.st_dev != st->st_dev || is.st_ino != st->st_ino)
+	if (fd < 0 || fstat(fd, &is) < 0 || !same_file(&is, st))
 		goto out;
 	for (int tries = 20; !r && guard_written(fd, st); tries--) {
 		r = check_holders(t, fd, st, true, e);
@@ -370,8 +370,8 @@ static int open_existing(struct target *t, const char *path, const struct target
 		return open_failed(t, was.st_rdev, errno, o, e);
 	if (fstat(file_of(t)->fd, st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
-	if ((st->st_mode & S_IFMT) != (was.st_mode & S_IFMT) || st->st_dev != was.st_dev ||
-	    st->st_ino != was.st_ino || st->st_rdev != was.st_rdev)
+	if ((st->st_mode & S_IFMT) != (was.st_mode & S_IFMT) || !same_file(st, &was) ||
+	    st->st_rdev != was.st_rdev)
 		return fail(e, EBUSY, "%s: was replaced while it was being opened", t->name);
 	if (!t->device) {
 		/* or the ring answers EAGAIN where it could wait */
@@ -548,8 +548,8 @@ static int open_again(const struct target *t, const struct stat *st, int flags)
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", file_of(t)->fd);
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
-	if (fd >= 0 && (fstat(fd, &other) < 0 || other.st_dev != st->st_dev ||
-			other.st_ino != st->st_ino || other.st_rdev != st->st_rdev)) {
+	if (fd >= 0 && (fstat(fd, &other) < 0 || !same_file(&other, st) ||
+			other.st_rdev != st->st_rdev)) {
 		close(fd);
 		fd = -1;
 	}
