@@ -8,8 +8,6 @@
 
 #include "base/base.h"
 
-#include <sys/types.h>
-
 /* The user of a block device, as " (mounted on /mnt): unmount it first"; "" where that is not known. */
 const char *hint_users(char *buf, size_t size, dev_t dev);
 /* The whole disk of a partition, as "/dev/sda"; false where dev is none. */

@@ -8,8 +8,6 @@
 
 #include "base/base.h"
 
-#include <sys/stat.h>
-
 /* Opens a regular file or a block device for reading; with `pipe` a FIFO, too. A descriptor, to be closed
  * by the caller, or -errno: -ENOTSUP for any other kind, which *st then tells. */
 int open_path(const char *path, bool pipe, struct stat *st);

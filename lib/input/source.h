@@ -13,8 +13,6 @@
 
 #include "base/base.h"
 
-#include <sys/stat.h>
-
 /* What tells whether a file was written to. */
 struct source_stamp {
 	uint64_t size;

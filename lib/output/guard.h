@@ -9,9 +9,6 @@
 
 #include "base/base.h"
 
-#include <sys/stat.h>
-#include <sys/types.h>
-
 #define GUARD_WHO 96
 
 /* One line of a file in /sys or /proc, without its newline. */

@@ -12,7 +12,7 @@
 #ifndef SERVED_H
 #define SERVED_H
 
-#include <sys/stat.h>
+#include "base/base.h"
 
 /*
  * NULL: the kernel keeps the bytes. Otherwise how a program does, or may do, as text for people; what

@@ -9,9 +9,6 @@
 
 #include "output/queue.h"
 
-#include <sys/stat.h>
-#include <sys/types.h>
-
 /* What a file or device is, whatever name led to it: (dev, ino) of a file, rdev of a device. */
 struct identity {
 	dev_t dev, rdev;
