@@ -118,7 +118,7 @@ long_functions() {
 		}' "$@"
 }
 
-@test "no function of lib/ is over 100 lines, and no file over 800" {
+@test "no function is over 100 lines, and no file over 800" {
 	{
 		echo '{'
 		seq 100
@@ -129,7 +129,7 @@ long_functions() {
 	run -0 long_functions "$BATS_TEST_TMPDIR/long.c"
 	[ "$output" = "$BATS_TEST_TMPDIR/long.c:103: a function of 101 lines" ]
 	{
-		long_functions lib/*/*.c
+		long_functions lib/*/*.c vmdksync.c tests/unit/*.c tests/mkvmdk/*.c
 		wc -l lib/*/*.[ch] tests/unit/*.[ch] tests/mkvmdk/*.[ch] | awk '$1 > 800 && $2 != "total" { print $2 ": " $1 " lines" }'
 	} | tee "$BATS_TEST_TMPDIR/long"
 	[ ! -s "$BATS_TEST_TMPDIR/long" ]
