@@ -18,6 +18,8 @@ struct layer {
 struct merge {
 	struct reader reader;
 	bool primed;
+	uint64_t from;        /* gaps behind this byte read as zeros */
+	uint64_t at;          /* no gap is given before this byte */
 	size_t n;
 	struct layer layer[]; /* newest first */
 };
@@ -52,8 +54,8 @@ static int advance(struct layer *l, uint64_t from, struct err *e)
 static int merge_next(struct reader *reader, struct run *run, struct err *e)
 {
 	struct merge *m = container_of(reader, struct merge, reader);
+	uint64_t end = reader->size;
 	size_t top = m->n;
-	uint64_t end;
 	int r;
 
 	for (size_t i = 0; !m->primed && i < m->n; i++) {
@@ -66,6 +68,14 @@ static int merge_next(struct reader *reader, struct run *run, struct err *e)
 		if (m->layer[i].run.len &&
 		    (top == m->n || m->layer[i].run.off < m->layer[top].run.off))
 			top = i;
+	if (top < m->n)
+		end = m->layer[top].run.off;
+	if (m->at < end) {
+		*run = (struct run){
+			.off = m->at, .len = end - m->at, .kind = RUN_ZERO, .layer = LAYER_NONE};
+		m->at = end;
+		return 1;
+	}
 	if (top == m->n)
 		return 0;
 	*run = m->layer[top].run;
@@ -74,6 +84,7 @@ static int merge_next(struct reader *reader, struct run *run, struct err *e)
 		if (m->layer[i].run.len)
 			end = min_u64(end, m->layer[i].run.off);
 	run->len = end - run->off;
+	m->at = max_u64(m->at, end);
 	for (size_t i = 0; i < m->n; i++) {
 		r = advance(&m->layer[i], end, e);
 		if (r < 0)
@@ -88,6 +99,7 @@ static int merge_rewind(struct reader *reader, struct err *e)
 	int r = 0;
 
 	m->primed = false;
+	m->at = m->from;
 	for (size_t i = 0; !r && i < m->n; i++)
 		r = reader_rewind(m->layer[i].reader, e);
 	return r;
@@ -109,7 +121,7 @@ static const struct reader_ops merge_ops = {
 };
 
 int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint64_t size,
-	      struct err *e)
+	      uint64_t zeros_from, struct err *e)
 {
 	struct merge *m = calloc(1, sizeof(*m) + n * sizeof(m->layer[0]));
 
@@ -119,90 +131,13 @@ int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint6
 		return fail(e, ENOMEM, "out of memory");
 	}
 	m->n = n;
+	m->from = m->at = zeros_from;
 	reader_init(&m->reader, &merge_ops, n ? layers[0]->name : "nothing", size);
 	for (size_t i = 0; i < n; i++) {
 		size = min_u64(size, layers[i]->size);
 		m->layer[i] = (struct layer){.reader = layers[i], .size = size};
 	}
 	*out = &m->reader;
-	return 0;
-}
-
-/* --- a complete chain ---------------------------------------------------------------------------- */
-
-struct fill {
-	struct reader reader;
-	struct reader *child;
-	struct run run; /* what child has next; len 0: ask it */
-	uint64_t from, at;
-	bool ended;
-};
-
-static int fill_next(struct reader *reader, struct run *run, struct err *e)
-{
-	struct fill *f = container_of(reader, struct fill, reader);
-
-	if (!f->run.len && !f->ended) {
-		int got = reader_next(f->child, &f->run, e);
-
-		if (got < 0)
-			return got;
-		if (!got) {
-			f->run = (struct run){0};
-			f->ended = true;
-		}
-	}
-	if (f->run.len && f->run.off == f->at) {
-		*run = f->run;
-		f->run.len = 0;
-	} else {
-		uint64_t end = f->run.len ? f->run.off : reader->size;
-
-		*run = (struct run){
-			.off = f->at, .len = end - f->at, .kind = RUN_ZERO, .layer = LAYER_NONE};
-		if (!run->len)
-			return 0;
-	}
-	f->at = run->off + run->len;
-	return 1;
-}
-
-static int fill_rewind(struct reader *reader, struct err *e)
-{
-	struct fill *f = container_of(reader, struct fill, reader);
-
-	f->run.len = 0;
-	f->at = f->from;
-	f->ended = false;
-	return reader_rewind(f->child, e);
-}
-
-static void fill_free(struct reader *reader)
-{
-	struct fill *f = container_of(reader, struct fill, reader);
-
-	reader_free(f->child);
-	free(f);
-}
-
-static const struct reader_ops fill_ops = {
-	.next = fill_next,
-	.rewind = fill_rewind,
-	.free = fill_free,
-};
-
-int fill_new(struct reader **out, struct reader *child, uint64_t from, struct err *e)
-{
-	struct fill *f = calloc(1, sizeof(*f));
-
-	if (!f) {
-		reader_free(child);
-		return fail(e, ENOMEM, "out of memory");
-	}
-	f->child = child;
-	f->from = f->at = from;
-	reader_init(&f->reader, &fill_ops, child->name, child->size);
-	*out = &f->reader;
 	return 0;
 }
 
@@ -504,13 +439,11 @@ int chain_beneath(struct chain **out, const struct chain *of, size_t n, const st
 
 int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e)
 {
-	struct reader *layer[CHAIN_MAX], *all = NULL;
+	struct reader *layer[CHAIN_MAX];
 	uint64_t size = c->link[from]->size;
-	int r = 0;
 
 	for (size_t i = 0; i < from; i++) /* a raw base may be larger */
 		size = min_u64(size, c->link[i]->size);
-
 	for (size_t i = 0; i < n; i++) {
 		struct image *m = c->link[from + i];
 
@@ -518,16 +451,11 @@ int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e
 		m->reader->layer = (unsigned)(from + i);
 		m->reader = NULL;
 	}
-	if (n == 1 && !from) /* else merge_new() has to number the runs */
-		all = layer[0];
-	else
-		r = merge_new(&all, layer, n, size, e);
-	/* a stream fills its gaps itself, see format.h */
-	if (!r && whole && !all->streaming)
-		r = fill_new(&all, all, c->start, e);
-	if (!r)
-		c->reader = all; /* where it failed that is freed already */
-	return r;
+	/* merge_new() numbers the runs, too; a stream fills its gaps itself, see format.h */
+	if (n > 1 || from || (whole && !layer[0]->streaming))
+		return merge_new(&c->reader, layer, n, size, whole ? c->start : UINT64_MAX, e);
+	c->reader = layer[0];
+	return 0;
 }
 
 int chain_unchanged(const struct chain *c, struct err *e)

@@ -61,12 +61,11 @@ int chain_unchanged(const struct chain *c, struct err *e);
 void chain_free(struct chain *c);
 
 /* Layers, newest first, of a disk of `size` bytes: where they overlap the newest wins, and each byte
- * is given once. What a layer has beyond the end of the disk, or of any newer layer, is dropped. Runs
- * carry the number of their layer. Takes the layers over (not the array), also when it fails. -ENOMEM. */
+ * is given once. What a layer has beyond the end of the disk, or of any newer layer, is dropped. Gaps from
+ * byte `zeros_from` on read as zeros, which is right only where the chain is complete; UINT64_MAX: nothing is
+ * given for them. Runs carry the number of their layer. Takes the layers over (not the array), also when it
+ * fails. -ENOMEM. */
 int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint64_t size,
-	      struct err *e);
-/* Gaps from byte `from` on, where nothing is before, become zeros: right only when the child is complete.
- * Takes child over, also when it fails. -ENOMEM. */
-int fill_new(struct reader **out, struct reader *child, uint64_t from, struct err *e);
+	      uint64_t zeros_from, struct err *e);
 
 #endif

@@ -93,7 +93,7 @@ static void walk(struct reader *r, const struct byte *model, uint64_t size)
 		CHECK(same_byte(&got[i], &model[i]));
 }
 
-static void chains(bool filled, uint64_t with_seed, int rounds)
+static void chains(bool whole, uint64_t with_seed, int rounds)
 {
 	uint8_t bytes[512];
 
@@ -105,7 +105,7 @@ static void chains(bool filled, uint64_t with_seed, int rounds)
 		struct err e = {.set = false};
 		struct reader *layer[6], *r = NULL;
 		struct source *src[6];
-		uint64_t size = 0, seen = UINT64_MAX;
+		uint64_t size = 0, seen = UINT64_MAX, from = UINT64_MAX;
 		unsigned before = failures, freed = 0;
 
 		for (size_t i = 0; i < n; i++) {
@@ -126,15 +126,13 @@ static void chains(bool filled, uint64_t with_seed, int rounds)
 		}
 		if (!below(4)) /* some layers go on behind the end of the disk */
 			size = 1 + below(size);
-		CHECK(merge_new(&r, layer, n, size, &e) == 0);
+		if (whole)
+			from = below(2) ? below(size + 1) : 0;
+		CHECK(merge_new(&r, layer, n, size, from, &e) == 0);
 		CHECK(r->size == size);
-		if (filled) {
-			CHECK(fill_new(&r, r, 0, &e) == 0);
-			CHECK(r->size == size);
-			for (uint64_t i = 0; i < size; i++)
-				if (!model[i].have)
-					model[i] = (struct byte){.have = true, .kind = RUN_ZERO};
-		}
+		for (uint64_t i = from; i < size; i++)
+			if (!model[i].have)
+				model[i] = (struct byte){.have = true, .kind = RUN_ZERO};
 		if (round % 3 == 0) { /* rewound before, in the middle, and after */
 			struct run run;
 
@@ -161,7 +159,7 @@ static void test_merge(void)
 	chains(false, 4, 15000);
 }
 
-static void test_fill(void)
+static void test_merge_whole(void)
 {
 	chains(true, 5, 15000);
 }
@@ -175,16 +173,16 @@ static void test_chain_edges(void)
 
 	/* nothing in the only layer, and no layer at all */
 	layers[0] = &list_new(100, NULL, 0)->reader;
-	CHECK(merge_new(&r, layers, 1, 100, &e) == 0);
+	CHECK(merge_new(&r, layers, 1, 100, UINT64_MAX, &e) == 0);
 	CHECK(reader_next(r, &run, &e) == 0);
-	CHECK(fill_new(&r, r, 0, &e) == 0);
+	reader_free(r);
+	layers[0] = &list_new(100, NULL, 0)->reader;
+	CHECK(merge_new(&r, layers, 1, 100, 0, &e) == 0);
 	CHECK(reader_next(r, &run, &e) == 1 && run.off == 0 && run.len == 100);
 	CHECK(run.kind == RUN_ZERO && reader_next(r, &run, &e) == 0);
 	reader_free(r);
-	CHECK(merge_new(&r, layers, 0, 0, &e) == 0);
+	CHECK(merge_new(&r, layers, 0, 0, 0, &e) == 0);
 	CHECK(r->size == 0 && reader_next(r, &run, &e) == 0);
-	CHECK(fill_new(&r, r, 0, &e) == 0);
-	CHECK(reader_next(r, &run, &e) == 0);
 	reader_free(r);
 
 	/* an error below comes through, of either layer, and nothing after */
@@ -200,9 +198,9 @@ static void test_chain_edges(void)
 			layers[i] = &l->reader;
 		}
 		e.set = false;
-		CHECK(merge_new(&r, layers, 2, 100, &e) == 0);
+		CHECK(merge_new(&r, layers, 2, 100, which ? 0 : UINT64_MAX, &e) == 0);
 		while ((rc = reader_next(r, &run, &e)) > 0)
-			CHECK(run.off == 0);
+			CHECK(run.off < 50);
 		CHECK(rc == -EIO && e.set);
 		CHECK(reader_next(r, &run, &e) == 0);
 		reader_free(r);
@@ -210,14 +208,15 @@ static void test_chain_edges(void)
 	l = list_new(100, NULL, 0);
 	l->fail_with = EIO;
 	e.set = false;
-	CHECK(fill_new(&r, &l->reader, 0, &e) == 0);
+	layers[0] = &l->reader;
+	CHECK(merge_new(&r, layers, 1, 100, 0, &e) == 0);
 	CHECK(reader_next(r, &run, &e) == -EIO && e.set);
 	reader_free(r);
 }
 
 const struct test chain_tests[] = {
 	{"merge", test_merge},
-	{"fill", test_fill},
+	{"merge-whole", test_merge_whole},
 	{"chain-edges", test_chain_edges},
 	{NULL, NULL},
 };
