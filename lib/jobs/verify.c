@@ -16,6 +16,7 @@
 struct verify {
 	struct verify_result *v;
 	size_t room;
+	bool sums; /* of data only the checksum is known: it is in pos */
 };
 
 static int by_offset(const void *a, const void *b)
@@ -123,26 +124,12 @@ static int verify_ready(void *arg, const struct batch_view *b, struct err *e)
 
 	for (unsigned i = 0; !r && i < b->runs; i++) {
 		const struct run *run = &b->run[i];
-
-		r = compare(w, run, b->old + (run->off - b->old_off),
-			    run->kind == RUN_ZERO ? NULL : b->data + (run->off - b->off), e);
-		w->v->compared += run->len;
-	}
-	return r;
-}
-
-/* Of a stream only the checksum is known: it is in pos. */
-static int sums_ready(void *arg, const struct batch_view *b, struct err *e)
-{
-	struct verify *w = arg;
-	int r = 0;
-
-	for (unsigned i = 0; !r && i < b->runs; i++) {
-		const struct run *run = &b->run[i];
 		const uint8_t *old = b->old + (run->off - b->old_off);
 
 		if (run->kind == RUN_ZERO)
 			r = compare(w, run, old, NULL, e);
+		else if (!w->sums)
+			r = compare(w, run, old, b->data + (run->off - b->off), e);
 		else if (crc32(0, old, (uInt)run->len) != run->pos)
 			r = differs(w, &(struct difference){.off = run->off, .len = run->len}, e);
 		w->v->compared += run->len;
@@ -150,16 +137,15 @@ static int sums_ready(void *arg, const struct batch_view *b, struct err *e)
 	return r;
 }
 
-static int verify_by(int (*ready)(void *, const struct batch_view *, struct err *),
-		     struct reader *r, struct target *t, const struct pump_opts *o,
+static int verify_by(bool sums, struct reader *r, struct target *t, const struct pump_opts *o,
 		     struct verify_result *v, struct pump_stats *stats, struct err *e)
 {
-	struct verify w = {.v = v};
+	struct verify w = {.v = v, .sums = sums};
 	struct pump_opts opts = *o;
 	int result;
 
 	*v = (struct verify_result){0};
-	opts.ready = ready;
+	opts.ready = verify_ready;
 	opts.consumer = &w;
 	opts.look = 1;
 	opts.compare = true;
@@ -171,7 +157,7 @@ static int verify_by(int (*ready)(void *, const struct batch_view *, struct err 
 int job_verify(struct reader *r, struct target *t, const struct pump_opts *o,
 	       struct verify_result *v, struct pump_stats *stats, struct err *e)
 {
-	return verify_by(verify_ready, r, t, o, v, stats, e);
+	return verify_by(false, r, t, o, v, stats, e);
 }
 
 void verify_free(struct verify_result *v)
@@ -354,5 +340,5 @@ struct reader *sums_tap(struct sums *s)
 int job_verify_sums(struct sums *s, struct target *t, const struct pump_opts *o,
 		    struct verify_result *v, struct pump_stats *stats, struct err *e)
 {
-	return verify_by(sums_ready, &s->written, t, o, v, stats, e);
+	return verify_by(true, &s->written, t, o, v, stats, e);
 }

@@ -13,7 +13,8 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-bool sys_text(const char *path, char *buf, size_t size)
+/* A small file of /sys or /proc, whole. */
+static bool read_text(const char *path, char *buf, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	ssize_t n;
@@ -25,8 +26,16 @@ bool sys_text(const char *path, char *buf, size_t size)
 	if (n <= 0)
 		return false;
 	buf[n] = '\0';
-	buf[strcspn(buf, "\n")] = '\0';
 	return true;
+}
+
+bool sys_text(const char *path, char *buf, size_t size)
+{
+	const bool there = read_text(path, buf, size);
+
+	if (there)
+		buf[strcspn(buf, "\n")] = '\0';
+	return there;
 }
 
 bool sys_block_text(dev_t dev, const char *what, char *buf, size_t size)
@@ -95,18 +104,10 @@ static bool may_write(const char *pid, const char *name, const struct stat *st)
 	char path[64], buf[512], *ino;
 	struct stat other;
 	unsigned flags;
-	ssize_t n;
-	int fd;
 
 	snprintf(path, sizeof(path), "/proc/%.20s/fdinfo/%.20s", pid, name);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	if (!read_text(path, buf, sizeof(buf)))
 		return false;
-	n = read(fd, buf, sizeof(buf) - 1);
-	close(fd);
-	if (n <= 0)
-		return false;
-	buf[n] = '\0';
 	if (sscanf(buf, "pos: %*d flags: %o", &flags) != 1 || (flags & O_ACCMODE) == O_RDONLY)
 		return false;
 	/* since Linux 5.14; not always the number that stat() has, which for our own we can ask */
