@@ -208,7 +208,7 @@ bool hint_volume(char *buf, size_t size, const char *path)
 static size_t distance(const char *a, const char *b)
 {
 	const size_t n = strlen(a), m = strlen(b);
-	size_t d[WORD_MOST + 1][WORD_MOST + 1];
+	size_t d[WORD_MOST + 1][WORD_MOST + 1] = {{0}}; /* or -fanalyzer doubts that all are set */
 
 	if (n > WORD_MOST || m > WORD_MOST)
 		return WORD_MOST;
