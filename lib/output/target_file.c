@@ -742,12 +742,13 @@ int target_file_open(struct target **out, const char *path, const struct target_
 		     struct err *e)
 {
 	struct file *f = calloc(1, sizeof(*f));
-	struct target *t = &f->t;
+	struct target *t;
 	struct stat st;
 	int r;
 
 	if (!f)
 		return fail(e, ENOMEM, "out of memory");
+	t = &f->t;
 	f->fd = f->direct = f->dir = -1;
 	t->ops = &file_ops;
 	t->block = t->memory = SECTOR;

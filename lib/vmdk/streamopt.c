@@ -548,7 +548,7 @@ static int stream_table(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	const size_t n = (size_t)(s->shape.table_sectors * SECTOR);
 	struct table_sums t = {.pos = pos};
-	uint8_t *buf = malloc(n);
+	uint8_t *buf = calloc(1, n); /* -fanalyzer does not see that take() fills it */
 	int r = buf ? take(s, pos, buf, n, "a grain table", e) : fail(e, ENOMEM, "out of memory");
 
 	for (size_t k = 0; !r && k < n / 4; k++) {
