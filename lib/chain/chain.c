@@ -439,7 +439,7 @@ int chain_beneath(struct chain **out, const struct chain *of, size_t n, const st
 
 int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e)
 {
-	struct reader *layer[CHAIN_MAX];
+	struct reader *layer[CHAIN_MAX] = {0};
 	uint64_t size = c->link[from]->size;
 
 	for (size_t i = 0; i < from; i++) /* a raw base may be larger */

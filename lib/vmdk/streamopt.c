@@ -227,7 +227,7 @@ int streamopt_count(struct streamopt_sums *sums, struct source *src,
 {
 	struct err mine = {0};
 	struct marker m;
-	uint64_t end;
+	uint64_t end = 0;
 	int r;
 
 	if (!sums->pos)
