@@ -275,7 +275,7 @@ chain() {
 	chain 2
 	run -0 --separate-stderr vs --strict -v --json --create host-000002.vmdk new.raw
 	[ "$(jq .base_checked <<<"$output")" = false ]
-	[[ $stderr == *'not compared with the parents of host-000002.vmdk: --full and --create'* ]]
+	[[ $stderr == *'not compared with the parents of host-000002.vmdk: --full, --raw and --create'* ]]
 	truncate -s 10M empty.raw
 	run -0 --separate-stderr vs --strict -v host-000002.vmdk empty.raw
 	[[ $stderr == *'holds nothing yet'* ]]
