@@ -607,7 +607,7 @@ static int run(struct work *w, struct err *e)
 		return fail(e, -r, "%s; an NBD server can only be TARGET, which comes last: swapped?",
 			    mine.msg);
 	if (r < 0)
-		return fail(e, -r, "%s", mine.msg);
+		return fail_again(e, -r, &mine);
 	if (o->map)
 		return map(w, e);
 	r = prepare(w, &pump, e);

@@ -8,8 +8,128 @@
 #include <string.h>
 #include <unistd.h>
 
-void fail_text(struct err *e, const char *fmt, ...)
+static const char *const words[] = {
+	[ERR_ACCOUNTS] = "accounts",
+	[ERR_BUSY] = "busy",
+	[ERR_CHANGED] = "changed",
+	[ERR_CONFINED] = "confined",
+	[ERR_CONNECTION] = "connection",
+	[ERR_DAMAGED] = "damaged",
+	[ERR_EXISTS] = "exists",
+	[ERR_FINISHED] = "finished",
+	[ERR_IO] = "io",
+	[ERR_MEMORY] = "memory",
+	[ERR_MISSING_PARENT] = "missing_parent",
+	[ERR_NO_SPACE] = "no_space",
+	[ERR_NOT_A_DISK] = "not_a_disk",
+	[ERR_NOT_FOUND] = "not_found",
+	[ERR_PERMISSION] = "permission",
+	[ERR_STOPPED] = "stopped",
+	[ERR_STRICT] = "strict",
+	[ERR_TOO_LARGE] = "too_large",
+	[ERR_TOO_SMALL] = "too_small",
+	[ERR_TRUNCATED] = "truncated",
+	[ERR_UNSUPPORTED] = "unsupported",
+	[ERR_USAGE] = "usage",
+	[ERR_WRONG_DISK] = "wrong_disk",
+	[ERR_WRONG_ORDER] = "wrong_order",
+	[ERR_WRONG_PARENT] = "wrong_parent",
+	[ERR_WRONG_SIZE] = "wrong_size",
+};
+
+const char *err_word(enum err_code code)
 {
+	return words[code ? code : ERR_IO];
+}
+
+static enum err_code code_of(int number)
+{
+	static const struct {
+		int number;
+		enum err_code code;
+	} known[] = {
+		{EBUSY, ERR_BUSY}, {EAGAIN, ERR_BUSY}, {ETXTBSY, ERR_BUSY},
+		{ESTALE, ERR_CHANGED}, {EXDEV, ERR_CONFINED}, {ECONNREFUSED, ERR_CONNECTION},
+		{ECONNRESET, ERR_CONNECTION}, {EPIPE, ERR_CONNECTION},
+		{ETIMEDOUT, ERR_CONNECTION}, {EPROTO, ERR_CONNECTION},
+		{EHOSTUNREACH, ERR_CONNECTION}, {ENETUNREACH, ERR_CONNECTION},
+		{EBADMSG, ERR_DAMAGED}, {EEXIST, ERR_EXISTS}, {EALREADY, ERR_FINISHED},
+		{ENOMEM, ERR_MEMORY}, {ENODATA, ERR_MISSING_PARENT}, {ENOSPC, ERR_NO_SPACE},
+		{EDQUOT, ERR_NO_SPACE}, {ENOTBLK, ERR_NOT_A_DISK}, {EISDIR, ERR_NOT_A_DISK},
+		{ENOENT, ERR_NOT_FOUND}, {ENOTDIR, ERR_NOT_FOUND}, {ENODEV, ERR_NOT_FOUND},
+		{ENXIO, ERR_NOT_FOUND}, {EACCES, ERR_PERMISSION}, {EPERM, ERR_PERMISSION},
+		{EROFS, ERR_PERMISSION}, {EINTR, ERR_STOPPED}, {EFBIG, ERR_TOO_LARGE},
+		{ENOTSUP, ERR_UNSUPPORTED}, {EINVAL, ERR_USAGE}, {ELOOP, ERR_WRONG_PARENT},
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(*known); i++)
+		if (known[i].number == number)
+			return known[i].code;
+	return ERR_IO;
+}
+
+/* Takes the marks out of the text, and notes where they stood. */
+static void take_marks(struct err *e)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; e->msg[i]; i++) {
+		if (e->msg[i] == *HINT)
+			e->hint.at = e->hint.at ? e->hint.at : (uint16_t)n;
+		else if (e->msg[i] == '\016')
+			e->object.at = (uint16_t)n;
+		else if (e->msg[i] == '\017')
+			e->object.len = (uint16_t)(n - e->object.at);
+		else
+			e->msg[n++] = e->msg[i];
+	}
+	e->msg[n] = '\0';
+	if (e->hint.at)
+		e->hint.len = (uint16_t)(n - e->hint.at);
+}
+
+static const char *force_word(const char *fmt)
+{
+	const char *s = strstr(fmt, "--force=");
+
+	return s ? s + strlen("--force=") : NULL;
+}
+
+void fail_text(struct err *e, int code, const struct err_facts *facts, const char *fmt, ...)
+{
+	va_list ap, first;
+
+	if (e->set)
+		return;
+	e->facts = facts ? *facts : (struct err_facts){.placed = false};
+	if (!e->facts.code)
+		e->facts.code = code_of(code);
+	e->file = e->object = e->hint = (struct err_part){0, 0};
+	if (!e->facts.force)
+		e->facts.force = force_word(fmt);
+	va_start(ap, fmt);
+	va_copy(first, ap);
+	if (!strncmp(fmt, "%s: ", 4))
+		e->file.len = (uint16_t)min_u64(strlen(va_arg(first, const char *)), sizeof(e->msg) - 1);
+	va_end(first);
+	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
+	va_end(ap);
+	take_marks(e);
+	e->set = true;
+}
+
+/* Where a part is when n bytes stand before its text, of which `room` are left. */
+static struct err_part moved_part(struct err_part part, size_t n, size_t room)
+{
+	if (n + part.at >= room)
+		return (struct err_part){0, 0};
+	return (struct err_part){(uint16_t)(part.at + n),
+				 (uint16_t)min_u64(part.len, room - (part.at + n))};
+}
+
+void fail_cause(struct err *e, int code, const struct err *cause, const char *fmt, ...)
+{
+	size_t n;
 	va_list ap;
 
 	if (e->set)
@@ -17,21 +137,45 @@ void fail_text(struct err *e, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
 	va_end(ap);
+	n = strlen(e->msg);
+	snprintf(e->msg + n, sizeof(e->msg) - n, "%s", cause->msg);
+	e->facts = cause->facts;
+	if (!e->facts.code)
+		e->facts.code = code_of(code);
+	e->file = moved_part(cause->file, n, strlen(e->msg));
+	e->object = moved_part(cause->object, n, strlen(e->msg));
+	e->hint = moved_part(cause->hint, n, strlen(e->msg));
 	e->set = true;
+}
+
+struct err *err_copy(const struct err *e)
+{
+	struct err *copy = malloc(sizeof(*copy));
+
+	if (copy)
+		*copy = *e;
+	return copy;
+}
+
+int err_pass(struct err *e, int code, const struct err *copy)
+{
+	return copy ? fail_again(e, -code, copy) : fail(e, -code, "out of memory");
 }
 
 int warning(struct err *e, const char *fmt, ...)
 {
-	char text[sizeof(e->msg)];
+	struct err text = {.set = false};
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
+	vsnprintf(text.msg, sizeof(text.msg), fmt, ap);
 	va_end(ap);
+	take_marks(&text);
 	if (e->strict)
-		return fail(e, EBADMSG, "%s (--strict)", text);
+		return fail_with(e, EBADMSG, FACTS(.code = ERR_STRICT), "%s (--strict)",
+				 text.msg);
 	if (e->warn)
-		e->warn(e->arg, text);
+		e->warn(e->arg, text.msg);
 	return 0;
 }
 

@@ -20,6 +20,64 @@
 #define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
 
 /*
+ * What kind of failure it is, for programs: the words of --json. They are an interface: the manual lists
+ * them, and new ones are only added. The table in base.c has one line for each.
+ */
+enum err_code {
+	ERR_BY_ERRNO, /* what the errno says */
+	ERR_ACCOUNTS,
+	ERR_BUSY,
+	ERR_CHANGED,
+	ERR_CONFINED,
+	ERR_CONNECTION,
+	ERR_DAMAGED,
+	ERR_EXISTS,
+	ERR_FINISHED,
+	ERR_IO,
+	ERR_MEMORY,
+	ERR_MISSING_PARENT,
+	ERR_NO_SPACE,
+	ERR_NOT_A_DISK,
+	ERR_NOT_FOUND,
+	ERR_PERMISSION,
+	ERR_STOPPED,
+	ERR_STRICT,
+	ERR_TOO_LARGE,
+	ERR_TOO_SMALL,
+	ERR_TRUNCATED,
+	ERR_UNSUPPORTED,
+	ERR_USAGE,
+	ERR_WRONG_DISK,
+	ERR_WRONG_ORDER,
+	ERR_WRONG_PARENT,
+	ERR_WRONG_SIZE,
+};
+const char *err_word(enum err_code code);
+
+/* Numbers that are in the text as well, in bytes. */
+struct err_facts {
+	enum err_code code;
+	bool placed, sized; /* whether offset is known; whether have and need are */
+	uint64_t offset;
+	uint64_t have, need;
+	const char *force; /* the word of --force=WORD that skips the check, and more; NULL: that which
+			    * the format names, if any */
+};
+#define FACTS(...) (&(const struct err_facts){__VA_ARGS__})
+#define SIZES(is, should_be) .sized = true, .have = (is), .need = (should_be)
+#define AT_BYTE(off) .placed = true, .offset = (off)
+#define TRUNCATED(is, least) FACTS(.code = ERR_TRUNCATED, SIZES(is, least))
+
+/* Marks in a format, which do not reach the text: behind HINT stands what to do next, with the
+ * punctuation before it; OBJECT() surrounds the part of the file that is at fault. */
+#define HINT "\v"
+#define OBJECT(format) "\016" format "\017"
+
+struct err_part { /* of msg */
+	uint16_t at, len;
+};
+
+/*
  * The first message of a failure, and the way out for warnings. The caller owns it and sets warn;
  * text is without program name and newline.
  */
@@ -27,22 +85,43 @@ struct err {
 	char msg[1024];
 	bool set;
 	bool strict; /* a warning is a refusal */
+	struct err_facts facts; /* complete once it is set */
+	struct err_part file, object, hint; /* of no bytes: not known */
 	void (*warn)(void *arg, const char *text);
 	void *arg;
 };
 
 /*
  * Keeps the first message and returns -code: always negative, whatever errno was. A macro, so that
- * who only sees the caller (-fanalyzer) knows that, too.
+ * who only sees the caller (-fanalyzer) knows that, too. A format that begins with "%s: " begins with
+ * the printable name of the file it is about.
  */
-#define fail(e, code, ...)                                                                         \
+#define fail(e, code, ...) fail_with(e, code, NULL, __VA_ARGS__)
+/* facts: FACTS(...), or NULL. */
+#define fail_with(e, code, facts, ...)                                                             \
 	({                                                                                         \
 		int fail_code = (code);                                                            \
                                                                                                    \
-		fail_text(e, __VA_ARGS__);                                                         \
+		fail_text(e, fail_code, facts, __VA_ARGS__);                                       \
 		fail_code > 0 ? -fail_code : -EIO;                                                 \
 	})
-void fail_text(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3), cold));
+/* Hands on what another struct err has, as it is, or behind a text. */
+#define fail_again(e, code, cause) fail_because(e, code, cause, "%s", "")
+#define fail_because(e, code, cause, ...)                                                          \
+	({                                                                                         \
+		int fail_code = (code);                                                            \
+                                                                                                   \
+		fail_cause(e, fail_code, cause, __VA_ARGS__);                                      \
+		fail_code > 0 ? -fail_code : -EIO;                                                 \
+	})
+void fail_text(struct err *e, int code, const struct err_facts *facts, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5), cold));
+void fail_cause(struct err *e, int code, const struct err *cause, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5), cold));
+/* What a thread of its own met, on its way to the one that counts: NULL when memory is short, which
+ * err_pass() takes. It returns code, which is negative. */
+struct err *err_copy(const struct err *e);
+int err_pass(struct err *e, int code, const struct err *copy);
 /* Hands a warning on and returns 0; with e->strict it is a failure, -EBADMSG. */
 int warning(struct err *e, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3), cold, warn_unused_result));

@@ -191,9 +191,9 @@ static int check_cid(const struct image *child, const struct image *parent, bool
 		return warning(e, "%s: its parent has CID %08" PRIx32 ", but %s has %s: what %s does "
 				  "not hold may be wrong", child->name, c->parent_cid, parent->name,
 			       cid, child->name);
-	return fail(e, ESTALE,
+	return fail_with(e, ESTALE, FACTS(.code = ERR_WRONG_PARENT),
 		    "%s: its parent has CID %08" PRIx32 ", but %s has %s: it is another disk, or was "
-		    "written to since, and what %s does not hold may be wrong (--force=cid skips this check)",
+		    "written to since, and what %s does not hold may be wrong" HINT " (--force=cid skips this check)",
 		    child->name, c->parent_cid, parent->name, cid, child->name);
 }
 
@@ -217,9 +217,9 @@ static int check_size(const struct image *child, const struct image *parent,
 	if (o->force_size)
 		return warning(e, "%s: has %" PRIu64 " sectors, its parent %s has %" PRIu64,
 			       child->name, has, parent->name, below);
-	return fail(e, EBADMSG,
+	return fail_with(e, EBADMSG, FACTS(.code = ERR_WRONG_SIZE, SIZES(has * SECTOR, below * SECTOR)),
 		    "%s: has %" PRIu64 " sectors, but its parent %s has %" PRIu64
-		    ": they do not belong to one disk (--force=size skips this check)",
+		    ": they do not belong to one disk" HINT " (--force=size skips this check)",
 		    child->name, has, parent->name, below);
 }
 
@@ -262,7 +262,7 @@ static int try_parent(struct chain *c, struct source *src, const char *path,
 	}
 	r = image_from(&m, src, path, &o->image, &mine);
 	if (r < 0)
-		return fail(e, -r, "%s: its parent cannot be read: %s", child->name, mine.msg);
+		return fail_because(e, -r, &mine, "%s: its parent cannot be read: ", child->name);
 	return push(c, m, o, e);
 }
 
@@ -278,9 +278,9 @@ static int find_parent(struct chain *c, const struct chain_opts *o, struct err *
 	int r, code = ENOENT;
 
 	if (!d->parent_hint)
-		return fail(e, ENOENT,
+		return fail_with(e, ENOENT, FACTS(.code = ERR_MISSING_PARENT),
 			    "%s: has a parent (CID %08" PRIx32
-			    "), but does not name it (no parentFileNameHint); --base can",
+			    "), but does not name it (no parentFileNameHint)" HINT "; --base can",
 			    child->name, d->parent_cid);
 	if (c->links == CHAIN_MAX)
 		return fail(e, EFBIG, "%s: the chain has more than %u images", child->name,
@@ -307,10 +307,10 @@ static int find_parent(struct chain *c, const struct chain_opts *o, struct err *
 		r = 0;
 	}
 	if (!r && first.set)
-		r = fail(e, code, "%s", first.msg);
+		r = fail_again(e, code, &first);
 	else if (!r)
-		r = fail(e, ENOENT,
-			 "%s: its parent (CID %08" PRIx32 ") is not there: %s; --search DIR says where "
+		r = fail_with(e, ENOENT, FACTS(.code = ERR_MISSING_PARENT),
+			 "%s: its parent (CID %08" PRIx32 ") is not there: %s" HINT "; --search DIR says where "
 			 "else to look",
 			 child->name, d->parent_cid, l.shown);
 	lookup_end(&l);
@@ -327,7 +327,7 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 		if (m->undo)
 			return fail(e, ENODATA,
 				    "%s: is an undo log: its parent is the disk that it was made of, with the "
-				    "changes; name it with --base", m->name);
+				    "changes" HINT "; name it with --base", m->name);
 		if (o->alone && (!m->descriptor || !descriptor_has_parent(m->descriptor)) && c->links == 1) {
 			c->start = o->image.offset;
 			return 0;
@@ -336,7 +336,7 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 			return 0;
 		if (!m->descriptor || (m->found && !o->found))
 			return fail(e, ENODATA,
-				    "%s: has no descriptor, so its parent is not known; name that "
+				    "%s: has no descriptor, so its parent is not known" HINT "; name that "
 				    "with --base, or say with --offset that there is none", m->name);
 		r = find_parent(c, o, e);
 		if (r < 0)

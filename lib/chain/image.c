@@ -498,7 +498,7 @@ static int open_descriptor(struct image *m, const char *path, struct source *src
 			m->file[i].src = NULL;
 		return 0;
 	}
-	return r < 0 ? fail(e, -r, "%s", mine.msg) : 0;
+	return r < 0 ? fail_again(e, -r, &mine) : 0;
 }
 
 static int image_new(struct image **out, const char *path, const struct source *src,

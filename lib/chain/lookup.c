@@ -90,7 +90,7 @@ static int check_device(const struct lookup *l, const char *path, struct err *e)
 	if (stat(path, &st) < 0 || !S_ISBLK(st.st_mode))
 		return 0;
 	return fail(e, ENOTSUP,
-		    "%s: names a block device, which is not opened: %s (--base names the device of a "
+		    "%s: names a block device, which is not opened: %s" HINT " (--base names the device of a "
 		    "base)", l->name, l->shown);
 }
 
@@ -125,7 +125,7 @@ static int open_place(const struct lookup *l, const struct place *p, struct sour
 	*path = NULL;
 	if (r == -ENOENT || r == -ENOTDIR)
 		return 0;
-	return fail(e, -r, "%s: names a file that cannot be read: %s", l->name, mine.msg);
+	return fail_because(e, -r, &mine, "%s: names a file that cannot be read: ", l->name);
 }
 
 /* A name that leads outside was found nearer by, but leads to something as well: which of the two is

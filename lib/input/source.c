@@ -97,7 +97,7 @@ int source_unchanged(const struct source *s, struct err *e)
 	      now.ctime == was->ctime && now.ctime_ns == was->ctime_ns)))
 		return 0;
 	return fail(e, ESTALE,
-		    "%s: changed while it was read: is it still being copied, or is the VM still "
+		    "%s: changed while it was read" HINT ": is it still being copied, or is the VM still "
 		    "running? (--force=changed accepts it)", s->name);
 }
 
@@ -215,9 +215,10 @@ void source_free(struct source *s)
 
 static int outside(const struct source *s, uint64_t off, size_t n, const char *what, struct err *e)
 {
-	return fail(e, EBADMSG, "%s: %s lies outside the file (bytes %" PRIu64 " to %" PRIu64 " of "
-		    "%" PRIu64 "): is it truncated? expected at least %" PRIu64 " bytes", s->name,
-		    what, off, off + n, s->size, off + n);
+	return fail_with(e, EBADMSG, TRUNCATED(s->size, off + n), "%s: " OBJECT("%s") " lies outside the "
+			 "file (bytes %" PRIu64 " to %" PRIu64 " of %" PRIu64 ")" HINT ": is it "
+			 "truncated? expected at least %" PRIu64 " bytes", s->name, what, off, off + n,
+			 s->size, off + n);
 }
 
 static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size_t n,
@@ -226,11 +227,13 @@ static int read_fd(const struct source *s, int fd, uint64_t off, void *buf, size
 	const ssize_t got = read_full(fd, buf, n, off);
 
 	if (got < 0)
-		return fail(e, (int)-got, "%s: reading %s at byte %" PRIu64 ": %s", s->name, what,
-			    off, strerror((int)-got));
+		return fail_with(e, (int)-got, FACTS(AT_BYTE(off)),
+				 "%s: reading " OBJECT("%s") " at byte %" PRIu64 ": %s", s->name, what,
+				 off, strerror((int)-got));
 	if ((size_t)got < n)
-		return fail(e, EBADMSG, "%s: %s at byte %" PRIu64 ": %s", s->name, what,
-			    off + (size_t)got, SOURCE_SHORTER);
+		return fail_with(e, EBADMSG, FACTS(.code = ERR_CHANGED, AT_BYTE(off + (size_t)got)),
+				 "%s: " OBJECT("%s") " at byte %" PRIu64 ": %s", s->name, what,
+				 off + (size_t)got, SOURCE_SHORTER);
 	return 0;
 }
 
@@ -422,8 +425,11 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	    like_a_file(fd, &st, o->plain) || S_ISDIR(st.st_mode)) {
 		r = source_fd(&s, standard ? "standard input" : path, fd, &st, e);
 		if (!r && o->expect && s->size != o->expect)
-			r = fail(e, EBADMSG, "%s: has %" PRIu64 " byte%s, but %" PRIu64 " were "
-				 "expected", s->name, s->size, plural(s->size), o->expect);
+			r = fail_with(e, EBADMSG,
+				      FACTS(.code = s->size < o->expect ? ERR_TRUNCATED : ERR_WRONG_SIZE,
+					    SIZES(s->size, o->expect)),
+				      "%s: has %" PRIu64 " byte%s, but %" PRIu64 " were expected",
+				      s->name, s->size, plural(s->size), o->expect);
 		goto out;
 	}
 	r = source_new(&s, standard ? "standard input" : path, e);
@@ -548,7 +554,7 @@ int source_spool(struct source *s, uint64_t off, size_t n, enum spool_reason why
 		r = spool_write(s->spool, p, here, off, &s->spooled);
 		if (r < 0)
 			return fail(e, -r, "%s: the spool in %s cannot take %zu more bytes after "
-				    "%" PRIu64 ": %s; --spool names another folder", s->name,
+				    "%" PRIu64 ": %s" HINT "; --spool names another folder", s->name,
 				    s->spool_dir, here, s->spooled, strerror(-r));
 	}
 	return 0;
@@ -635,7 +641,8 @@ int source_short(struct source *s, const char *what, uint64_t need, struct err *
 
 	need = max_u64(need, s->expect);
 	return r < 0 ? r
-		     : fail(e, EBADMSG, "%s: ends after %" PRIu64 " byte%s, in the middle of %s: "
+		     : fail_with(e, EBADMSG, TRUNCATED(s->size, need),
+				 "%s: ends after %" PRIu64 " byte%s, in the middle of " OBJECT("%s") ": "
 			    "expected at least %" PRIu64 " bytes", s->name, s->size, plural(s->size),
 			    what, need);
 }

@@ -235,7 +235,8 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 	if (stream_error(f->compressed, &f->e) < 0)
 		return -EIO;
 	if (!f->between)
-		return fail(&f->e, EBADMSG, "%s: the gzip data ends in the middle, after %" PRIu64
+		return fail_with(&f->e, EBADMSG, FACTS(.code = ERR_TRUNCATED),
+				 "%s: the gzip data ends in the middle, after %" PRIu64
 			    " byte%s (%" PRIu64 " uncompressed): it is truncated", f->name,
 			    f->compressed_at, plural(f->compressed_at), f->have);
 	return 0;
@@ -417,7 +418,7 @@ int stream_error(struct stream *f, struct err *e)
 	pthread_mutex_lock(&f->lock);
 	failed = f->end && !f->cut ? f->failed : 0;
 	pthread_mutex_unlock(&f->lock);
-	return failed < 0 ? fail(e, -failed, "%s", f->e.msg) : 0;
+	return failed < 0 ? fail_again(e, -failed, &f->e) : 0;
 }
 
 static int start(struct stream *f, struct err *e)

@@ -46,8 +46,14 @@ static int fail_image(const char *name, const struct image_kind *kind, bool too_
 		snprintf(attach, sizeof(attach),
 			 "; attach it ('modprobe nbd; qemu-nbd -f %s -c /dev/nbd0 %.512s') and name "
 			 "/dev/nbd0", kind->driver, name);
-	return fail(e, EINVAL, "%s: begins as %s does, not as a raw disk%s%s", name, kind->name, attach,
-		    too_small ? "" : " (--force=raw writes over the bytes of the image file itself)");
+	if (too_small)
+		return fail_with(e, EINVAL, FACTS(.code = ERR_NOT_A_DISK),
+				 "%s: begins as %s does, not as a raw disk" HINT "%s", name, kind->name,
+				 attach);
+	return fail_with(e, EINVAL, FACTS(.code = ERR_NOT_A_DISK),
+			 "%s: begins as %s does, not as a raw disk" HINT
+			 "%s (--force=raw writes over the bytes of the image file itself)", name, kind->name,
+			 attach);
 }
 
 /* Somebody who is used to qemu-img commit names the base, which may be an image as well. */
@@ -97,7 +103,7 @@ int job_open_target(struct target **out, const char *path, const struct target_o
 	if (r == -ENOSPC && !force_raw && kind_of(path, &kind))
 		return fail_small(path, &kind, e);
 	if (r < 0)
-		return fail(e, -r, "%s", mine.msg);
+		return fail_again(e, -r, &mine);
 	return force_raw ? 0 : check_raw(*out, e);
 }
 
@@ -138,8 +144,9 @@ int job_check_base(const struct look *l, const char *target, const struct base_o
 	if (o->force)
 		return warning(e, "%s: does not hold %s: %u of %u samples differ, bytes %" PRIu64
 				  " to %" PRIu64 " first", target, l->name, l->differ, l->of, first, last);
-	return fail(e, EINVAL,
-		    "%s: does not hold %s: %s (%u of %u samples differ, bytes %" PRIu64 " to %" PRIu64
+	return fail_with(e, EINVAL,
+		    FACTS(.code = l->base ? ERR_WRONG_DISK : ERR_WRONG_ORDER, AT_BYTE(first)),
+		    "%s: does not hold %s" HINT ": %s (%u of %u samples differ, bytes %" PRIu64 " to %" PRIu64
 		    " first; --force=base skips this check)",
 		    target, l->name, what, l->differ, l->of, first, last);
 }
@@ -162,7 +169,8 @@ int job_check_logs(const struct chain *c, struct target *t, bool *checked, size_
 		if (u->damaged)
 			r = fail(e, EBADMSG,
 				 "%s: its list of checksums is damaged, so it cannot be told whether %s "
-				 "is its disk (--force=disk skips this check)", c->link[i]->name, t->name);
+				 "is its disk" HINT " (--force=disk skips this check)", c->link[i]->name,
+				 t->name);
 	}
 	if (!r && logs)
 		r = job_check_undo(c, t, places, e);
@@ -194,7 +202,7 @@ static int check_name(const struct log_opts *o, const struct chain *c, const str
 	return o->append
 		       ? 0
 		       : fail(e, EEXIST,
-			      "%s: exists already; an undo log is a new file (--undo-append resumes "
+			      "%s: exists already" HINT "; an undo log is a new file (--undo-append resumes "
 			      "with an unfinished one)", name);
 }
 
@@ -233,8 +241,8 @@ static int check_room(const struct log_opts *o, struct reader *reader, const str
 	}
 	*told = (struct log_room){.known = true, .most = most, .free = room};
 	if (room < least && !(o->force_room))
-		return fail(e, ENOSPC,
-			    "%s: needs %s at the least, but only %s are free there: make room, or name a "
+		return fail_with(e, ENOSPC, FACTS(SIZES(room, least)),
+			    "%s: needs %s at the least, but only %s are free there" HINT ": make room, or name a "
 			    "file on another disk (--force=room skips this check)", o->name,
 			    size_text(a, least), size_text(b, room));
 	if (room < most)
@@ -257,8 +265,9 @@ static int check_finished(const struct log_opts *o, struct chain *c, struct targ
 	int r = 0;
 
 	if (c->reader->streaming)
-		return fail(e, EALREADY, "%s; whether %s holds all of it is told for a file, or with "
-					 "--spool-first", why, t->name);
+		return fail_with(e, EALREADY, FACTS(.code = ERR_FINISHED),
+				 "%s; whether %s holds all of it is told for a file, or with --spool-first",
+				 why, t->name);
 	if (!o->force_disk) {
 		r = image_open(&log, o->path, &opts, e);
 		if (!r && log->undo && !log->undo->damaged)
@@ -268,7 +277,7 @@ static int check_finished(const struct log_opts *o, struct chain *c, struct targ
 	if (!r)
 		r = job_verify(c->reader, t, pump, &v, stats, e);
 	if (!r && !stats->stopped && v.n)
-		r = fail(e, EALREADY, "%s, but %s does not hold what %s does (%" PRIu64 " bytes differ): "
+		r = fail(e, EALREADY, "%s, but %s does not hold what %s does (%" PRIu64 " bytes differ)" HINT ": "
 				      "name another file for its log", why, t->name, c->link[0]->name,
 			 v.bytes);
 	verify_free(&v);
@@ -306,5 +315,5 @@ int job_open_log(struct undo **out, const struct log_opts *o, struct chain *c, s
 		r = check_finished(o, c, t, pump, mine.msg, stats, e);
 		return r < 0 || stats->stopped ? r : 1;
 	}
-	return r < 0 ? fail(e, -r, "%s", mine.msg) : 0;
+	return r < 0 ? fail_again(e, -r, &mine) : 0;
 }

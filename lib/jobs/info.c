@@ -47,7 +47,7 @@ int info_open(struct info **out, const char *path, const struct chain_opts *o,
 	mine.arg = &i->warnings;
 	r = look(i, path, *o, pump, &mine);
 	if (r < 0)
-		fail(e, -r, "%s", mine.msg);
+		fail_again(e, -r, &mine);
 	else if (i->warnings.kept != i->warnings.n)
 		r = fail(e, ENOMEM, "out of memory");
 	if (r < 0) {

@@ -64,14 +64,14 @@ static int check_place(const struct place *p, struct target *t, uint8_t *buf, st
 	for (uint64_t i = n; i < p->len; i++)
 		buf[i] = 0;
 	if (!target_look(t, p->off, buf, n))
-		return fail(e, EIO, "%s: reading at byte %" PRIu64 ": it cannot be compared with %s "
-				    "(--force=disk skips this check)", t->name, p->off, p->log->name);
+		return fail(e, EIO, "%s: reading at byte %" PRIu64 ": it cannot be compared with %s" HINT
+				    " (--force=disk skips this check)", t->name, p->off, p->log->name);
 	if (undo_sample_sum(buf, p->len) == p->sum)
 		return 0;
-	return fail(e, EINVAL,
+	return fail_with(e, EINVAL, FACTS(.code = ERR_WRONG_DISK, AT_BYTE(p->off)),
 		    "%s: is the undo log of another disk (it was made for %s), or %s was written to "
 		    "since: bytes %" PRIu64 " to %" PRIu64 " are not as they were, and it does not "
-		    "hold them (--force=disk skips this check)",
+		    "hold them" HINT " (--force=disk skips this check)",
 		    p->log->name, p->log->undo->disk, t->name, p->off, p->off + n - 1);
 }
 

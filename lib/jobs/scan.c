@@ -19,7 +19,8 @@ struct slot {
 	uint8_t *buf; /* owned */
 	uint64_t room;
 	int result;
-	char *text; /* of the failure, or a warning */
+	struct err *why; /* of the failure; NULL: memory was short */
+	char *text; /* a warning */
 };
 
 /* Compressed grains on their way through the workers. Zeroed before the first use. */
@@ -46,10 +47,8 @@ static void inflate_run(struct job *j)
 	struct err e = {.strict = s->all->e->strict, .warn = keep_text, .arg = s};
 
 	s->result = reader_fetch(&s->run, s->buf, &e);
-	if (s->result < 0) {
-		free(s->text);
-		s->text = strdup(e.msg);
-	}
+	if (s->result < 0)
+		s->why = err_copy(&e);
 }
 
 static void inflate_done(struct xfer *x, int err)
@@ -59,10 +58,12 @@ static void inflate_done(struct xfer *x, int err)
 
 	(void)err;
 	if (s->result < 0 && !u->result)
-		u->result = fail(u->e, -s->result, "%s", s->text ? s->text : "out of memory");
+		u->result = err_pass(u->e, s->result, s->why);
 	else if (s->text && !u->result && u->e->warn)
 		u->e->warn(u->e->arg, s->text);
+	free(s->why);
 	free(s->text);
+	s->why = NULL;
 	s->text = NULL;
 	s->next = u->free;
 	u->free = s;

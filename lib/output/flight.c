@@ -140,7 +140,9 @@ static void read_failed(struct flight *f, const char *name, const struct xfer *x
 {
 	const bool target = name == f->t->name;
 
-	flight_fail(f, fail(f->e, err == -ENODATA ? EBADMSG : -err,
+	flight_fail(f, fail_with(f->e, err == -ENODATA ? EBADMSG : -err,
+			    FACTS(.code = err == -ENODATA ? ERR_CHANGED : ERR_BY_ERRNO,
+				  AT_BYTE(x->off + x->done_len)),
 			    "%s: reading %" PRIu64 " bytes at byte %" PRIu64 ": %s", name,
 			    x->len - x->done_len, x->off + x->done_len,
 			    err == -ENODATA ? SOURCE_SHORTER
@@ -253,10 +255,8 @@ static void fetch_run(struct job *j)
 	struct err e = {.strict = f->slot->flight->e->strict, .warn = keep_text, .arg = f};
 
 	f->result = reader_fetch(f->run, f->buf, &e);
-	if (f->result < 0) {
-		free(f->text);
-		f->text = strdup(e.msg);
-	}
+	if (f->result < 0)
+		f->why = err_copy(&e);
 }
 
 static void fetch_done(struct xfer *x, int err)
@@ -267,9 +267,10 @@ static void fetch_done(struct xfer *x, int err)
 
 	(void)err;
 	if (f->result < 0)
-		flight_fail(s->flight, fail(e, -f->result, "%s", f->text ? f->text : "out of memory"));
+		flight_fail(s->flight, err_pass(e, f->result, f->why));
 	else if (f->text && e->warn)
 		e->warn(e->arg, f->text);
+	free(f->why);
 	free(f->text);
 	if (--s->waiting == 0)
 		arrived(s);

@@ -21,7 +21,8 @@ struct fetch {
 	const struct run *run;
 	uint8_t *buf;
 	int result;
-	char *text; /* of the failure, or a warning */
+	struct err *why; /* of a failure; NULL: memory was short */
+	char *text; /* a warning */
 };
 
 struct slot {

@@ -21,6 +21,10 @@ static void written(struct slot *s)
 	slot_release(s);
 }
 
+/* A file that cannot grow is no input that is too large. */
+#define WRITE_FACTS(err, off)                                                                     \
+	FACTS(.code = (err) == -EFBIG ? ERR_NO_SPACE : ERR_BY_ERRNO, AT_BYTE(off))
+
 static void write_done(struct xfer *x, int err)
 {
 	struct slot *s = x->owner;
@@ -30,9 +34,10 @@ static void write_done(struct xfer *x, int err)
 		return;
 	if (err) {
 		s->bad = true;
-		flight_fail(f, fail(f->e, -err, "%s: writing %" PRIu64 " bytes at byte %" PRIu64
-				    ": %s", f->t->name, x->len - x->done_len,
-				    x->off + x->done_len, target_why(f->t, err)));
+		flight_fail(f, fail_with(f->e, -err, WRITE_FACTS(err, x->off + x->done_len),
+					 "%s: writing %" PRIu64 " bytes at byte %" PRIu64 ": %s",
+					 f->t->name, x->len - x->done_len, x->off + x->done_len,
+					 target_why(f->t, err)));
 	}
 	if (--s->waiting)
 		return;
@@ -91,8 +96,9 @@ static void zero_done(struct xfer *x, int err)
 	if (!err) {
 		written(s);
 	} else {
-		flight_fail(f, fail(f->e, -err, "%s: zeroing at byte %" PRIu64 ": %s", f->t->name,
-				    s->b.off, target_why(f->t, err)));
+		flight_fail(f, fail_with(f->e, -err, WRITE_FACTS(err, s->b.off),
+					 "%s: zeroing at byte %" PRIu64 ": %s", f->t->name, s->b.off,
+					 target_why(f->t, err)));
 		slot_release(s);
 	}
 }

@@ -28,8 +28,9 @@ int target_check_size(const struct target *t, const struct target_opts *o, struc
 {
 	if (t->size >= o->need)
 		return 0;
-	return fail(e, ENOSPC, "%s: has %" PRIu64 " byte%s, the disk needs %" PRIu64, t->name,
-		    t->size, plural(t->size), o->need);
+	return fail_with(e, ENOSPC, FACTS(.code = ERR_TOO_SMALL, SIZES(t->size, o->need)),
+			 "%s: has %" PRIu64 " byte%s, the disk needs %" PRIu64, t->name,
+			 t->size, plural(t->size), o->need);
 }
 
 void target_free(struct target *t)

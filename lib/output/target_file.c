@@ -215,10 +215,10 @@ static int fail_locked(const struct target *t, const struct stat *st, struct err
 	bool ended;
 
 	if (!guard_locker(who, &ended, st))
-		return fail(e, EBUSY,
-			    "%s: is locked by another program (another vmdksync?), or by the last writes "
-			    "of one that has ended: wait for it, or stop it", t->name);
-	return fail(e, EBUSY, "%s: is locked by %s%s", t->name, who,
+		return fail_with(e, EBUSY, FACTS(.force = "busy"),
+				 "%s: is locked by another program (another vmdksync?), or by the last "
+				 "writes of one that has ended" HINT ": wait for it, or stop it", t->name);
+	return fail_with(e, EBUSY, FACTS(.force = "busy"), "%s: is locked by %s" HINT "%s", t->name, who,
 		    ended ? ", which has ended: its last writes are in flight, wait for them"
 			  : ": wait for it, or stop it");
 }
@@ -234,11 +234,13 @@ static int check_holders(const struct target *t, int fd, const struct stat *st, 
 	if (!take_flock(fd, shared))
 		return fail_locked(t, st, e);
 	if (qemu_holds(fd))
-		return fail(e, EBUSY, "%s: is held by QEMU (a running VM?): stop it first", t->name);
+		return fail_with(e, EBUSY, FACTS(.force = "busy"),
+				 "%s: is held by QEMU (a running VM?)" HINT ": stop it first", t->name);
 	if (!t->device && !t->created && backs_loop(st, name, sizeof(name), &loop)) {
 		if (!*hint_users(users, sizeof(users), loop))
 			snprintf(users, sizeof(users), ": detach it first (losetup -d /dev/%s)", name);
-		return fail(e, EBUSY, "%s: is in use by a loop device, /dev/%s%s", t->name, name, users);
+		return fail_with(e, EBUSY, FACTS(.force = "busy"),
+				 "%s: is in use by a loop device, /dev/%s" HINT "%s", t->name, name, users);
 	}
 	return 0;
 }
@@ -262,7 +264,7 @@ static int check_writers(const struct target *t, const char *path, const struct 
 		flock(fd, LOCK_UN);
 		if (!r && !tries)
 			r = fail(e, EBUSY,
-				 "%s: is open for writing elsewhere (%s); stop that, or wait for it "
+				 "%s: is open for writing elsewhere (%s)" HINT "; stop that, or wait for it "
 				 "(--force=busy skips this check)", t->name,
 				 guard_writer(who, st) ? who : "no process found: the kernel, another "
 							       "container, or writes in flight");
@@ -282,8 +284,9 @@ static int open_failed(const struct target *t, dev_t rdev, int code, const struc
 
 	switch (code) {
 	case EBUSY:
-		return fail(e, EBUSY, "%s: is mounted or in use by another program%s", t->name,
-			    hint_users(users, sizeof(users), rdev));
+		return fail_with(e, EBUSY, FACTS(.force = "busy"),
+				 "%s: is mounted or in use by another program" HINT "%s", t->name,
+				 hint_users(users, sizeof(users), rdev));
 	case EAGAIN: /* someone has a lease on it */
 	case ETXTBSY:
 		return fail(e, EBUSY, "%s: is in use by another program", t->name);
@@ -333,7 +336,7 @@ static int open_existing(struct target *t, const char *path, const struct target
 			return fail(e, ENOENT, "%s: there is no device of that name", t->name);
 		if (hint_volume(hint, sizeof(hint), path))
 			return fail(e, ENOENT, "%s: %s", t->name, hint);
-		return fail(e, ENOENT, "%s: does not exist%s", t->name,
+		return fail(e, ENOENT, "%s: does not exist" HINT "%s", t->name,
 			    in_folder(path) ? " (--create makes a new file)"
 					    : ", nor does its folder (lsblk lists the devices)");
 	}
@@ -343,7 +346,7 @@ static int open_existing(struct target *t, const char *path, const struct target
 	t->device = S_ISBLK(was.st_mode);
 	if (!t->device && guard_in_dev(path, &was))
 		return fail(e, ENOTBLK,
-			    "%s: is a file in memory, made by a mistyped name of a device; remove it "
+			    "%s: is a file in memory, made by a mistyped name of a device" HINT "; remove it "
 			    "and name the device (lsblk lists them)", t->name);
 	r = check_inputs(t, &was, o, e);
 	if (r < 0)

@@ -123,7 +123,7 @@ static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
 	if (version == 2 || version == 3)
 		return fail(e, ENOTSUP,
 			    "%s: COWD version %" PRIu32
-			    " is a disk of VMware Workstation 2 or 3, not an ESX delta; convert it "
+			    " is a disk of VMware Workstation 2 or 3, not an ESX delta" HINT "; convert it "
 			    "with vmware-vdiskmanager first",
 			    src->name, version);
 	if (version != 1)

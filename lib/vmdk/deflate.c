@@ -9,7 +9,7 @@
 #include <string.h>
 #include <zlib.h>
 
-#define GRAIN_AT "%s: grain %" PRIu64 " at file sector %" PRIu64
+#define GRAIN_AT "%s: " OBJECT("grain %" PRIu64) " at file sector %" PRIu64
 
 /* What an incompressible grain can grow to, and some. */
 static uint64_t record_max(uint64_t grain)
@@ -30,10 +30,10 @@ int deflate_record_end(const struct source *src, uint64_t pos, uint64_t off, uin
 			    "%" PRIu64 " are possible)", src->name, off / grain, pos / SECTOR,
 			    bytes, record_max(grain));
 	if (!src->streaming && bytes > src->size - pos - RECORD_HEAD)
-		return fail(e, EBADMSG, GRAIN_AT ": its %" PRIu64 " bytes of compressed data end "
-			    "outside the file of %" PRIu64 " bytes: is it truncated? compare its "
-			    "size with the original's", src->name, off / grain, pos / SECTOR, bytes,
-			    src->size);
+		return fail_with(e, EBADMSG, TRUNCATED(src->size, pos + RECORD_HEAD + bytes),
+				 GRAIN_AT ": its %" PRIu64 " bytes of compressed data end outside the file "
+				 "of %" PRIu64 " bytes" HINT ": is it truncated? compare its size with the "
+				 "original's", src->name, off / grain, pos / SECTOR, bytes, src->size);
 	*end = pos + div_up(RECORD_HEAD + bytes, SECTOR) * SECTOR;
 	return 0;
 }

@@ -221,7 +221,7 @@ static int judge(struct tree *t, struct err *e)
 	q->verdict = VERDICT_GIVEN;
 	if (q->tables_hash[0] != q->tables_hash[1] && t->shape.mirror)
 		return fail(e, EBADMSG,
-			    "%s: the grain tables and their redundant copies differ: it is damaged; copy "
+			    "%s: the grain tables and their redundant copies differ: it is damaged" HINT "; copy "
 			    "it again, or try --dry-run with --force=gd (reads the first) or --force=rgd "
 			    "(the redundant ones)",
 			    t->reader.name);

@@ -55,8 +55,9 @@ static inline void account_missing(const struct format_opts *o, uint64_t bytes)
 /* What does not balance: a refusal, or a warning where the caller accepts it. */
 #define unbalanced(o, name, e, fmt, ...)                                                           \
 	((o)->unbalanced ? warning(e, "%s: " fmt, name, ##__VA_ARGS__)                             \
-			 : fail(e, EBADMSG, "%s: " fmt "; --force=accounts skips this check", name, \
-				##__VA_ARGS__))
+			 : fail_with(e, EBADMSG, FACTS(.code = ERR_ACCOUNTS),                              \
+				     "%s: " fmt HINT "; --force=accounts skips this check", name,   \
+				     ##__VA_ARGS__))
 
 /* Where the data of a file that begin at `from` or behind it end: all bytes behind *end are zeros. */
 int account_data_end(struct source *src, uint64_t from, uint64_t *end, struct err *e);

@@ -155,8 +155,8 @@ static int compare_mirror(struct tree *t, unsigned i, struct err *e)
 			    : !memcmp(table_at(w, i), w->mirror_buf, w->table_bytes)))
 		return r;
 	return fail(e, EBADMSG,
-		    "%s: grain table %" PRIu64
-		    " and its redundant copy differ: it is damaged; copy it again, or try --dry-run "
+		    "%s: " OBJECT("grain table %" PRIu64)
+		    " and its redundant copy differ: it is damaged" HINT "; copy it again, or try --dry-run "
 		    "with --force=gd (reads the first) or --force=rgd (the redundant one)",
 		    t->reader.name, w->table[i].index);
 }

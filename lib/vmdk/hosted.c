@@ -28,7 +28,7 @@
 
 /* -EBADMSG for a field of the header. */
 #define bad_header(src, e, fmt, ...)                                                               \
-	fail(e, EBADMSG, "%s: hosted sparse header: " fmt, (src)->name, ##__VA_ARGS__)
+	fail(e, EBADMSG, "%s: " OBJECT("hosted sparse header") ": " fmt, (src)->name, ##__VA_ARGS__)
 
 struct hosted {
 	struct tree tree;
@@ -100,7 +100,7 @@ static int check_tables(struct tree *g, const struct tree_sums *s, struct err *e
 		return 0;
 	return unbalanced(&h->opts, g->reader.name, e,
 			  "directory entry %" PRIu64 " is 0, as are %" PRIu64 " of %" PRIu64
-			  ": an extent of this kind has all its tables; it is damaged: copy it again",
+			  ": an extent of this kind has all its tables; it is damaged" HINT ": copy it again",
 			  s->missing, g->shape.tables - s->tables, g->shape.tables);
 }
 
@@ -146,7 +146,7 @@ static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *
 		return r;
 	return fail(e, EBADMSG,
 		    "%s: its grain tables name %" PRIu64 " grain%s, but there are %" PRIu64
-		    " in the file, and not all of them are whole: it is damaged; copy it again",
+		    " in the file, and not all of them are whole: it is damaged" HINT "; copy it again",
 		    src->name, s->data, plural(s->data), h->marks.grains);
 }
 
@@ -173,7 +173,7 @@ static int account_compressed(struct hosted *h, const struct tree_sums *s, struc
 	}
 	if (m->why.set) /* it names the file */
 		return h->opts.unbalanced ? warning(e, "%s", m->why.msg)
-					  : fail(e, EBADMSG, "%s", m->why.msg);
+					  : fail_again(e, EBADMSG, &m->why);
 	if (m->grains != s->data || m->hash != s->hash) {
 		r = check_offer(h, s, e);
 		if (r < 0)
@@ -182,13 +182,13 @@ static int account_compressed(struct hosted *h, const struct tree_sums *s, struc
 	if (m->grains != s->data)
 		return unbalanced(&h->opts, g->reader.name, e,
 				  "its grain tables name %" PRIu64 " grain%s, but there are %" PRIu64
-				  " in the file: it is damaged; copy it again, or read it by the "
+				  " in the file: it is damaged" HINT "; copy it again, or read it by the "
 				  "markers of its grains",
 				  s->data, plural(s->data), m->grains);
 	if (m->hash != s->hash)
 		return unbalanced(&h->opts, g->reader.name, e,
 				  "its %" PRIu64
-				  " grains are not where its grain tables have them: it is damaged; "
+				  " grains are not where its grain tables have them: it is damaged" HINT "; "
 				  "copy it again, or read it by the markers of its grains",
 				  s->data);
 	if (m->tail)
@@ -196,14 +196,14 @@ static int account_compressed(struct hosted *h, const struct tree_sums *s, struc
 	if (m->tail)
 		return unbalanced(&h->opts, g->reader.name, e,
 				  "there is data behind the end marker (from file sector %" PRIu64
-				  " on): is it damaged?",
+				  " on)" HINT ": is it damaged?",
 				  m->pos / SECTOR);
 	/* an end marker may be all that there is, but then the directory precedes it */
 	behind = g->src->size - min_u64(g->src->size, h->markers.start);
 	if (!s->data && !m->others && behind > SECTOR)
 		return unbalanced(&h->opts, g->reader.name, e,
 				  "names no grain, but has %" PRIu64
-				  " bytes behind its overhead: it is damaged; copy it again",
+				  " bytes behind its overhead: it is damaged" HINT "; copy it again",
 				  behind);
 	return 0;
 }
@@ -346,10 +346,11 @@ static int check_directories(const struct source *src, uint64_t gd, const uint64
 
 	/* a file that is cut short there has no grains, whatever its directories say */
 	if (gd > file_sectors && overhead > file_sectors && gd < overhead && overhead < POS_LIMIT / SECTOR)
-		return bad_header(src, e, "the grain directory at file sector %" PRIu64 " lies "
-				  "outside the file of %" PRIu64 " bytes: is it truncated? "
-				  "expected at least %" PRIu64 " bytes", gd, src->size,
-				  overhead * SECTOR);
+		return fail_with(e, EBADMSG, TRUNCATED(src->size, overhead * SECTOR),
+			    "%s: " OBJECT("hosted sparse header") ": the grain directory at file sector %" PRIu64
+			    " lies outside the file of %" PRIu64
+			    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
+			    src->name, gd, src->size, overhead * SECTOR);
 	if (copies != COPY_REDUNDANT && (gd < 1 || gd > file_sectors))
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
@@ -404,17 +405,18 @@ static int check_markers(struct source *src, const struct streamopt_shape *shape
 	if (r < 0)
 		return r;
 	if (sums.why.set)
-		return footless ? fail(e, EBADMSG, "%s", sums.why.msg) : 0;
+		return footless ? fail_again(e, EBADMSG, &sums.why) : 0;
 	if (shape->opts.unbalanced)
 		return footless || !sums.tail;
 	r = streamopt_check(src, shape, &why, e);
 	if (r < 0)
 		return r;
 	if (why.set)
-		return fail(e, EBADMSG, "%s; the footer is missing, too: it is damaged; copy it again",
-			    why.msg);
-	return fail(e, EBADMSG,
-		    "%s: has no usable footer: it is damaged; copy it again, or find its %" PRIu64
+		return fail_with(e, EBADMSG, FACTS(.code = ERR_DAMAGED),
+				 "%s; the footer is missing, too: it is damaged" HINT "; copy it again",
+				 why.msg);
+	return fail_with(e, EBADMSG, FACTS(.code = ERR_ACCOUNTS),
+		    "%s: has no usable footer: it is damaged" HINT "; copy it again, or find its %" PRIu64
 		    " grain%s by their markers with --force=accounts",
 		    src->name, sums.grains, plural(sums.grains));
 }
@@ -525,9 +527,11 @@ static int check_places(const struct source *src, const struct head *h, struct e
 	const uint64_t file_sectors = src->size / SECTOR;
 
 	if (h->overhead > file_sectors && h->overhead < POS_LIMIT / SECTOR)
-		return bad_header(src, e, "overhead of %" PRIu64 " sectors, in a file of %" PRIu64
-				  " bytes: is it truncated? expected at least %" PRIu64 " bytes",
-				  h->overhead, src->size, h->overhead * SECTOR);
+		return fail_with(e, EBADMSG, TRUNCATED(src->size, h->overhead * SECTOR),
+			    "%s: " OBJECT("hosted sparse header") ": overhead of %" PRIu64
+			    " sectors, in a file of %" PRIu64
+			    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
+			    src->name, h->overhead, src->size, h->overhead * SECTOR);
 	if (h->overhead < 1 || h->overhead > file_sectors)
 		return bad_header(src, e, "overhead of %" PRIu64 " sectors, in a file of %" PRIu64
 				  " bytes", h->overhead, src->size);

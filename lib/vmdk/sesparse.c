@@ -56,7 +56,7 @@ struct map { /* of grains */
 
 /* -EBADMSG for a field of the header. */
 #define bad_header(src, e, fmt, ...)                                                               \
-	fail(e, EBADMSG, "%s: SEsparse header: " fmt, (src)->name, ##__VA_ARGS__)
+	fail(e, EBADMSG, "%s: " OBJECT("SEsparse header") ": " fmt, (src)->name, ##__VA_ARGS__)
 
 struct sesparse {
 	struct tree tree;
@@ -132,10 +132,12 @@ static int check_area(const struct source *src, const struct area *a, struct err
 	    a->at + a->size <= src->size / SECTOR)
 		return 0;
 	return a->at >= 1 && a->at < SECTOR_MAX && a->size < SECTOR_MAX
-		       ? bad_header(src, e, "the %s of %" PRIu64 " sector%s at file sector "
-				    "%" PRIu64 " lies outside the file of %" PRIu64 " bytes: is it "
-				    "truncated? expected at least %" PRIu64 " bytes", a->what, a->size,
-				    plural(a->size), a->at, src->size, (a->at + a->size) * SECTOR)
+		       ? fail_with(e, EBADMSG, TRUNCATED(src->size, (a->at + a->size) * SECTOR),
+				   "%s: " OBJECT("SEsparse header") ": the %s of %" PRIu64 " sector%s at file "
+				   "sector %" PRIu64 " lies outside the file of %" PRIu64 " bytes" HINT
+				   ": is it truncated? expected at least %" PRIu64 " bytes", src->name,
+				   a->what, a->size, plural(a->size), a->at, src->size,
+				   (a->at + a->size) * SECTOR)
 		       : bad_header(src, e, "the %s of %" PRIu64 " sector%s at file sector "
 				    "%" PRIu64 " lies outside the file of %" PRIu64 " bytes", a->what,
 				    a->size, plural(a->size), a->at, src->size);
@@ -238,7 +240,7 @@ static int check_volatile(struct source *src, uint64_t at, struct sesparse *s, s
 	if (le64(v + AT_V_REPLAY))
 		return fail(e, ENOTSUP,
 			    "%s: the SEsparse journal has to be replayed (%" PRIu64
-			    ") before anyone can read the file: power the VM off cleanly on the ESXi "
+			    ") before anyone can read the file" HINT ": power the VM off cleanly on the ESXi "
 			    "host, or consolidate its snapshots, and copy the file again",
 			    src->name, le64(v + AT_V_REPLAY));
 	if (!all_zero(v + AT_V_PAD, HEADER - AT_V_PAD))

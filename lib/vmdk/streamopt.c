@@ -113,7 +113,7 @@ static int take_grain(struct streamopt *s, enum pass pass, uint64_t off, uint64_
 static int damage_of(int r, const struct err *mine, struct err *why, struct err *e)
 {
 	if (r != -EBADMSG && r != -ENOTSUP)
-		return r < 0 ? fail(e, -r, "%s", mine->msg) : r;
+		return r < 0 ? fail_again(e, -r, mine) : r;
 	*why = *mine;
 	return 0;
 }
@@ -146,7 +146,7 @@ static int tail_unbalanced(const struct streamopt *s, uint64_t pos, struct err *
 {
 	return unbalanced(&s->shape.opts, s->reader.name, e,
 			  "there is data behind the end marker (from file sector %" PRIu64
-			  " on): is it damaged?",
+			  " on)" HINT ": is it damaged?",
 			  pos / SECTOR);
 }
 
@@ -169,7 +169,7 @@ static int read_marker(struct source *src, const struct streamopt_shape *shape, 
 	int r;
 
 	if (pos > src->size || src->size - pos < sizeof(m))
-		return fail(e, EBADMSG,
+		return fail_with(e, EBADMSG, TRUNCATED(src->size, src->size + 1),
 			    "%s: ends at byte %" PRIu64 " without an end marker: it is truncated",
 			    src->name, src->size);
 	r = source_read(src, pos, m, sizeof(m), "marker", e);
@@ -374,7 +374,7 @@ static int find_end(struct streamopt *s, struct err *e)
 	int r = walk_log(s, &pos, &durable, &why);
 
 	if (r < 0 && r != -EBADMSG && r != -ENOTSUP)
-		return fail(e, -r, "%s", why.msg);
+		return fail_again(e, -r, &why);
 	r = find_barrier(s, pos, s->src->size, e);
 	if (r > 0)
 		return fail(e, EBADMSG,
@@ -387,7 +387,7 @@ static int find_end(struct streamopt *s, struct err *e)
 		if (r == -EBADMSG)
 			r = 0;
 		else if (r < 0)
-			r = fail(e, -r, "%s", torn.msg);
+			r = fail_again(e, -r, &torn);
 	}
 	/* a crash may leave that, and so may damage; in either case there is nothing to roll back */
 	if (!r && s->end == s->shape.start && !s->shape.opts.unbalanced) {
@@ -623,7 +623,7 @@ static int stream_footer(struct streamopt *s, uint64_t pos, struct err *e)
 	if (!s->shape.is_footer(s->shape.head, f, &dir_at))
 		return unbalanced(&s->shape.opts, s->reader.name, e,
 				  "the footer at file sector %" PRIu64
-				  " does not agree with the header: it is damaged; copy it again",
+				  " does not agree with the header: it is damaged" HINT "; copy it again",
 				  pos / SECTOR);
 	s->footer_dir = dir_at;
 	return 0;
@@ -646,7 +646,7 @@ static int check_end(struct streamopt *s, struct err *e)
 		what = "the grains received are not those that its grain tables name";
 	else
 		return 0;
-	return unbalanced(&s->shape.opts, s->reader.name, e, "%s: it is damaged; copy it again", what);
+	return unbalanced(&s->shape.opts, s->reader.name, e, "%s: it is damaged" HINT "; copy it again", what);
 }
 
 /* Reads the marker at s->pos. 1, 0 where the stream ends before it does, -errno. */
@@ -669,7 +669,7 @@ static int end_missing(struct streamopt *s, struct err *e)
 
 	if (r < 0)
 		return r;
-	return fail(e, EBADMSG,
+	return fail_with(e, EBADMSG, TRUNCATED(have, have + 1),
 		    "%s: ends after %" PRIu64 " bytes without an end marker: it is truncated",
 		    s->reader.name, have);
 }

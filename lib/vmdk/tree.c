@@ -49,11 +49,11 @@ int tree_overlap(const struct tree *t, const char *what, uint64_t n, uint64_t at
 	for (size_t i = 0; i < t->shape.areas; i++)
 		if (at < div_up(t->shape.area[i].end, unit) * unit &&
 		    end > t->shape.area[i].at / unit * unit)
-			return fail(e, EBADMSG,
-				    "%s: %s %" PRIu64 " at file sector %" PRIu64 " lies inside the %s",
+			return fail_with(e, EBADMSG, FACTS(AT_BYTE(at)),
+				    "%s: " OBJECT("%s %" PRIu64) " at file sector %" PRIu64 " lies inside the %s",
 				    t->reader.name, what, n, at / SECTOR, t->shape.area[i].what);
-	return fail(e, EBADMSG,
-		    "%s: %s %" PRIu64 " at file sector %" PRIu64
+	return fail_with(e, EBADMSG, FACTS(AT_BYTE(at)),
+		    "%s: " OBJECT("%s %" PRIu64) " at file sector %" PRIu64
 		    " lies on sectors of another table or grain",
 		    t->reader.name, what, n, at / SECTOR);
 }
@@ -71,10 +71,10 @@ static int check_table(struct tree *t, bool copy, uint64_t i, uint64_t pos, uint
 	const size_t bytes = tree_table_bytes(t);
 
 	if (pos > limit || bytes > limit - pos)
-		return fail(e, EBADMSG,
-			    "%s: %s %" PRIu64 " at file sector %" PRIu64
+		return fail_with(e, EBADMSG, TRUNCATED(limit, pos + bytes),
+			    "%s: " OBJECT("%s %" PRIu64) " at file sector %" PRIu64
 			    " lies outside the file of %" PRIu64
-			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+			    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
 			    t->reader.name, tree_table_text(copy), i, pos / SECTOR, limit, pos + bytes);
 	if (count)
 		count_place(t, pos, pos + bytes);
@@ -93,8 +93,8 @@ int tree_tables(struct tree *t, uint64_t i, uint64_t raw, uint64_t raw_mirror, u
 		return r < 0 ? r : copy;
 	if (copy != used || (used && mirror && *mirror == *pos))
 		return fail(e, EBADMSG,
-			    "%s: directory entry %" PRIu64 " and its redundant copy do not agree: it is "
-			    "damaged; copy it again, or try --dry-run with %s",
+			    "%s: " OBJECT("directory entry %" PRIu64) " and its redundant copy do not agree: it is "
+			    "damaged" HINT "; copy it again, or try --dry-run with %s",
 			    t->reader.name, i,
 			    !used   ? "--force=rgd (reads the redundant one)"
 			    : !copy ? "--force=gd (reads the first)"
@@ -139,10 +139,10 @@ static int decode(struct tree *t, struct tree_scan *s, uint64_t raw, struct err 
 
 	s->kind = t->shape.grain_at(t, n, raw, s->first, &s->pos, e);
 	if (s->kind == GRAIN_DATA && (s->pos > limit || len > limit - s->pos))
-		return fail(e, EBADMSG,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64
+		return fail_with(e, EBADMSG, TRUNCATED(limit, s->pos + len),
+			    "%s: " OBJECT("grain %" PRIu64) " at file sector %" PRIu64
 			    " lies outside the file of %" PRIu64
-			    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+			    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
 			    t->reader.name, n, s->pos / SECTOR, limit, s->pos + len);
 	return s->kind;
 }
@@ -245,10 +245,10 @@ int tree_init(struct tree *t, struct source *src, const struct tree_shape *shape
 		const struct tree_area *a = &shape->area[i];
 
 		if (a->at > a->end || a->end > src->size)
-			return fail(e, EBADMSG,
-				    "%s: the %s (file sectors %" PRIu64 " to %" PRIu64
+			return fail_with(e, EBADMSG, TRUNCATED(src->size, a->end),
+				    "%s: the " OBJECT("%s") " (file sectors %" PRIu64 " to %" PRIu64
 				    ") lies outside the file of %" PRIu64
-				    " bytes: is it truncated? expected at least %" PRIu64 " bytes",
+				    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
 				    src->name, a->what, a->at / SECTOR, a->end / SECTOR, src->size,
 				    a->end);
 		for (size_t j = 0; j < i; j++)

@@ -24,8 +24,9 @@ int undo_write_at(struct undo *u, const void *buf, size_t n, uint64_t off, struc
 	const int r = u->failed ? 0 : write_full(u->fd, buf, n, off);
 
 	if (r < 0)
-		u->failed = fail(e, -r, "%s: writing the undo log at byte %" PRIu64 ": %s", u->name, off,
-				 strerror(-r));
+		u->failed = fail_with(e, -r, FACTS(AT_BYTE(off)),
+				      "%s: writing the undo log at byte %" PRIu64 ": %s", u->name, off,
+				      strerror(-r));
 	return u->failed;
 }
 
@@ -437,7 +438,7 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 	u->fd = open(path, flags, o->mode);
 	if (u->fd < 0 && errno == EEXIST)
 		return fail(e, EEXIST,
-			    "%s: exists already; an undo log is a new file (--undo-append resumes "
+			    "%s: exists already" HINT "; an undo log is a new file (--undo-append resumes "
 			    "with an unfinished one)",
 			    u->name);
 	if (u->fd < 0)
@@ -445,7 +446,7 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 			    strerror(errno));
 	if (flock(u->fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
 		return fail(e, EBUSY,
-			    "%s: another vmdksync writes this undo log: wait for it, or name another file",
+			    "%s: another vmdksync writes this undo log" HINT ": wait for it, or name another file",
 			    u->name);
 	r = o->disk_in_memory ? 0 : check_place(u, e);
 	if (r < 0) {

@@ -155,7 +155,7 @@ int undo_check_samples(struct undo *u, struct err *e)
 		if (r < 0)
 			return r;
 		if (sum && u->sample[i] && sum != u->sample[i])
-			return fail(e, EINVAL,
+			return fail_with(e, EINVAL, FACTS(.code = ERR_WRONG_DISK, AT_BYTE(n * u->grain)),
 				    "%s: is the log of another disk, or %s was written to without it "
 				    "since: bytes %" PRIu64 " to %" PRIu64
 				    " are not as they were, and were not saved",
@@ -267,7 +267,7 @@ int undo_resume(struct undo *u, const char *path, struct err *e)
 		r = undo_set_entry(u, run.off / u->grain, run.pos / SECTOR, &quiet);
 	reader_free(reader);
 	if (r < 0)
-		return fail(e, -r, "%s", quiet.msg);
+		return fail_again(e, -r, &quiet);
 	/* what was read may come from the page cache of a machine that did not crash */
 	u->unsynced = true;
 	return undo_barrier(u, e);

@@ -52,6 +52,78 @@ static void test_err(void)
 	CHECK(strlen(e.msg) == sizeof(e.msg) - 1);
 }
 
+/* What a part of the message says. */
+static const char *part_text(const struct err *e, struct err_part part)
+{
+	static char text[sizeof(e->msg)];
+
+	snprintf(text, sizeof(text), "%.*s", part.len, e->msg + part.at);
+	return text;
+}
+
+static void test_err_facts(void)
+{
+	struct err e = {.set = false}, outer = {.set = false}, *copy;
+	char big[2000];
+
+	CHECK(fail_with(&e, EBADMSG, TRUNCATED(10, 20),
+			"%s: " OBJECT("table %d") " ends" HINT ": is it short? (--force=size)", "f.vmdk", 7) ==
+	      -EBADMSG);
+	CHECK_STR(e.msg, "f.vmdk: table 7 ends: is it short? (--force=size)");
+	CHECK_STR(part_text(&e, e.file), "f.vmdk");
+	CHECK_STR(part_text(&e, e.object), "table 7");
+	CHECK_STR(part_text(&e, e.hint), ": is it short? (--force=size)");
+	CHECK(e.facts.code == ERR_TRUNCATED && e.facts.sized && !e.facts.placed);
+	CHECK(e.facts.have == 10 && e.facts.need == 20 && !strncmp(e.facts.force, "size)", 5));
+	CHECK(fail_because(&outer, EIO, &e, "%s: its parent: ", "child") == -EIO);
+	CHECK_STR(outer.msg, "child: its parent: f.vmdk: table 7 ends: is it short? (--force=size)");
+	CHECK_STR(part_text(&outer, outer.file), "f.vmdk");
+	CHECK_STR(part_text(&outer, outer.object), "table 7");
+	CHECK_STR(part_text(&outer, outer.hint), ": is it short? (--force=size)");
+	CHECK(outer.facts.code == ERR_TRUNCATED && outer.facts.need == 20);
+
+	/* the errno says which code; the format, not what is put into it, says which word */
+	e = (struct err){.set = false};
+	CHECK(fail(&e, EBUSY, "%s: is in use", "--force=raw") == -EBUSY);
+	CHECK(e.facts.code == ERR_BUSY && !e.facts.force && !e.hint.len && !e.object.len);
+	e = (struct err){.set = false};
+	CHECK(fail_with(&e, EBUSY, FACTS(.force = "busy", AT_BYTE(5)), "taken") == -EBUSY);
+	CHECK(!e.file.len && e.facts.placed && e.facts.offset == 5);
+	CHECK_STR(e.facts.force, "busy");
+	e = (struct err){.set = false};
+	CHECK(fail(&e, ENOLCK, "odd") == -ENOLCK && e.facts.code == ERR_IO);
+	CHECK_STR(err_word(e.facts.code), "io");
+	CHECK_STR(err_word(ERR_BY_ERRNO), "io");
+	copy = err_copy(&e);
+	outer = (struct err){.set = false};
+	CHECK(err_pass(&outer, -ENOLCK, copy) == -ENOLCK);
+	CHECK_STR(outer.msg, "odd");
+	free(copy);
+	outer = (struct err){.set = false};
+	CHECK(err_pass(&outer, -EIO, NULL) == -EIO);
+	CHECK_STR(outer.msg, "out of memory");
+
+	/* no part lies outside the text */
+	memset(big, 'x', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	e = (struct err){.set = false};
+	CHECK(fail(&e, EIO, "%s: " OBJECT("thing") HINT "; do it", big) == -EIO);
+	CHECK(strlen(e.msg) == sizeof(e.msg) - 1 && e.file.len == sizeof(e.msg) - 1 && !e.hint.len);
+	e = (struct err){.set = false};
+	CHECK(fail(&e, EIO, "%s: " OBJECT("thing") HINT "; do it", "f") == -EIO);
+	for (size_t n = 900; n < sizeof(e.msg); n++) {
+		outer = (struct err){.set = false};
+		CHECK(fail_because(&outer, EIO, &e, "%.*s", (int)n, big) == -EIO);
+		CHECK(outer.file.at + outer.file.len <= strlen(outer.msg));
+		CHECK(outer.object.at + outer.object.len <= strlen(outer.msg));
+		CHECK(outer.hint.at + outer.hint.len <= strlen(outer.msg));
+	}
+	warnings = 0;
+	e = (struct err){.warn = on_warn, .arg = &warnings};
+	CHECK(warning(&e, "%s: " OBJECT("thing") " is odd" HINT "; look", "f") == 0);
+	CHECK_STR(last_warning, "f: thing is odd; look");
+}
+
 static void test_arithmetic(void)
 {
 	uint64_t v;
@@ -248,6 +320,7 @@ static void test_name_text(void)
 
 const struct test base_tests[] = {
 	{"err", test_err},
+	{"err-facts", test_err_facts},
 	{"arithmetic", test_arithmetic},
 	{"little-endian", test_little_endian},
 	{"all-zero", test_all_zero},
