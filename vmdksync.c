@@ -6,6 +6,7 @@
  * Must not know formats, the queue, or the words of a report.
  */
 #include "cli/card.h"
+#include "cli/members.h"
 #include "cli/picture.h"
 #include "cli/say.h"
 #include "jobs/checks.h"
@@ -41,11 +42,11 @@ static void on_asked(int sig)
 	asked = sig;
 }
 
-/* help: what may help against an error. */
+/* help: what may help against an error, or NULL. */
 static void complain(const struct work *w, const char *text, const char *help)
 {
 	progress_clear(w->progress);
-	fprintf(stderr, "vmdksync: %s%s\n", text, help);
+	fprintf(stderr, "vmdksync: %s%s%s\n", text, help ? "; " : "", help ? help : "");
 }
 
 /* A warning that cannot be kept is counted all the same. */
@@ -126,9 +127,9 @@ static int put(char *text, struct err *e)
 static int put_part(void *arg, const char *text, size_t n, struct err *e)
 {
 	(void)arg;
-	if (stop_signal)
+	if (stop_signal && !e->set)
 		return fail(e, EINTR, "stopped by a signal: the list is not complete");
-	if (fwrite(text, 1, n, stdout) != n || fflush(stdout))
+	if (ferror(stdout) || fwrite(text, 1, n, stdout) != n || fflush(stdout))
 		return fail(e, EIO, "standard output: %s", strerror(errno));
 	return 0;
 }
@@ -212,7 +213,7 @@ static int check_streams(const struct chain *c, const struct options *o, struct 
 		if (c->links > 1 || o->chain || o->verify)
 			return fail(e, EINVAL,
 				    "%s: what comes through a pipe is written alone, and without "
-				    "--chain and --verify; --spool-first makes a file of it", m->name);
+				    "--chain and --verify" HINT "; --spool-first makes a file of it", m->name);
 	}
 	return 0;
 }
@@ -268,12 +269,12 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 		return r;
 	/* where a whole disk was not asked for, what is there is compared, and the last line says so */
 	if (c->incomplete && (o->chain || o->full || (c->incomplete_code != ENODATA && c->incomplete_code != ENOENT)))
-		return fail(e, c->incomplete_code, "%s", c->incomplete);
+		return fail_again(e, c->incomplete_code, &c->why);
 	if (c->incomplete && c->incomplete_code == ENOENT)
 		r = warning(e, "%s", c->incomplete);
 	n = o->chain ? c->links - 1 : c->links;
 	if (!n)
-		return fail(e, EINVAL, "%s: has no parent; use --full to write it",
+		return fail(e, EINVAL, "%s: has no parent" HINT "; use --full to write it",
 			    c->link[0]->name);
 	/* one after the other: what a first walk needs is not needed by all of them at once */
 	for (size_t i = 0; !r && n > 1 && i < n; i++)
@@ -361,7 +362,7 @@ static int add_infos(struct infos *all, const char *name, const struct options *
 		if (r < 0 && disks.listed && r != -EINTR && (all->n || i + 1 < disks.n))
 			r = warning(e, "%s", mine.msg);
 		else if (r < 0)
-			r = fail(e, -r, "%s", mine.msg);
+			r = fail_again(e, -r, &mine);
 	}
 	disks_free(&disks);
 	return r;
@@ -369,7 +370,7 @@ static int add_infos(struct infos *all, const char *name, const struct options *
 
 static int info(const struct options *o, struct err *e)
 {
-	struct report_how how = {.json = o->json, .verbose = o->verbose, .screen = screen_of(STDOUT_FILENO)};
+	struct report_how how = {.o = o, .verbose = o->verbose, .screen = screen_of(STDOUT_FILENO)};
 	struct infos all = {0};
 	int r = 0;
 
@@ -391,13 +392,15 @@ static int check_map(void *arg, struct err *e)
 
 static int map(struct work *w, struct err *e)
 {
-	const struct report_out out = {.put = put_part, .arg = w};
-
+	struct report_out out = {.put = put_part, .arg = w};
 	const struct screen screen = screen_of(STDOUT_FILENO);
+	int r;
 
 	if (screen.terminal && !w->o->json && !w->o->map_list)
 		return picture_map(w->chain, &screen, &out, check_map, e);
-	return report_map(w->chain, w->o->json, &out, check_map, e);
+	r = report_map(w, &out, check_map, e);
+	w->told = out.begun;
+	return r;
 }
 
 static int open_target(struct work *w, struct err *e)
@@ -447,7 +450,7 @@ static int open_undo(struct work *w, const struct pump_opts *pump, struct err *e
 	if (r < 0 || o->dry_run)
 		return r;
 	r = job_open_log(&w->undo, &log, w->chain, w->target, pump, &w->stats, e);
-	w->undone = r > 0;
+	w->undone = w->undo_finished = r > 0;
 	return r < 0 ? r : 0;
 }
 
@@ -517,8 +520,10 @@ static int apply(struct work *w, const struct pump_opts *pump, struct err *e)
 			r = check_inputs(w, e);
 	}
 	/* last of all: a run that failed before can be resumed with --undo-append */
-	if (!r && w->undo && !w->stats.stopped)
+	if (!r && w->undo && !w->stats.stopped) {
 		r = undo_finish(w->undo, e);
+		w->undo_finished = !r;
+	}
 	if (!r && w->resume && !w->stats.stopped)
 		r = resume_end(w->resume, e);
 	return r;
@@ -601,11 +606,13 @@ static int run(struct work *w, struct err *e)
 	r = open_chain(w, &pump, &mine);
 	if (r == -ENOTSUP && o->target && job_is_vmdk(o->target) &&
 	    !job_is_vmdk(o->inputs[o->n_inputs - 1]))
-		return fail(e, -r, "%s; the last name is a VMDK, but TARGET comes last: swapped?",
-			    mine.msg);
+		return fail_with(e, -r, &mine.facts,
+				 "%s" HINT "; the last name is a VMDK, but TARGET comes last: swapped?",
+				 mine.msg);
 	if (r == -ENOENT && o->target && nbd_uri_like(o->inputs[0]))
-		return fail(e, -r, "%s; an NBD server can only be TARGET, which comes last: swapped?",
-			    mine.msg);
+		return fail_with(e, -r, &mine.facts,
+				 "%s" HINT "; an NBD server can only be TARGET, which comes last: swapped?",
+				 mine.msg);
 	if (r < 0)
 		return fail_again(e, -r, &mine);
 	if (o->map)
@@ -714,8 +721,29 @@ static void catch_signals(bool lists)
 		sigaction(SIGPIPE, &act, NULL);
 }
 
+/* A failure on standard output, for programs. Where that is what failed nothing more is tried. */
+static void put_failure(const struct work *w, const struct err *e, enum exit_status status, const char *help)
+{
+	static char room[32768]; /* what has a limit fits, however much of it has to be escaped */
+	struct text fixed = {.s = room, .room = sizeof(room), .fixed = true};
+	struct err ignored = {.set = false};
+	char *text;
+
+	if (!w->o->json || w->told || ferror(stdout))
+		return;
+	text = report_failure(w, e, status, help);
+	if (text) {
+		put(text, &ignored);
+		return;
+	}
+	report_failure_in(&fixed, w, e, status, help);
+	fputs(room, stdout);
+	fflush(stdout);
+}
+
 static enum exit_status finish(struct work *w, int r, struct err *e)
 {
+	const char *help = (r == -EACCES || r == -EPERM) && geteuid() ? "run it as root" : NULL;
 	const struct options *o = w->o;
 	enum exit_status failed = w->stats.begun ? BEGUN : UNTOUCHED;
 	enum exit_status status = r < 0 || w->stats.stopped ? failed
@@ -726,11 +754,13 @@ static enum exit_status finish(struct work *w, int r, struct err *e)
 	struct text said = {.s = room, .room = sizeof(room), .fixed = true};
 
 	if (r < 0)
-		complain(w, e->msg, (r == -EACCES || r == -EPERM) && geteuid() ? "; run it as root" : "");
+		complain(w, e->msg, help);
+	else if (w->stats.stopped)
+		fail(e, EINTR, "%s: stopped by a signal", w->target->name);
 	say_end(&said, w, r);
 	show(&said);
 	if (!r && w->target && !w->stats.stopped && put_result(w, e) < 0) {
-		complain(w, e->msg, "");
+		complain(w, e->msg, NULL);
 		if (status == DONE)
 			status = failed;
 	}
@@ -738,6 +768,8 @@ static enum exit_status finish(struct work *w, int r, struct err *e)
 		say_equal(&said, w);
 		show(&said);
 	}
+	if (status == UNTOUCHED || status == BEGUN)
+		put_failure(w, e, status, help);
 	return status;
 }
 
@@ -782,12 +814,13 @@ int main(int argc, char **argv)
 		return UNTOUCHED;
 	r = options_parse(&o, argc, argv, &e);
 	if (r < 0) {
-		complain(&w, e.msg, "\nTry 'vmdksync --help'.");
+		fprintf(stderr, "vmdksync: %s\nTry 'vmdksync --help'.\n", e.msg);
+		put_failure(&w, &e, UNTOUCHED, "'vmdksync --help' lists the options");
 		status = UNTOUCHED;
 	} else if (o.help || o.version) {
 		r = put(o.help ? options_help() : version_text(), &e);
 		if (r < 0)
-			complain(&w, e.set ? e.msg : "out of memory", "");
+			complain(&w, e.set ? e.msg : "out of memory", NULL);
 		status = r < 0 ? UNTOUCHED : DONE;
 	} else {
 		e.strict = o.strict;

@@ -93,7 +93,7 @@ flip() {
 # places: of each layer, of what no layer holds, and of the end of the disk one byte:
 # where, and what verify says of it.
 places() {
-	vs -q --map --json "$1" | jq -r 'def line(at): "\(at)\t" + (
+	vs -q --map --json "$1" | jq -r '.map | def line(at): "\(at)\t" + (
 			if .layer == null then "zeros" elif .zero then "zeros of \(.layer)" else .layer end);
 		([group_by([.depth, .zero])[] | .[length / 2 | floor] | {at: (.start + .length - 1), r: .}] +
 		 [.[0], .[-1] | {at: (if .start == 0 then 0 else .start + .length - 1 end), r: .}]) |

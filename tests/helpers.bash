@@ -20,7 +20,33 @@ unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR G
 
 # The program under test. With `run`, bats shows what it said when the test fails.
 vs() {
-	"$VMDKSYNC" "$@"
+	case " $* " in
+	*' --json '*) vs_json "$@" ;;
+	*) "$VMDKSYNC" "$@" ;;
+	esac
+}
+
+# What it prints is kept, and checked against tests/schema at the end of the file. Output that cannot be
+# written is tested with "$VMDKSYNC".
+vs_json() {
+	local out status=0
+
+	mkdir -p "$BATS_FILE_TMPDIR/json"
+	out=$(mktemp "$BATS_FILE_TMPDIR/json/XXXXXX")
+	"$VMDKSYNC" "$@" >"$out" || status=$?
+	cat "$out"
+	echo "$BATS_TEST_DESCRIPTION: vmdksync ${*@Q}" >"$out.$status.cmd"
+	mv "$out" "$out.$status"
+	return "$status"
+}
+
+teardown_file() {
+	local status=0
+
+	[ -d "$BATS_FILE_TMPDIR/json" ] || return 0
+	"$TOP/tests/schema/check.py" "$BATS_FILE_TMPDIR/json" || status=$?
+	# json.bats says that it is missing
+	[ "$status" = 0 ] || [ "$status" = 77 ]
 }
 
 # requires THING...: skips the test, with a reason, unless all are there. A thing is root, loop
@@ -42,6 +68,9 @@ requires() {
 			;;
 		unsanitized)
 			[ "$FLAVOUR" = plain ] || [ "$FLAVOUR" = coverage ] || skip "not with $FLAVOUR"
+			;;
+		jsonschema)
+			/usr/bin/python3 -c 'import jsonschema' 2>/dev/null || skip 'needs python3-jsonschema'
 			;;
 		strace)
 			command -v strace >/dev/null || skip 'needs strace'

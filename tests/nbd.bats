@@ -156,12 +156,12 @@ there_and_back() {
 	and_still "$1" want.raw
 	vs "${mode[@]}" --verify --base base.raw d.vmdk "$uri"
 	# a sector that differs is found, at its place
-	at=$(vs --map --json d.vmdk | jq "[.[] | select(.present)] | .[$RANDOM % length].start")
+	at=$(vs --map --json d.vmdk | jq "[.map[] | select(.present)] | .[$RANDOM % length].start")
 	qemu-io -f raw -c "write -P 0x5a $at 512" "$uri"
 	run -1 --separate-stderr vs "${mode[@]}" --verify --json --base base.raw d.vmdk "$uri"
 	[ "$(jq .differences[0].start <<<"$output")" = "$at" ]
-	[ "$(jq -r .target <<<"$output")" = "$uri" ]
-	[ "$(jq -r .kind <<<"$output")" = nbd ]
+	[ "$(jq -r .target.name <<<"$output")" = "$uri" ]
+	[ "$(jq -r .target.kind <<<"$output")" = nbd ]
 	vs "${mode[@]}" u.vmdk "$uri"
 	and_still "$1" base.raw
 	case $((RANDOM % 3)) in

@@ -12,7 +12,7 @@ build) ;;
 test)
 	packages="$packages bats parallel shellcheck clang strace jq util-linux time"
 	packages="$packages mandoc lintian dpkg-dev bash git openssh-server python3"
-	packages="$packages procps qemu-system-common busybox iproute2 netcat-openbsd tmux"
+	packages="$packages procps python3-jsonschema qemu-system-common busybox iproute2 netcat-openbsd tmux"
 	packages="$packages libclang-rt-dev nbdkit libnbd-bin fuse3 e2fsprogs valgrind"
 	packages="$packages xfsprogs btrfs-progs debootstrap 7zip p7zip-full libvmdk-utils fdisk"
 	packages="$packages sshfs curl openssl pv"

@@ -236,7 +236,7 @@ while_stopped() {
 		grep -q "^vmdksync: d.vmdk$changed" err
 		# what was listed before is not mistaken for all of it
 		case $job in
-		*json) run ! jq . out ;;
+		*json) jq -e '.error.code == "changed" and .error.exit == 2' out ;;
 		--map) [ "$(tail -n 1 out | wc -w)" -lt 4 ] || [ "$(wc -l <out)" -lt 8193 ] ;;
 		*) [ ! -s out ] ;;
 		esac

@@ -88,6 +88,20 @@ static void take_marks(struct err *e)
 		e->hint.len = (uint16_t)(n - e->hint.at);
 }
 
+/* Fills msg and its parts. */
+static __attribute__((format(printf, 2, 0))) void format(struct err *e, const char *fmt, va_list ap)
+{
+	va_list first;
+
+	e->file = e->object = e->hint = (struct err_part){0, 0};
+	va_copy(first, ap);
+	if (!strncmp(fmt, "%s: ", 4))
+		e->file.len = (uint16_t)min_u64(strlen(va_arg(first, const char *)), sizeof(e->msg) - 1);
+	va_end(first);
+	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
+	take_marks(e);
+}
+
 static const char *force_word(const char *fmt)
 {
 	const char *s = strstr(fmt, "--force=");
@@ -97,24 +111,18 @@ static const char *force_word(const char *fmt)
 
 void fail_text(struct err *e, int code, const struct err_facts *facts, const char *fmt, ...)
 {
-	va_list ap, first;
+	va_list ap;
 
 	if (e->set)
 		return;
 	e->facts = facts ? *facts : (struct err_facts){.placed = false};
 	if (!e->facts.code)
 		e->facts.code = code_of(code);
-	e->file = e->object = e->hint = (struct err_part){0, 0};
-	if (!e->facts.force)
+	if (!e->facts.force && e->facts.code != ERR_USAGE)
 		e->facts.force = force_word(fmt);
 	va_start(ap, fmt);
-	va_copy(first, ap);
-	if (!strncmp(fmt, "%s: ", 4))
-		e->file.len = (uint16_t)min_u64(strlen(va_arg(first, const char *)), sizeof(e->msg) - 1);
-	va_end(first);
-	vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
+	format(e, fmt, ap);
 	va_end(ap);
-	take_marks(e);
 	e->set = true;
 }
 
@@ -168,12 +176,15 @@ int warning(struct err *e, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
-	vsnprintf(text.msg, sizeof(text.msg), fmt, ap);
+	format(&text, fmt, ap);
 	va_end(ap);
-	take_marks(&text);
-	if (e->strict)
-		return fail_with(e, EBADMSG, FACTS(.code = ERR_STRICT), "%s (--strict)",
-				 text.msg);
+	if (e->strict) {
+		const size_t n = strlen(text.msg);
+
+		text.facts.code = ERR_STRICT;
+		snprintf(text.msg + n, sizeof(text.msg) - n, " (--strict)");
+		return fail_again(e, EBADMSG, &text);
+	}
 	if (e->warn)
 		e->warn(e->arg, text.msg);
 	return 0;
@@ -285,6 +296,14 @@ size_t utf8_len(const char *text, uint32_t *code)
 	return c < least[n] || c > 0x10ffff || (c >= 0xd800 && c < 0xe000) ? 0 : n;
 }
 
+/* What an escape looks like would be taken for one. */
+static bool is_escape(const char *s)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	return s[0] == '\\' && s[1] == 'x' && s[2] && strchr(digits, s[2]) && s[3] && strchr(digits, s[3]);
+}
+
 /* Not a control character, nor a line or paragraph separator, nor one that turns the writing direction. */
 static bool is_printable(uint32_t c)
 {
@@ -292,7 +311,8 @@ static bool is_printable(uint32_t c)
 	       (c < 0x2066 || c > 0x2069);
 }
 
-char *name_text(const char *name)
+/* escapes: what looks like an escape becomes one, so that the text can be turned back. */
+static char *printable(const char *name, bool escapes)
 {
 	const char *s = name;
 	char *out = malloc(strlen(name) * 4 + 1), *o = out;
@@ -303,7 +323,7 @@ char *name_text(const char *name)
 		uint32_t c;
 		const size_t n = utf8_len(s, &c);
 
-		if (n && is_printable(c)) {
+		if (n && is_printable(c) && !(escapes && is_escape(s))) {
 			memcpy(o, s, n);
 			o += n;
 			s += n;
@@ -313,4 +333,14 @@ char *name_text(const char *name)
 	}
 	*o = '\0';
 	return out;
+}
+
+char *name_text(const char *name)
+{
+	return printable(name, true);
+}
+
+char *clean_text(const char *text)
+{
+	return printable(text, false);
 }

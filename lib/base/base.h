@@ -212,9 +212,11 @@ static inline const char *plural(uint64_t n)
 /* How many bytes the UTF-8 character at s has, and *code, which one it is; 0 where that is not UTF-8. */
 size_t utf8_len(const char *s, uint32_t *code);
 /*
- * A printable copy of a file name: control bytes and bytes that are not UTF-8 become \xNN. The
- * caller frees it; NULL when memory is short.
+ * A printable copy of a file name: control bytes and bytes that are not UTF-8 become \xNN, and so does the
+ * backslash of a name that has such an escape itself. The caller frees it; NULL when memory is short.
  */
 char *name_text(const char *name);
+/* The same of a text that may have such escapes already: they stay. */
+char *clean_text(const char *text);
 
 #endif

@@ -376,6 +376,7 @@ static int add_parents(struct chain *c, const struct chain_opts *o, struct err *
 	if (r < 0) {
 		c->incomplete_code = -r;
 		c->incomplete = strdup(mine->msg);
+		c->why = *mine;
 		if (!c->incomplete)
 			return fail(e, ENOMEM, "out of memory");
 	}

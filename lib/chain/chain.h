@@ -20,6 +20,7 @@ struct chain {
 	 * for. code: positive, ENOENT for a parent that is missing. */
 	char *incomplete;
 	int incomplete_code;
+	struct err why;        /* the same, where incomplete is not NULL */
 	uint64_t start;        /* the disk begins here: not 0 for an extent alone, see chain_opts */
 	struct reader *reader; /* owned; NULL before chain_read() */
 };

@@ -120,6 +120,61 @@ void json_string(struct text *t, const char *key, const char *s)
 		text_add(t, "null", 4);
 }
 
+/* The byte that an escape of name_text() at s stands for, or -1. */
+static int escaped(const char *s)
+{
+	static const char digits[] = "0123456789abcdef";
+	const char *high, *low;
+
+	if (s[0] != '\\' || s[1] != 'x' || !s[2] || !s[3])
+		return -1;
+	high = strchr(digits, s[2]);
+	low = strchr(digits, s[3]);
+	return high && low ? (int)(high - digits) << 4 | (int)(low - digits) : -1;
+}
+
+bool json_is_exact(const char *name)
+{
+	for (; *name; name++)
+		if (escaped(name) >= 0)
+			return false;
+	return true;
+}
+
+void json_hex(struct text *t, const char *key, const char *name)
+{
+	if (json_is_exact(name)) {
+		json_null(t, key);
+		return;
+	}
+	begin(t, key);
+	text_add(t, "\"", 1);
+	while (*name) {
+		const int byte = escaped(name);
+
+		text_printf(t, "%02x", byte >= 0 ? (unsigned)byte : (unsigned char)*name);
+		name += byte >= 0 ? 4 : 1;
+	}
+	text_add(t, "\"", 1);
+}
+
+void json_name(struct text *t, const char *key, const char *name)
+{
+	char more[32];
+
+	json_string(t, key, name);
+	if (!name || json_is_exact(name))
+		return;
+	snprintf(more, sizeof(more), "%s_hex", key);
+	json_hex(t, more, name);
+}
+
+void json_null(struct text *t, const char *key)
+{
+	begin(t, key);
+	text_add(t, "null", 4);
+}
+
 void json_number(struct text *t, const char *key, uint64_t v)
 {
 	begin(t, key);

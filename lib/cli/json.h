@@ -25,6 +25,13 @@ void json_open(struct text *t, const char *key, char bracket);
 void json_close(struct text *t, char bracket);
 /* Bytes that are not UTF-8 become U+FFFD. s: NULL is null. */
 void json_string(struct text *t, const char *key, const char *s);
+/* A name as name_text() makes it, or NULL; where it has escapes, a second member, the key with _hex behind
+ * it, has the bytes of the name. */
+void json_name(struct text *t, const char *key, const char *name);
+/* Whether those bytes are the name itself; and they, as hexadecimal digits, or null where it is. */
+bool json_is_exact(const char *name);
+void json_hex(struct text *t, const char *key, const char *name);
+void json_null(struct text *t, const char *key);
 void json_number(struct text *t, const char *key, uint64_t v);
 void json_bool(struct text *t, const char *key, bool v);
 

@@ -79,7 +79,7 @@ static int force_option(struct options *o, const char *word, struct err *e)
 	near = hint_word(word, force_words, FORCE_WORDS, sizeof(*force_words));
 	text_printf(&after, ": unknown check");
 	if (near)
-		text_printf(&after, "; did you mean --force=%s?", near);
+		text_printf(&after, HINT "; did you mean --force=%s?", near);
 	for (size_t i = 0; !near && i < FORCE_WORDS; i++)
 		text_printf(&after, "%s%s%s", i ? ", " : " (", force_words[i].word,
 			    i + 1 < FORCE_WORDS ? "" : ")");
@@ -110,7 +110,7 @@ static int offset_option(struct options *o, const char *word, struct err *e)
 
 	o->placed = true;
 	if (!r && o->offset % SECTOR)
-		r = refuse(e, "--offset: ", word, " is not a whole number of sectors; 8s are 8 sectors");
+		r = refuse(e, "--offset: ", word, " is not a whole number of sectors" HINT "; 8s are 8 sectors");
 	return r;
 }
 
@@ -339,7 +339,7 @@ static int not_understood(int c, char **argv, struct err *e)
 			 argv[optind - 1]);
 		near = !strncmp(typed, "--", 2) ? hint_word(typed + 2, rows, ROWS, sizeof(*rows)) : NULL;
 		snprintf(after, sizeof(after), ": unrecognized or ambiguous option%s%s%s",
-			 near ? "; did you mean --" : "", near ? near : "", near ? "?" : "");
+			 near ? HINT "; did you mean --" : "", near ? near : "", near ? "?" : "");
 		return refuse(e, "", argv[optind - 1], after);
 	}
 	return refuse(e, "", argv[optind - 1], ": takes no value");
@@ -386,7 +386,7 @@ static int check(const struct options *o, int names, struct err *e)
 		return fail(e, EINVAL, "--chain and --full exclude each other");
 	if (o->base && o->create && !o->full)
 		return fail(e, EINVAL,
-			    "--base is compared with TARGET, and --create makes that: did you mean "
+			    "--base is compared with TARGET, and --create makes that" HINT ": did you mean "
 			    "--full --create?");
 	if (o->raw && (o->chain || o->full || o->base || o->info || o->map))
 		return fail(e, EINVAL, "--raw: a raw disk has no parent: %s cannot be combined with it",
@@ -434,7 +434,7 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 	struct option longs[ROWS + 1] = {{0}};
 	char letters[ROWS + 2] = ":", *letter = letters + 1;
 	struct text again = {0};
-	int c;
+	int c, failed = 0;
 
 	*o = (struct options){.program = argc ? argv[0] : "vmdksync", .progress = -1, .progress_fd = STDERR_FILENO, .max_ranges = 20};
 	o->search = calloc((size_t)argc + 1, sizeof(*o->search));
@@ -455,6 +455,7 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 			*letter++ = rows[i].letter;
 	}
 	opterr = 0; /* getopt would print */
+	/* to the end, also after a failure: the first one is told, in JSON where that is asked for */
 	while ((c = getopt_long(argc, argv, letters, longs, NULL)) != -1) {
 		struct err mine = {.set = false};
 		const struct row *row = c == ':' || c == '?' ? NULL : find_row(c);
@@ -466,14 +467,16 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 			free(text_take(&again));
 		/* a value's message does not know whose it is */
 		if (r < 0 && row && strncmp(mine.msg, "--", 2))
-			return fail(e, -r, "--%s: %s", row->name, mine.msg);
-		if (r < 0)
-			return fail(e, -r, "%s", mine.msg);
-		if (o->help || o->version) {
+			failed = fail_because(e, -r, &mine, "--%s: ", row->name);
+		else if (r < 0)
+			failed = fail_again(e, -r, &mine);
+		if (!failed && (o->help || o->version)) {
 			free(text_take(&again));
 			return 0;
 		}
 	}
+	if (failed)
+		return failed;
 	o->inputs = (const char *const *)argv + optind;
 	o->n_inputs = (size_t)(argc - optind);
 	if (!o->info && !o->map && !o->position && o->n_inputs)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/report.h"
-#include "cli/json.h"
+#include "cli/members.h"
 #include "cli/table.h"
 #include "input/source.h"
 
@@ -58,9 +58,9 @@ static void json_undo(struct text *t, const struct undo_note *u)
 		return;
 	}
 	json_open(t, "undo", '{');
-	json_string(t, "disk", u->disk);
+	json_name(t, "disk", u->disk);
 	json_string(t, "time", u->time);
-	json_string(t, "applied", u->applied);
+	json_name(t, "applied", u->applied);
 	json_bool(t, "finished", u->finished);
 	json_close(t, '}');
 }
@@ -76,25 +76,35 @@ static const char *extent_word(enum extent_type type)
 	return word[type];
 }
 
+/* What a descriptor names, as bytes. */
+static void json_named(struct text *t, const char *key, const char *raw)
+{
+	char *name = raw ? name_text(raw) : NULL;
+
+	t->failed |= raw && !name;
+	json_name(t, key, name);
+	free(name);
+}
+
 /* A link of which only the descriptor was read. */
 static void json_descriptor(struct text *t, const struct image *m)
 {
 	const struct descriptor *d = m->descriptor;
 
 	json_open(t, NULL, '{');
-	json_string(t, "name", m->name);
+	json_name(t, "name", m->name);
 	json_string(t, "create_type", d->create_type);
 	json_number(t, "size", m->size);
 	json_cid(t, "cid", d->has_cid, d->cid);
 	json_cid(t, "parent_cid", has_parent(m), d->parent_cid);
-	json_string(t, "parent_hint", d->parent_hint);
+	json_named(t, "parent_hint", d->parent_hint);
 	json_open(t, "extents", '[');
 	for (size_t i = 0; i < d->extents; i++) {
 		json_open(t, NULL, '{');
 		json_string(t, "type", extent_word(d->extent[i].type));
 		json_number(t, "size", d->extent[i].sectors * SECTOR);
 		json_number(t, "offset", d->extent[i].offset * SECTOR);
-		json_string(t, "file", d->extent[i].file);
+		json_named(t, "file", d->extent[i].file);
 		json_close(t, '}');
 	}
 	json_close(t, ']');
@@ -106,7 +116,7 @@ static void json_layer(struct text *t, const struct image *m, const struct total
 	const struct descriptor *d = m->descriptor;
 
 	json_open(t, NULL, '{');
-	json_string(t, "name", m->name);
+	json_name(t, "name", m->name);
 	json_string(t, "format", m->facts.format);
 	json_number(t, "version", m->facts.version);
 	json_string(t, "create_type", d ? d->create_type : NULL);
@@ -116,12 +126,12 @@ static void json_layer(struct text *t, const struct image *m, const struct total
 	json_number(t, "unaccounted", m->unaccounted);
 	json_cid(t, "cid", d && d->has_cid, d ? d->cid : 0);
 	json_cid(t, "parent_cid", has_parent(m), d ? d->parent_cid : 0);
-	json_string(t, "parent_hint", d ? d->parent_hint : NULL);
+	json_named(t, "parent_hint", d ? d->parent_hint : NULL);
 	json_undo(t, m->undo);
 	json_open(t, "files", '[');
 	for (size_t i = 0; i < m->files; i++) {
 		json_open(t, NULL, '{');
-		json_string(t, "name", m->file[i].name);
+		json_name(t, "name", m->file[i].name);
 		json_number(t, "size", (uint64_t)m->file[i].st.st_size);
 		json_number(t, "allocated", on_disk(&m->file[i].st));
 		json_close(t, '}');
@@ -130,21 +140,12 @@ static void json_layer(struct text *t, const struct image *m, const struct total
 	json_close(t, '}');
 }
 
-static void json_warnings(struct text *t, const struct warnings *w)
-{
-	json_open(t, "warnings", '[');
-	for (size_t i = 0; i < w->kept; i++)
-		json_string(t, NULL, w->text[i]);
-	json_close(t, ']');
-	t->failed |= w->kept != w->n;
-}
-
 static void json_info(struct text *t, const struct info *i)
 {
 	const struct chain *c = i->chain;
 
 	json_open(t, NULL, '{');
-	json_string(t, "name", c->link[0]->name);
+	json_name(t, "name", c->link[0]->name);
 	json_number(t, "size", c->link[0]->size);
 	json_bool(t, "complete", !c->incomplete);
 	json_string(t, "incomplete_reason", c->incomplete);
@@ -164,7 +165,7 @@ static void json_info(struct text *t, const struct info *i)
 static void json_family(struct text *t, const struct family *f)
 {
 	json_open(t, NULL, '{');
-	json_string(t, "base", f->base);
+	json_name(t, "base", f->base);
 	json_number(t, "machines", f->machines);
 	json_number(t, "provisioned", f->provisioned);
 	json_number(t, "thin", f->thin);
@@ -311,8 +312,9 @@ char *report_info(struct info *const *info, size_t n, const struct report_how *h
 
 	if (info_families(&f, &families, info, info[0]->text_only ? 0 : n, e) < 0)
 		return NULL;
-	if (how->json) {
+	if (how->o->json) {
 		json_open(&t, NULL, '{');
+		json_head(&t, how->o);
 		json_open(&t, "images", '[');
 		for (size_t i = 0; i < n; i++)
 			json_info(&t, info[i]);
@@ -321,6 +323,7 @@ char *report_info(struct info *const *info, size_t n, const struct report_how *h
 		for (size_t i = 0; i < families; i++)
 			json_family(&t, &f[i]);
 		json_close(&t, ']');
+		json_null(&t, "error");
 		json_close(&t, '}');
 	} else {
 		for (size_t i = 0; i < n; i++)
@@ -350,12 +353,12 @@ static void json_run(struct text *t, const struct chain *c, const struct run *ru
 	json_number(t, "length", run->len);
 	if (!gap)
 		json_number(t, "depth", run->layer);
-	json_string(t, "layer", gap ? NULL : c->link[run->layer]->name);
+	json_name(t, "layer", gap ? NULL : c->link[run->layer]->name);
 	json_bool(t, "present", !gap);
 	json_bool(t, "data", run->kind != RUN_ZERO);
 	json_bool(t, "zero", run->kind == RUN_ZERO);
 	if (run->kind != RUN_ZERO) {
-		json_string(t, "file", file_of(run));
+		json_name(t, "file", file_of(run));
 		json_bool(t, "compressed", run->kind == RUN_COMPRESSED);
 	}
 	if (run->kind == RUN_RAW)
@@ -388,12 +391,13 @@ static bool goes_on(const struct run *a, const struct run *b)
 #define PART (64u * 1024) /* of a map that is held in memory */
 
 /* Hands on what there is, but for the last byte, which tells whether a comma is due. */
-static int put_part(struct text *t, const struct report_out *out, struct err *e)
+static int put_part(struct text *t, struct report_out *out, struct err *e)
 {
 	int r;
 
 	if (t->failed)
 		return fail(e, ENOMEM, "out of memory");
+	out->begun = true;
 	r = out->put(out->arg, t->s, t->len - 1, e);
 	t->s[0] = t->s[t->len - 1];
 	t->len = 1;
@@ -401,7 +405,7 @@ static int put_part(struct text *t, const struct report_out *out, struct err *e)
 }
 
 static int put_run(struct text *t, const struct chain *c, const struct run *run, bool json,
-		   const struct report_out *out, struct err *e)
+		   struct report_out *out, struct err *e)
 {
 	if (json)
 		json_run(t, c, run);
@@ -410,43 +414,72 @@ static int put_run(struct text *t, const struct chain *c, const struct run *run,
 	return t->failed || t->len > PART ? put_part(t, out, e) : 0;
 }
 
-int report_map(const struct chain *c, bool json, const struct report_out *out,
-	       int (*last)(void *arg, struct err *e), struct err *e)
+static void map_begin(struct text *t, const struct work *w)
 {
+	const struct image *m = w->chain->link[0];
+
+	if (!w->o->json) {
+		text_printf(t, "%-14s  %-14s  %-14s  %s\n", "offset", "length", "in file at", "file");
+		return;
+	}
+	json_open(t, NULL, '{');
+	json_head(t, w->o);
+	json_number(t, "size", m->size);
+	json_chain(t, w->chain);
+	json_open(t, "map", '[');
+}
+
+/* r: what it came to. Nothing was written, so the exit status of a failure is 2. */
+static int map_end(struct text *t, const struct work *w, struct report_out *out, int r, struct err *e)
+{
+	char *text;
+
+	if (w->o->json && !t->failed) {
+		json_close(t, ']');
+		json_warnings(t, &w->warnings);
+		json_error(t, w, r < 0 ? e : NULL, 2, NULL);
+		json_close(t, '}');
+	} else if (r < 0) {
+		free(text_take(t));
+		return r;
+	}
+	text = take(t, e);
+	if (!text)
+		return r < 0 ? r : -ENOMEM;
+	out->begun = true;
+	if (r < 0)
+		out->put(out->arg, text, strlen(text), e);
+	else
+		r = out->put(out->arg, text, strlen(text), e);
+	free(text);
+	return r;
+}
+
+int report_map(const struct work *w, struct report_out *out, int (*last)(void *arg, struct err *e),
+	       struct err *e)
+{
+	const struct chain *c = w->chain;
 	struct run before = {0}, run;
 	struct text t = {0};
 	int r = 0, got = 0;
-	char *text;
 
-	if (json)
-		json_open(&t, NULL, '[');
-	else
-		text_printf(&t, "%-14s  %-14s  %-14s  %s\n", "offset", "length", "in file at", "file");
+	map_begin(&t, w);
 	while (!r && (got = reader_next(c->reader, &run, e)) > 0) {
 		if (before.len && goes_on(&before, &run)) {
 			before.len += run.len;
 			continue;
 		}
 		if (before.len)
-			r = put_run(&t, c, &before, json, out, e);
+			r = put_run(&t, c, &before, w->o->json, out, e);
 		before = run;
 	}
 	if (!r)
 		r = got;
 	if (!r && before.len)
-		r = put_run(&t, c, &before, json, out, e);
+		r = put_run(&t, c, &before, w->o->json, out, e);
 	if (!r)
 		r = last(out->arg, e);
-	if (json)
-		json_close(&t, ']');
-	if (r < 0) {
-		free(text_take(&t));
-		return r;
-	}
-	text = take(&t, e);
-	r = text ? out->put(out->arg, text, strlen(text), e) : -ENOMEM;
-	free(text);
-	return r;
+	return map_end(&t, w, out, r, e);
 }
 
 /* --- what was done ------------------------------------------------------------------------------- */
@@ -491,12 +524,13 @@ static void json_differences(struct text *t, const struct work *w)
 		json_number(t, "start", v->diff[i].off);
 		json_number(t, "length", v->diff[i].len);
 		json_bool(t, "zero", v->diff[i].zero);
-		json_string(t, "layer", layer_name(w, &v->diff[i]));
+		json_name(t, "layer", layer_name(w, &v->diff[i]));
 		json_close(t, '}');
 	}
 	json_close(t, ']');
 }
 
+/* What was received through pipes, and spooled of it. */
 static void json_piped(struct text *t, const struct chain *c)
 {
 	const char *reason = NULL;
@@ -513,9 +547,10 @@ static void json_piped(struct text *t, const struct chain *c)
 		spooled += s->spooled;
 		reason = reason ? reason : spool_reason_text(s);
 	}
-	if (!piped)
-		return;
-	json_number(t, "received", received);
+	if (piped)
+		json_number(t, "received", received);
+	else
+		json_null(t, "received");
 	json_open(t, "spooled", '{');
 	json_number(t, "bytes", spooled);
 	json_string(t, "reason", reason);
@@ -537,14 +572,10 @@ char *report_result(const struct work *w, struct err *e)
 	struct text t = {0};
 
 	json_open(&t, NULL, '{');
-	json_string(&t, "job", o->verify ? "verify" : o->dry_run ? "dry-run" : "apply");
-	json_string(&t, "target", w->target->name);
-	json_string(&t, "kind", w->target->kind);
+	json_head(&t, o);
+	json_target(&t, w);
 	json_number(&t, "size", w->chain->link[0]->size);
-	json_open(&t, "chain", '[');
-	for (size_t i = 0; i < w->chain->links; i++)
-		json_string(&t, NULL, w->chain->link[i]->name);
-	json_close(&t, ']');
+	json_chain(&t, w->chain);
 	json_bool(&t, "full_disk", w->whole && !o->placed);
 	json_totals(&t, &w->totals, w->chain->link[0]->size);
 	json_number(&t, "unaccounted", report_unaccounted(w));
@@ -555,18 +586,21 @@ char *report_result(const struct work *w, struct err *e)
 		if (o->resume)
 			json_number(&t, "resumed_at", resume_found(w->resume) ? resume_found(w->resume)->durable : 0);
 	}
-	if (!o->verify) {
+	if (o->verify)
+		json_null(&t, "base_checked");
+	else
 		json_bool(&t, "base_checked", !w->look.why && !w->look.differ);
-		if (w->undo)
-			json_number(&t, "already_present", w->stats.present);
-		else
-			json_string(&t, "already_present", NULL);
-	}
+	if (w->undo)
+		json_number(&t, "already_present", w->stats.present);
+	else
+		json_null(&t, "already_present");
+	json_log(&t, w);
 	json_piped(&t, w->chain);
 	if (o->verify || o->read_back)
 		json_differences(&t, w);
 	json_warnings(&t, &w->warnings);
 	json_number(&t, "milliseconds", (uint64_t)(progress_seconds(w->progress) * 1000));
+	json_error(&t, w, NULL, 0, NULL);
 	json_close(&t, '}');
 	return take(&t, e);
 }

@@ -266,7 +266,7 @@ static int check_finished(const struct log_opts *o, struct chain *c, struct targ
 
 	if (c->reader->streaming)
 		return fail_with(e, EALREADY, FACTS(.code = ERR_FINISHED),
-				 "%s; whether %s holds all of it is told for a file, or with --spool-first",
+				 "%s" HINT "; whether %s holds all of it is told for a file, or with --spool-first",
 				 why, t->name);
 	if (!o->force_disk) {
 		r = image_open(&log, o->path, &opts, e);

@@ -157,7 +157,7 @@ static int refused(const struct nbd_link *n, const char *export, uint32_t type, 
 
 	text = strndup((const char *)n->in, min_u64(len, 200));
 	if (text) {
-		char *clean = name_text(text);
+		char *clean = clean_text(text);
 
 		free(text);
 		text = clean;
@@ -318,7 +318,9 @@ static int connect_unix(struct nbd_link *n, const char *path, struct err *e)
 	if (n->sock < 0)
 		return fail(e, errno, "%s: %s", n->name, strerror(errno));
 	r = connect_to(n, (const struct sockaddr *)&addr, sizeof(addr), e);
-	return r < 0 ? fail(e, -r, "%s: cannot connect to the socket: %s", n->name, strerror(-r)) : 0;
+	return r < 0 ? fail_with(e, -r, FACTS(.code = ERR_CONNECTION), "%s: cannot connect to the socket: %s",
+				 n->name, strerror(-r))
+		     : 0;
 }
 
 static int connect_tcp(struct nbd_link *n, const struct nbd_uri *u, struct err *e)
@@ -337,7 +339,8 @@ static int connect_tcp(struct nbd_link *n, const struct nbd_uri *u, struct err *
 		r = n->sock < 0 ? -errno : connect_to(n, a->ai_addr, a->ai_addrlen, e);
 	}
 	freeaddrinfo(list);
-	return r < 0 ? fail(e, -r, "%s: cannot connect to port %s: %s", n->name, u->port, strerror(-r))
+	return r < 0 ? fail_with(e, -r, FACTS(.code = ERR_CONNECTION), "%s: cannot connect to port %s: %s",
+				 n->name, u->port, strerror(-r))
 		     : 0;
 }
 

@@ -146,7 +146,7 @@ static int refuse(struct parse *p, int code, const char *before, struct text tex
 {
 	bool cut = text.n > SHOWN;
 	char *raw = strndup(text.s, cut ? SHOWN : text.n);
-	char *safe = raw ? name_text(raw) : NULL;
+	char *safe = raw ? clean_text(raw) : NULL;
 	int ret = fail_line(p, code, "%s\"%s%s\"%s", before, safe ? safe : "?", cut ? "..." : "",
 			    after);
 

@@ -80,15 +80,15 @@ int undo_note_parse(struct undo_note **out, const char *text, size_t len, struct
 	note = raw ? calloc(1, sizeof(*note)) : NULL;
 	if (note) {
 		/* a copy of a file is not to be trusted with the terminal */
-		note->disk = name_text(raw);
+		note->disk = clean_text(raw);
 		begun = strstr(all, "\n" BEGUN);
 		if (begun) {
 			char *when = between(begun + 1 + strlen(BEGUN), APPLYING);
 			char *what = strstr(begun, APPLYING);
 
-			note->time = when ? name_text(when) : NULL;
+			note->time = when ? clean_text(when) : NULL;
 			what = when ? between(what + strlen(APPLYING), "\n") : NULL;
-			note->applied = what ? name_text(what) : NULL;
+			note->applied = what ? clean_text(what) : NULL;
 			free(when);
 			free(what);
 		}

@@ -300,6 +300,8 @@ static void test_name_text(void)
 		{"\xe2\x81\xa9", "\\xe2\\x81\\xa9"},
 		{"\xe2\x80\xa8", "\\xe2\\x80\\xa8"},               /* line separator */
 		{"\xe2\x80\xa6", "\xe2\x80\xa6"},
+		{"a\\x0ab", "a\\x5cx0ab"},                        /* what looks like an escape */
+		{"C:\\xfile\\x0A\\x", "C:\\xfile\\x0A\\x"},
 	};
 	char *all = alloc(256), *text;
 

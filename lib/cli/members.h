@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Members that the JSON of several jobs has, and the object that is printed where a job fails. Knows what
+ * a run of the program found; must not print. Called by report.c and vmdksync.c.
+ */
+#ifndef MEMBERS_H
+#define MEMBERS_H
+
+#include "cli/json.h"
+#include "cli/report.h"
+
+#define JSON_SCHEMA 1
+
+/* "info", "map", "verify", "dry-run" or "apply". */
+const char *job_word(const struct options *o);
+/* schema and job: the first members of every object. */
+void json_head(struct text *t, const struct options *o);
+void json_target(struct text *t, const struct work *w);
+/* chain: names, the newest first; and chain_hex where one of them is not exact. */
+void json_chain(struct text *t, const struct chain *c);
+/* undo: the log that is written, or null. */
+void json_log(struct text *t, const struct work *w);
+void json_warnings(struct text *t, const struct warnings *w);
+/* The last member. e: NULL where nothing failed; status: the exit status; help: what the message for
+ * people says behind its own hint, or NULL. */
+void json_error(struct text *t, const struct work *w, const struct err *e, int status, const char *help);
+/* A job that failed, for the caller to free. NULL: memory was short; report_failure_in() needs none, and
+ * leaves out what has no limit. */
+char *report_failure(const struct work *w, const struct err *e, int status, const char *help);
+void report_failure_in(struct text *t, const struct work *w, const struct err *e, int status,
+		       const char *help);
+
+#endif
