@@ -112,6 +112,13 @@ static void on_moved(void *arg, uint64_t bytes)
 	}
 }
 
+static void on_syncing(void *arg)
+{
+	struct work *w = arg;
+
+	progress_phase(w->progress, "sync", shown_done(w));
+}
+
 /* Standard output gets all of it or nothing. */
 static int put(char *text, struct err *e)
 {
@@ -141,10 +148,9 @@ static int verify(struct work *w, struct pump_opts opts, struct err *e)
 	int r = 0;
 
 	w->done = 0;
-	if (w->by_stream)
-		progress_again(w->progress, w->stats.written + w->stats.zeroed);
 	w->by_stream = false;
 	if (w->o->read_back) {
+		progress_again(w->progress, "verify", w->stats.written + w->stats.zeroed);
 		target_forget(w->target);
 		opts.past_cache = true;
 		if (!w->sums)
@@ -539,8 +545,10 @@ static void start_progress(struct work *w)
 	if (o->quiet && form == PROGRESS_LINE)
 		form = PROGRESS_NONE;
 	w->by_stream = w->chain->reader->streaming && o->expect;
-	w->progress = progress_new(form, o->progress_fd, "vmdksync",
-				   w->by_stream ? o->expect : w->totals.data + w->totals.zero);
+	if (!w->progress)
+		w->progress = progress_new(form, o->progress_fd, "vmdksync", 0);
+	progress_begin(w->progress, o->verify ? "verify" : "write",
+		       w->by_stream ? o->expect : w->totals.data + w->totals.zero);
 	progress_from(w->progress, shown_done(w));
 }
 
@@ -593,11 +601,12 @@ static int run(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
 	const struct pump_opts pump = {
-	    .in_line = o->in_line, .stop = on_stop, .moved = on_moved, .arg = w};
+	    .in_line = o->in_line, .stop = on_stop, .moved = on_moved, .syncing = on_syncing, .arg = w};
 	struct err mine = {.strict = e->strict, .warn = e->warn, .arg = e->arg};
 	struct text said = {0};
 	int r;
 
+	progress_begin(w->progress, "scan", 0);
 	if (o->info)
 		return info(o, e);
 	r = o->resume ? resume_open(&w->resume, o->resume, e) : 0;
@@ -813,6 +822,8 @@ int main(int argc, char **argv)
 	if (!fill_standard())
 		return UNTOUCHED;
 	r = options_parse(&o, argc, argv, &e);
+	if (o.progress == PROGRESS_JSON)
+		w.progress = progress_new(PROGRESS_JSON, o.progress_fd, "vmdksync", 0);
 	if (r < 0) {
 		fprintf(stderr, "vmdksync: %s\nTry 'vmdksync --help'.\n", e.msg);
 		put_failure(&w, &e, UNTOUCHED, "'vmdksync --help' lists the options");
@@ -832,6 +843,7 @@ int main(int argc, char **argv)
 		catch_signals(o.info || o.map);
 		status = finish(&w, run(&w, &e), &e);
 	}
+	progress_last(w.progress, (int)status, status > DIFFERENT ? err_word(e.facts.code) : NULL);
 	clean_up(&w, status);
 	return status;
 }

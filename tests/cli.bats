@@ -491,9 +491,11 @@ slowed() {
 	run --separate-stderr slowed "$VMDKSYNC" --no-uring -q --progress=json delta.vmdk t.raw
 	[ "$status" = 0 ]
 	same want.raw t.raw
-	jq -es 'length > 2 and all(.bytes <= .total and .rate >= 0 and .seconds > 0 and has("left"))
-		and .[-1].bytes == .[-1].total and .[-1].left == 0
-		and ([.[].bytes] | . == sort)' <<<"$stderr"
+	jq -es '(.[0] | .phase == "scan" and .bytes == 0 and .total == null) and (.[1:] | length > 2 and
+		all(.bytes <= .total and .rate >= 0 and .seconds >= 0 and has("left") and .schema == 1)
+		and .[-1].bytes == .[-1].total and .[-1].left == 0 and ([.[].bytes] | . == sort) and
+		([.[].phase] | unique) == ["sync", "write"] and .[-1].phase == "sync" and .[-1].seconds > 0 and
+		([.[].end] | unique) == [null, true] and (.[-1] | .end and .exit == 0 and .error == null))' <<<"$stderr"
 	cp base.raw t.raw
 	run --separate-stderr slowed "$VMDKSYNC" --no-uring --progress=json:5 delta.vmdk t.raw 5>fd5
 	[ "$status" = 0 ]
@@ -503,6 +505,26 @@ slowed() {
 	cp base.raw t.raw
 	"$VMDKSYNC" -q --progress=json:5 - t.raw 5>fd5 < <(cat delta.vmdk)
 	jq -es '.[-1] | .total == null and .left == null and .bytes > 0' fd5
+	# the last object tells how it ended: differences, a failure, a signal, options that do not fit
+	requires jsonschema
+	ends() {
+		status=0
+		"${@:3}" 5>end >/dev/null 2>&1 || status=$?
+		[ "$status" = "$1" ]
+		jq -es --argjson exit "$1" --argjson error "$2" '(.[-1] | .end and .exit == $exit and .error == $error) and
+			([.[].end] | map(select(.)) | length) == 1' end
+		cat end >>all
+	}
+	ends 0 null "$VMDKSYNC" --progress=json:5 --read-back delta.vmdk t.raw
+	jq -es '([.[].phase] | unique) == ["scan", "sync", "verify", "write"] and .[-1].phase == "verify"' end
+	ends 0 null "$VMDKSYNC" --progress=json:5 --info --json delta.vmdk
+	ends 1 null "$VMDKSYNC" --progress=json:5 --verify delta.vmdk base.raw
+	ends 2 '"not_found"' "$VMDKSYNC" --progress=json:5 --json delta.vmdk none
+	ends 2 '"usage"' "$VMDKSYNC" --progress=json:5 --nonsense delta.vmdk t.raw
+	ends 3 '"stopped"' strace -f -qq -o /dev/null -e trace=pwrite64 -e inject=pwrite64:signal=TERM:when=3 \
+		"$VMDKSYNC" --no-uring --progress=json:5 delta.vmdk t.raw
+	cat fd5 >>all
+	"$TOP/tests/schema/check.py" -l all
 	for bad in xml json:x json:77 json: json:0 json:5x; do
 		run --separate-stderr vs --progress=$bad delta.vmdk t.raw
 		refused --progress

@@ -202,6 +202,7 @@ in_schema() {
 	info info
 	map map
 	END
+	diff <(sed -n '/^\.It Fl p , -progress/,/^\.Dv/s/^\.Va //p' "$TOP/vmdksync.1" | sort) <(in_schema progress)
 	diff <(sort -u <<<"$every") <({
 		echo schema && echo job && echo error
 		jq -r '.definitions.error.properties | keys[]' "$TOP/tests/schema/common.json" | grep -v '_hex$'

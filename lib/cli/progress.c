@@ -22,8 +22,10 @@ struct progress {
 	enum progress_form form;
 	int fd;
 	char *label;
-	uint64_t total;
-	double start;
+	const char *phase;
+	uint64_t total, done; /* at the last object */
+	double born;          /* the clock for machines */
+	double start;         /* that for people */
 	double due; /* seconds from start; no line before */
 	bool shown;
 	struct rate rate; /* at the last line */
@@ -51,7 +53,8 @@ struct progress *progress_new(enum progress_form form, int fd, const char *label
 	p->form = form;
 	p->fd = fd;
 	p->total = total;
-	p->start = clock_now();
+	p->phase = "scan";
+	p->born = p->start = clock_now();
 	p->due = INTERVAL; /* what is over at once needs no line, and has no rate yet */
 	return p;
 }
@@ -119,14 +122,6 @@ void progress_from(struct progress *p, uint64_t done)
 		p->rate.done = done;
 }
 
-void progress_again(struct progress *p, uint64_t total)
-{
-	if (!p)
-		return;
-	p->total = total;
-	p->rate.done = 0;
-}
-
 /* Seconds to go, or a negative number when that cannot be said. */
 static double seconds_left(const struct progress *p, uint64_t done)
 {
@@ -175,8 +170,10 @@ static size_t line_text(const struct progress *p, char *line, size_t size, uint6
 	}
 }
 
-static size_t json_text(const struct progress *p, char *line, size_t size, uint64_t done, double now)
+/* One object, at once. more: its last members. */
+static void put_json(struct progress *p, uint64_t done, const char *more)
 {
+	char line[512];
 	double left = seconds_left(p, done);
 	char total[32] = "null", to_go[32] = "null";
 
@@ -184,10 +181,52 @@ static size_t json_text(const struct progress *p, char *line, size_t size, uint6
 		snprintf(total, sizeof(total), "%" PRIu64, p->total);
 	if (left >= 0 && left < 1e12)
 		snprintf(to_go, sizeof(to_go), "%.1f", left);
-	return (size_t)snprintf(line, size,
-				"{\"bytes\":%" PRIu64 ",\"total\":%s,\"rate\":%.0f,\"seconds\":%.3f,"
-				"\"left\":%s}\n",
-				done, total, p->rate.bytes < 1e18 ? p->rate.bytes : 0, now, to_go);
+	snprintf(line, sizeof(line),
+		 "{\"bytes\":%" PRIu64 ",\"total\":%s,\"rate\":%.0f,\"seconds\":%.3f,\"left\":%s,"
+		 "\"schema\":1,\"phase\":\"%s\"%s}\n",
+		 done, total, p->rate.bytes < 1e18 ? p->rate.bytes : 0, clock_now() - p->born, to_go,
+		 p->phase, more);
+	put(p->fd, line, strlen(line));
+	p->done = done;
+}
+
+void progress_phase(struct progress *p, const char *phase, uint64_t done)
+{
+	if (!p)
+		return;
+	p->phase = phase;
+	if (p->form == PROGRESS_JSON)
+		put_json(p, done, "");
+}
+
+void progress_again(struct progress *p, const char *phase, uint64_t total)
+{
+	if (!p)
+		return;
+	p->total = total;
+	p->rate.done = 0;
+	progress_phase(p, phase, 0);
+}
+
+void progress_begin(struct progress *p, const char *phase, uint64_t total)
+{
+	if (!p)
+		return;
+	p->start = clock_now();
+	p->due = INTERVAL;
+	p->rate = (struct rate){0};
+	progress_again(p, phase, total);
+}
+
+void progress_last(struct progress *p, int status, const char *error)
+{
+	char more[128];
+
+	if (!p || p->form != PROGRESS_JSON)
+		return;
+	snprintf(more, sizeof(more), ",\"end\":true,\"exit\":%d,\"error\":%s%s%s", status,
+		 error ? "\"" : "", error ? error : "null", error ? "\"" : "");
+	put_json(p, p->done, more);
 }
 
 void progress_show(struct progress *p, uint64_t done)
@@ -204,7 +243,7 @@ void progress_show(struct progress *p, uint64_t done)
 	p->due = now + INTERVAL;
 	rate_look(&p->rate, done, now);
 	if (p->form == PROGRESS_JSON) {
-		put(p->fd, line, json_text(p, line, sizeof(line), done, now));
+		put_json(p, done, "");
 	} else if (p->form == PROGRESS_LINE) {
 		/* the last column stays free: a terminal may wrap as soon as it is filled */
 		line[0] = '\r';
@@ -234,17 +273,11 @@ void progress_say(struct progress *p, int fd, uint64_t done)
 
 void progress_end(struct progress *p, uint64_t done)
 {
-	char line[512];
-	double now;
-
 	if (!p)
 		return;
 	progress_clear(p);
-	if (p->form != PROGRESS_JSON)
-		return;
-	now = clock_now() - p->start;
-	rate_look(&p->rate, done, now);
-	put(p->fd, line, json_text(p, line, sizeof(line), done, now));
+	rate_look(&p->rate, done, clock_now() - p->start);
+	p->done = done;
 }
 
 void progress_clear(struct progress *p)

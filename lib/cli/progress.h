@@ -21,7 +21,7 @@ void rate_look(struct rate *r, uint64_t done, double now);
 enum progress_form {
 	PROGRESS_NONE, /* only the clock, and progress_say() */
 	PROGRESS_LINE, /* one line, written over again and again */
-	PROGRESS_JSON, /* an object a line: bytes, total, rate, seconds, left */
+	PROGRESS_JSON, /* an object a line: bytes, total, rate, seconds, left, schema, phase */
 };
 
 /* fd: where it goes. total: bytes, 0 when unknown. NULL when memory is short (all calls below take
@@ -29,19 +29,25 @@ enum progress_form {
 struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total);
 /* So much was done before. */
 void progress_from(struct progress *p, uint64_t done);
-/* Counting begins again at 0, and goes to `total`. */
-void progress_again(struct progress *p, uint64_t total);
+/* A phase for machines: scan, write, sync, verify. The clock for people begins anew. */
+void progress_begin(struct progress *p, const char *phase, uint64_t total);
+/* The same without a new clock: counting begins again at 0, and goes to `total`. */
+void progress_again(struct progress *p, const char *phase, uint64_t total);
+/* Of what was counted already. */
+void progress_phase(struct progress *p, const char *phase, uint64_t done);
 /* At most six times a second. A line is never wider than the terminal, asked anew each time: what
  * does not fit is left out, the label first. done: bytes completed so far. */
 void progress_show(struct progress *p, uint64_t done);
 /* One line to fd, at once, with a line end. */
 void progress_say(struct progress *p, int fd, uint64_t done);
-/* The last object for machines; erases the line for people, so that a message can follow. */
+/* Erases the line for people, so that a message can follow. */
 void progress_end(struct progress *p, uint64_t done);
+/* The last object for machines: the exit status, and the code of the error or NULL. */
+void progress_last(struct progress *p, int status, const char *error);
 /* Erases the line. */
 void progress_clear(struct progress *p);
 void progress_free(struct progress *p);
-/* Seconds since progress_new(). */
+/* Seconds since progress_new(), or progress_begin(). */
 double progress_seconds(const struct progress *p);
 
 #endif

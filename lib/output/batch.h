@@ -39,7 +39,9 @@ struct pump_opts {
 	bool (*stop)(void *arg);
 	/* Guest bytes that are done with. NULL: nobody asks. */
 	void (*moved)(void *arg, uint64_t bytes);
-	void *arg; /* of stop and moved */
+	/* All is written, and will be flushed. NULL: nobody asks. */
+	void (*syncing)(void *arg);
+	void *arg; /* of stop, moved and syncing */
 	/*
 	 * Where runs come in guest order: every run before `off` is on stable storage. Called after each
 	 * flush; there are such for files, too, then, every flush_each milliseconds (0: as of a stream), and at the

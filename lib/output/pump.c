@@ -200,6 +200,8 @@ int pump_run(struct reader *r, struct target *t, const struct pump_opts *o,
 	 * written: what the target holds may never have been synced, and the caller is told that it is. */
 	failed = flight_failed(p.f);
 	if (!o->compare && (!failed || stats->begun)) {
+		if (o->syncing)
+			o->syncing(o->arg);
 		flushed = flight_flush(p.f);
 		stats->synced = !flushed;
 		failed = failed ? failed : flushed;

@@ -107,14 +107,16 @@ static int finish(struct raw *w, struct err *e)
 	if (w->at == w->total)
 		r = source_ahead(w->src, w->total + 1, &have, e);
 	if (!r && have > w->total)
-		return fail(e, EBADMSG, "%s: has more than the %" PRIu64 " bytes expected: is it another disk, "
+		return fail_with(e, EBADMSG, FACTS(.code = ERR_WRONG_SIZE, SIZES(have, size)),
+					"%s: has more than the %" PRIu64 " bytes expected: is it another disk, "
 					"or did it grow? What follows byte %" PRIu64 " was not written",
 			    w->src->name, size, size);
 	if (!r)
 		r = source_error(w->src, e);
 	if (!r && w->at < w->total)
-		r = fail(e, EBADMSG, "%s: ended after %" PRIu64 " of %" PRIu64 " bytes: %" PRIu64
-				     " (%s) are missing: did the sender fail?", w->src->name, w->from + w->at,
+		r = fail_with(e, EBADMSG, TRUNCATED(w->from + w->at, size),
+			      "%s: ended after %" PRIu64 " of %" PRIu64 " bytes: %" PRIu64
+			      " (%s) are missing" HINT ": did the sender fail?", w->src->name, w->from + w->at,
 			 size, w->total - w->at, size_text(text, w->total - w->at));
 	if (!r) {
 		uint64_t ignored;
