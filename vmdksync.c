@@ -561,9 +561,8 @@ static int position(const struct work *w, struct err *e)
 	if (c && !c->stream)
 		return fail(e, EINVAL, "%s: is of files, which are read where they lie: the same command goes on by "
 				       "itself", resume_name(w->resume));
-	if (asprintf(&text, "%" PRIu64 "\n", stream_from(w)) < 0)
-		return fail(e, ENOMEM, "out of memory");
-	return put(text, e);
+	text = report_position(w, stream_from(w));
+	return text ? put(text, e) : fail(e, ENOMEM, "out of memory");
 }
 
 /* A name for an undo log that is free, and its room; NULL where none is needed, or can be had. */

@@ -201,6 +201,7 @@ in_schema() {
 	failures error
 	info info
 	map map
+	-position position
 	END
 	diff <(sed -n '/^\.It Fl p , -progress/,/^\.Dv/s/^\.Va //p' "$TOP/vmdksync.1" | sort) <(in_schema progress)
 	diff <(sort -u <<<"$every") <({

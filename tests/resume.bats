@@ -243,6 +243,10 @@ refused() {
 	broken 30000000
 	run -0 vs --resume=ck --position
 	[ "$output" = "$position" ]
+	run -0 vs --resume=ck --position --json
+	[ "$output" = "{\"schema\": 1, \"job\": \"position\", \"position\": $position, \"error\": null}" ]
+	run -2 --separate-stderr vs --position --json
+	[[ $output == '{"schema": 1, "job": "position", '*'"code": "usage"'* ]]
 	size=$(stat -c %s ck)
 	for ((at = 0; at < size; at += 5)); do
 		cp ck.was ck

@@ -2,13 +2,15 @@
 /* See members.h. */
 #include "cli/members.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 const char *job_word(const struct options *o)
 {
-	return o->info	    ? "info"
+	return o->position  ? "position"
+	       : o->info    ? "info"
 	       : o->map	    ? "map"
 	       : o->verify  ? "verify"
 	       : o->dry_run ? "dry-run"
@@ -77,6 +79,23 @@ void json_warnings(struct text *t, const struct warnings *w)
 		json_string(t, NULL, w->text[i]);
 	json_close(t, ']');
 	t->failed |= w->kept != w->n;
+}
+
+char *report_position(const struct work *w, uint64_t at)
+{
+	struct text t = {0};
+
+	if (w->o->json) {
+		json_open(&t, NULL, '{');
+		json_head(&t, w->o);
+		json_number(&t, "position", at);
+		json_null(&t, "error");
+		json_close(&t, '}');
+	} else {
+		text_printf(&t, "%" PRIu64, at);
+	}
+	text_add(&t, "\n", 1);
+	return text_take(&t);
 }
 
 /* --- failures ------------------------------------------------------------------------------------ */

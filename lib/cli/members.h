@@ -11,7 +11,7 @@
 
 #define JSON_SCHEMA 1
 
-/* "info", "map", "verify", "dry-run" or "apply". */
+/* "position", "info", "map", "verify", "dry-run" or "apply". */
 const char *job_word(const struct options *o);
 /* schema and job: the first members of every object. */
 void json_head(struct text *t, const struct options *o);
@@ -21,6 +21,8 @@ void json_chain(struct text *t, const struct chain *c);
 /* undo: the log that is written, or null. */
 void json_log(struct text *t, const struct work *w);
 void json_warnings(struct text *t, const struct warnings *w);
+/* What --position prints; NULL: memory was short. */
+char *report_position(const struct work *w, uint64_t at);
 /* The last member. e: NULL where nothing failed; status: the exit status; help: what the message for
  * people says behind its own hint, or NULL. */
 void json_error(struct text *t, const struct work *w, const struct err *e, int status, const char *help);
