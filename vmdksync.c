@@ -549,7 +549,8 @@ static void start_progress(struct work *w)
 		w->progress = progress_new(form, o->progress_fd, "vmdksync", 0);
 	progress_begin(w->progress, o->verify ? "verify" : "write",
 		       w->by_stream ? o->expect : w->totals.data + w->totals.zero);
-	progress_from(w->progress, shown_done(w));
+	/* what a stream has brought already is none of it */
+	progress_from(w->progress, w->by_stream ? stream_from(w) : w->done);
 }
 
 /* What a script gives its sender. */
