@@ -7,7 +7,7 @@
 #define MEMBERS_H
 
 #include "cli/json.h"
-#include "cli/report.h"
+#include "cli/work.h"
 
 #define JSON_SCHEMA 1
 
