@@ -185,7 +185,7 @@ static uint64_t mix(uint64_t sum, uint64_t v)
 }
 
 /* Of the files: sizes, times of the last write, CIDs. Names may be written differently. */
-static uint64_t input_of(const struct chain *c, uint64_t choices)
+static uint64_t input_of(const struct chain *c, uint64_t choices, bool times)
 {
 	uint64_t sum = choices;
 
@@ -199,13 +199,26 @@ static uint64_t input_of(const struct chain *c, uint64_t choices)
 			const struct image_file *f = &m->file[k];
 
 			sum = mix(sum, (uint64_t)f->st.st_size);
-			if (!S_ISREG(f->st.st_mode) || !f->src || source_times_made_up(f->src))
+			if (!times || !S_ISREG(f->st.st_mode) || !f->src)
 				continue;
 			sum = mix(sum, (uint64_t)f->st.st_mtim.tv_sec);
 			sum = mix(sum, (uint64_t)f->st.st_mtim.tv_nsec);
 		}
 	}
 	return sum;
+}
+
+/*
+ * Of files whose times seemed made up when the checkpoint was begun the times do not count: a file that was
+ * copied through sshfs a second ago looks so, too, and does not later.
+ */
+static bool times_tell(const struct chain *c)
+{
+	for (size_t i = 0; i < c->links; i++)
+		for (size_t k = 0; k < c->link[i]->files; k++)
+			if (c->link[i]->file[k].src && source_times_made_up(c->link[i]->file[k].src))
+				return false;
+	return true;
 }
 
 static void describe_target(struct checkpoint *c, const struct target *t)
@@ -368,7 +381,13 @@ int resume_check(struct resume *r, struct chain *c, struct target *t, uint64_t c
 	r->e = e;
 	r->now.stream = r->leaf;
 	r->now.size = c->link[0]->size;
-	r->now.input = r->leaf ? 0 : input_of(c, choices);
+	if (!r->leaf) {
+		const uint64_t without = input_of(c, choices, false);
+
+		r->now.input = (r->found ? r->was.input != without : times_tell(c))
+				       ? input_of(c, choices, true)
+				       : without;
+	}
 	describe_target(&r->now, t);
 	*skipped = 0;
 	if (!r->found)
