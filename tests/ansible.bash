@@ -65,16 +65,16 @@ cluster() {
 		mkdir "$dir"
 		BATS_TEST_TMPDIR=$dir esxi_start 2048 2048
 		CLUSTER+=" $ESXI_PID $ESXI_HERE"
+		# the VM that it was made with does no more
+		until_true mkdir "$ESXI/ctl/lock" 2>/dev/null
+		kill -STOP "$ESXI_NET"
+		rmdir "$ESXI/ctl/lock"
 		# each VM has links to what all have
 		mv "$ESXI/ctl/bin" "$ESXI/tools"
 		ln -s /tools "$ESXI/ctl/bin"
 		# BusyBox has one that wants / to be a mount
 		rm "$ESXI/tools/unshare"
 		esxi_bring "$(command -v unshare)" /tools
-		# the VM that it was made with does no more
-		until_true mkdir "$ESXI/ctl/lock" 2>/dev/null
-		kill -STOP "$ESXI_NET"
-		rmdir "$ESXI/ctl/lock"
 		cat >>ssh_config <<-END
 		Host esxi$h
 			HostKeyAlias esxi$h
@@ -153,6 +153,7 @@ counted() {
 	for name in "$host" "ds$((id % 2))"; do
 		exec {fd}>>"$here/running.d/$name.$id"
 		flock $fd
+		VMDKSYNC_SLOTS+=" $fd"
 	done
 	for name in "$host" "ds$((id % 2))"; do
 		n=0

@@ -61,7 +61,8 @@ limits() {
 
 # tree: all that lies on the hosts, in the targets, in the notes, but for what tells of questions
 tree() {
-	find host?/esxi/vms host?/esxi/vmfs vm* ! -name commands ! -path '*/vms/*/lock' \( -printf '%p %y %m\n' -type f -exec sha256sum {} + \) | sort
+	find host?/esxi/vms host?/esxi/vmfs vm* ! -name commands ! -path '*/vms/*/lock' \
+		\( -printf '%p %y %m\n' -type f -exec sha256sum {} + \) | sort
 }
 
 # unchanged: no VM was changed by the play
@@ -108,6 +109,7 @@ unchanged() {
 	mkdir mnt
 	mount -t tmpfs -o size=600K none mnt || skip 'cannot mount here'
 	host_limit=1 cluster 1 2
+	sed -i "s|vmdksync_start: $PWD/vm102/start|&; sleep 1000 \& echo \$! >>$PWD/pids|" plan.yml
 	truncate -s 1M mnt/0.raw
 	sed -i "s|$PWD/vm101/0.raw|$PWD/mnt/0.raw|" plan.yml
 	cat >>plan.yml <<-END
@@ -118,7 +120,6 @@ unchanged() {
 	    wave2:
 	      vars:
 	        vmdksync_window: {from: yesterday, until: tomorrow}
-	        vmdksync_start: $PWD/vm102/start; sleep 1000 & echo \$! >>$PWD/pids
 	      hosts: {vm102: }
 	END
 	play 2
@@ -135,6 +136,7 @@ unchanged() {
 	# the new VM runs, the slot is free
 	kill -0 "$(tail -n 1 pids)"
 	flock -n locks/host-esxi1.1 true
+	kill "$(tail -n 1 pids)"
 	rm vm102/ctl/target-on
 	play 0 --tags rollback --limit vm102
 	[ "$(cat vm102/ctl/power)" = on ]
