@@ -96,7 +96,7 @@ right() {
 	at delta 0 43 4f 57 44
 	number delta 4 4 1 3 $((0x0ca00000)) 1 4 $((0xca00)) 408
 	run -0 --separate-stderr vs --strict --dry-run --create delta new
-	[[ $stderr == *'(211812352 sectors)'* ]]
+	[[ $stderr == *"101 GiB ($((211812352 * 512)) bytes)"* ]]
 	[[ $stderr == *' in 0 runs'* ]]
 	number delta 24 4 $((0xc9ff))
 	run -2 vs --dry-run --create delta new

@@ -473,15 +473,15 @@ refuse_lines() {
 		{ head_lines && echo "RW 100 $type \"$file\""; } >d.vmdk
 		refused "$words"
 	done <<-'END'
-	SPARSE c.vmdk line 5: c.vmdk is no SPARSE extent
-	SPARSE s.vmdk line 5: s.vmdk is no SPARSE extent
-	VMFSSPARSE h.vmdk line 5: h.vmdk is no VMFSSPARSE extent
-	VMFSSPARSE s.vmdk line 5: s.vmdk is no VMFSSPARSE extent
-	SESPARSE c.vmdk line 5: c.vmdk is no SESPARSE extent
-	SPARSE text.vmdk line 5: text.vmdk is no SPARSE extent
+	SPARSE c.vmdk line 5: c.vmdk is not a SPARSE extent
+	SPARSE s.vmdk line 5: s.vmdk is not a SPARSE extent
+	VMFSSPARSE h.vmdk line 5: h.vmdk is not a VMFSSPARSE extent
+	VMFSSPARSE s.vmdk line 5: s.vmdk is not a VMFSSPARSE extent
+	SESPARSE c.vmdk line 5: c.vmdk is not a SESPARSE extent
+	SPARSE text.vmdk line 5: text.vmdk is not a SPARSE extent
 	SPARSE a.raw a.raw: is not a recognized VMDK
 	SPARSE h.gz h.gz: is compressed with gzip
-	SPARSE d.vmdk line 5: d.vmdk is no SPARSE extent
+	SPARSE d.vmdk line 5: d.vmdk is not a SPARSE extent
 	END
 }
 

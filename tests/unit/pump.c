@@ -466,6 +466,7 @@ static void test_pump_durable_error(void)
 					    .flush_each = 1};
 		struct pump_stats s;
 		struct list *l;
+		const struct run *last;
 
 		seed(1200 + i);
 		bench_init(&b, i & 2);
@@ -474,8 +475,9 @@ static void test_pump_durable_error(void)
 		l = list_new(TARGET_SIZE, b.run, b.n);
 		l->fail_at = below(b.n);
 		l->fail_with = EIO;
+		last = &b.run[l->fail_at ? l->fail_at - 1 : 0];
 		CHECK(bench_pump_with(&b, l, &o, &s, &e) == -EIO);
-		CHECK(d.off <= b.run[l->fail_at ? l->fail_at - 1 : 0].off + b.run[l->fail_at ? l->fail_at - 1 : 0].len);
+		CHECK(d.off <= last->off + last->len);
 		bench_free(&b);
 	}
 }
