@@ -336,7 +336,7 @@ onto() {
 	done
 	# a parent is no machine
 	run -0 vs --info p0/base.vmdk "${machines[@]}"
-	[ "${#lines[@]}" -gt 500 ]
+	[ "$(grep -cE '^p[012]/.*: (8|11)\.0 GiB .*, holds ' <<<"$output")" = 76 ]
 	[[ ${lines[-5]} =~ ^"base, in GiB "*"  machines  provisioned         thin  shared base   own deltas       linked        saved"$ ]]
 	[[ ${lines[-4]} =~ p0/clone1/../base.vmdk\ +25\ +275.00\ +98.75\ +3.95\ +3.25\ +7.20\ +91.55$ ]]
 	[[ ${lines[-3]} =~ p1/clone1/../base.vmdk\ +25\ +200.00\ +70.00\ +2.80\ +3.25\ +6.05\ +63.95$ ]]

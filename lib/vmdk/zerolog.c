@@ -15,7 +15,8 @@ struct zerolog {
 	struct reader *child;
 	struct source *src; /* the child's */
 	uint64_t grain;
-	struct run ahead; /* what the child gave last, and is not given yet; len 0: nothing */
+	bool have_ahead;
+	struct run ahead; /* what the child gave last, a FENCE too, and is not given yet */
 	uint8_t buf[];
 };
 
@@ -49,19 +50,18 @@ static int zerolog_next(struct reader *reader, struct run *run, struct err *e)
 
 	z->child->share = reader->share;
 	*run = z->ahead;
-	z->ahead = (struct run){0};
-	if (!run->len)
+	if (!z->have_ahead)
 		r = next_run(z, run, e);
+	z->have_ahead = false;
 	while (r > 0 && run->kind == RUN_ZERO && run->len < JOINED_MOST) {
 		r = next_run(z, &z->ahead, e);
-		if (r <= 0)
-			z->ahead = (struct run){0};
 		if (!r)
 			return 1; /* and the child says once more that it has ended */
-		if (r < 0 || z->ahead.kind != RUN_ZERO || z->ahead.off != run->off + run->len)
+		if (r < 0 || z->ahead.kind != RUN_ZERO || z->ahead.off != run->off + run->len) {
+			z->have_ahead = r > 0;
 			break;
+		}
 		run->len += z->ahead.len;
-		z->ahead = (struct run){0};
 	}
 	return r;
 }
@@ -70,7 +70,7 @@ static int zerolog_rewind(struct reader *reader, struct err *e)
 {
 	struct zerolog *z = container_of(reader, struct zerolog, reader);
 
-	z->ahead = (struct run){0};
+	z->have_ahead = false;
 	return reader_rewind(z->child, e);
 }
 
@@ -95,7 +95,7 @@ struct reader *zerolog_over(struct reader *child, struct source *src, uint64_t g
 	if (!z)
 		return child;
 	z->child = child;
-	z->ahead = (struct run){0};
+	z->have_ahead = false;
 	z->src = src;
 	z->grain = grain;
 	reader_init(&z->reader, &zerolog_ops, child->name, child->size);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "unit.h"
+#include "vmdk/zerolog.h"
 
 #include "chain/image.h"
 #include "vmdk/undo.h"
@@ -424,7 +425,39 @@ static void test_undo_full(void)
 	log_free(&l);
 }
 
+/* A fence behind a run of zeros: what was given before it has to be copied before the child is asked. */
+static void test_zerolog_fence(void)
+{
+	const struct run runs[] = {
+	    {.off = 0, .len = 4096, .kind = RUN_ZERO},
+	    {.kind = RUN_FENCE},
+	    {.off = 4096, .len = 4096, .kind = RUN_ZERO},
+	    {.off = 8192, .len = 4096, .kind = RUN_ZERO},
+	    {.off = 65536, .len = 4096, .kind = RUN_ZERO},
+	    {.kind = RUN_FENCE},
+	};
+	const struct { enum run_kind kind; uint64_t off, len; } want[] = {
+	    {RUN_ZERO, 0, 4096},	{RUN_FENCE, 0, 0}, {RUN_ZERO, 4096, 8192},
+	    {RUN_ZERO, 65536, 4096}, {RUN_FENCE, 0, 0},
+	};
+	struct list *l = list_new(1 << 20, runs, COUNT(runs));
+	struct err e = {.set = false};
+	struct reader *z;
+	struct run run;
+
+	l->reader.streaming = &l->reader;
+	z = zerolog_over(&l->reader, NULL, 4096);
+	for (size_t i = 0; i < COUNT(want); i++) {
+		CHECK(reader_next(z, &run, &e) == 1);
+		CHECK(run.kind == want[i].kind && run.len == want[i].len);
+		CHECK(run.kind == RUN_FENCE || run.off == want[i].off);
+	}
+	CHECK(reader_next(z, &run, &e) == 0);
+	reader_free(z);
+}
+
 const struct test undo_tests[] = {
+	{"zerolog-fence", test_zerolog_fence},
 	{"undo-log", test_undo_log},
 	{"undo-tables", test_undo_tables},
 	{"undo-long", test_undo_long},
