@@ -235,8 +235,8 @@ m32:
 	build/m32/unit
 
 # Big-endian (s390x) and 32 bits (armhf), under qemu-user: unit tests, and deltas of every format applied
-# and compared with what this machine makes. Nightly; needs gcc-s390x-linux-gnu, gcc-arm-linux-gnueabihf,
-# qemu-user. Libraries come from Debian, into build/cross; nothing foreign is installed.
+# and compared with what this machine makes. Nightly; `sh tests/setup.sh cross` installs what it needs.
+# Libraries come from Debian, into build/cross; nothing foreign is installed.
 CROSS := s390x armhf
 cross: $(CROSS:%=cross-%)
 cross-%: $(BUILD)/vmdksync $(BUILD)/mkvmdk

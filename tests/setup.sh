@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Installs what is missing on Debian and its kin.
-# Usage: sh tests/setup.sh build|test
+# Usage: sh tests/setup.sh build|test|cross
 #   build: to build the program and run the demo
 #   test:  to run every test as well
+#   cross: for make cross
 set -eu
 
 packages='gcc make libc6-dev liburing-dev zlib1g-dev pkg-config qemu-utils'
@@ -17,10 +18,11 @@ test)
 	packages="$packages xfsprogs btrfs-progs debootstrap 7zip p7zip-full libvmdk-utils fdisk"
 	packages="$packages sshfs curl openssl pv"
 	packages="$packages ceph-mon ceph-osd ceph-common qemu-block-extra tgt dmsetup"
-	packages="$packages zsh fish qemu-user gcc-s390x-linux-gnu gcc-arm-linux-gnueabihf ansible-core"
+	packages="$packages zsh fish ansible-core"
 	;;
+cross) packages="$packages qemu-user gcc-s390x-linux-gnu gcc-arm-linux-gnueabihf" ;;
 *)
-	echo "usage: sh tests/setup.sh build|test" >&2
+	echo "usage: sh tests/setup.sh build|test|cross" >&2
 	exit 2
 	;;
 esac
