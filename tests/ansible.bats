@@ -175,6 +175,8 @@ struck() {
 		fi
 		kill -0 "$playing" 2>/dev/null || { wait "$playing" || :; start_play; }
 	done
+	# a worker that was killed may have held a lock of Ansible's, which then waits for ever
+	timeout "${PATIENCE-60}" tail --pid="$playing" -f /dev/null || kill -KILL "$playing"
 	wait "$playing" || :
 }
 
@@ -202,6 +204,7 @@ run_again() {
 # bats test_tags=slow
 @test "four VMs on two hosts, two random kills: run again, all are done, the limits were kept" {
 	ansible_requires
+	[ -n "${ANSIBLE_ALL-}" ] || skip 'takes minutes: ANSIBLE_ALL=1 runs it'
 	datastore_limit=1 cluster 2 2
 	struck 2
 	run_again
@@ -214,7 +217,7 @@ run_again() {
 	ansible_requires
 	[ -n "${ANSIBLE_ALL-}" ] || skip 'takes ten minutes: ANSIBLE_ALL=1 runs it'
 	cluster 3 10
-	PAUSE=8 struck 20
+	PATIENCE=900 PAUSE=8 struck 20
 	run_again
 	all_moved
 	kept esxi1 2 esxi2 2 esxi3 2 ds0 2 ds1 2
