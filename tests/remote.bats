@@ -73,9 +73,19 @@ host() {
 	done
 }
 
-# What is connected now is cut.
+# below PID: all that it started, and what those did.
+below() {
+	local pid
+
+	for pid in $(pgrep -P "$1"); do
+		echo "$pid"
+		below "$pid"
+	done
+}
+
+# What is connected now is cut. Which process of a session has the socket depends on the version of sshd.
 cut_sessions() {
-	pkill -KILL -P "$(cat sshd.pid)"
+	below "$(cat sshd.pid)" | xargs -r kill -KILL 2>/dev/null || :
 }
 
 # chain SECTORS [ALLOC]: host.vmdk, its base, and two deltas of some MiB in vmfs/; old.raw, full of old data;
