@@ -44,7 +44,7 @@ COMPILE = $(CC) -std=gnu11 $(WARN) $(HARDEN) -pthread -D_GNU_SOURCE -D_FILE_OFFS
 LINK = $(CC) -pie -pthread -Wl,-z,relro,-z,now $(CFLAGS) $(LDFLAGS)
 
 LIB_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard lib/*/*.c)))
-FUZZ := cowd hosted sesparse streamopt descriptor chain pipe nbd
+FUZZ := cowd hosted sesparse streamopt descriptor chain pipe nbd checkpoint
 FUZZ_OBJ := $(patsubst %,$(BUILD)/tests/fuzz/%.o,$(FUZZ) fuzz replay)
 REPLAY := $(FUZZ:%=$(BUILD)/replay-%)
 UNIT_OBJ := $(patsubst %.c,$(BUILD)/%.o,$(sort $(wildcard tests/unit/*.c)))

@@ -12,7 +12,7 @@ REPLAY=${REPLAY:-$TOP/build/plain/replay}
 @test "seed corpus and regression files" {
 	export TMPDIR=$BATS_TEST_TMPDIR
 	sh "$TOP/tests/fuzz/corpus.sh" "$MKVMDK" seeds
-	for target in cowd hosted sesparse streamopt descriptor chain pipe nbd; do
+	for target in cowd hosted sesparse streamopt descriptor chain pipe nbd checkpoint; do
 		files=(seeds/"$target"/*)
 		[ ${#files[@]} -ge 4 ]
 		for f in "$TOP/tests/fuzz/regress/$target"/*; do

@@ -57,7 +57,7 @@ squeeze() {
 
 mkdir -p "$dir"
 cd "$dir"
-mkdir -p cowd hosted sesparse streamopt descriptor chain pipe nbd
+mkdir -p cowd hosted sesparse streamopt descriptor chain pipe nbd checkpoint
 
 extents cowd <<'END'
 cowd capacity=100 alloc=0,5-9 zero=20-30
@@ -176,3 +176,15 @@ for head in '\000\000\001' '\001\377\003' '\001\014\377'; do
 		seed nbd
 	done
 done
+
+# checkpoints without their checksums, which the target adds
+while read -r input target durable; do
+	printf 'vmdksync checkpoint 1\ninput %s\ntarget %s\ndurable %s\n' \
+		"$(echo "$input" | tr , ' ')" "$(echo "$target" | tr , ' ')" "$(echo "$durable" | tr , ' ')" >x
+	seed checkpoint
+done <<-'END'
+	stream,1073741824,0000000000000000 file,1073741824,12,0,00000000 3145728,restart,1048576
+	stream,1073741824,0000000000000000 device,1073741824,64768,9,0badcafe 0,restart,0
+	files,1073741824,0123456789abcdef nbd,1073741824,305419896,0,00000000 4096,restart,0
+	files,512,ffffffffffffffff file,18446744073709551615,1,0,00000000 512,restart,0
+END
