@@ -509,6 +509,8 @@ static int apply(struct work *w, const struct pump_opts *pump, struct err *e)
 		r = sums_new(&w->sums, runs, o->spool, e);
 	if (!r)
 		r = job_apply(runs, w->target, &opts, w->undo, w->sums, &w->stats, e);
+	if (w->resume)
+		resume_settle(w->resume);
 	if (!r && w->stats.repeated && !appends(w) && !w->warned_repeated) {
 		struct err late = {.warn = e->warn, .arg = e->arg}; /* too late for --strict */
 

@@ -5,6 +5,8 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +27,13 @@ struct resume {
 	struct reader reader, *child;
 	uint64_t from, to, skip;
 	bool data; /* zeros are left out */
+	pthread_t thread; /* renews the file, so that the issuer need not wait for it */
+	bool running;
+	pthread_mutex_t lock; /* of these: */
+	pthread_cond_t news;
+	bool due, ending;
+	struct checkpoint next; /* due */
+	int result;             /* of renewing, the last failure */
 };
 
 /* --- the text ------------------------------------------------------------------------------------ */
@@ -113,10 +122,11 @@ static int sync_folder(const struct resume *r)
 	return result;
 }
 
-static int store(struct resume *r)
+/* A rename that a power failure undoes leaves the checkpoint before, which is as true. */
+static int store(const struct resume *r, const struct checkpoint *c)
 {
 	char text[CHECKPOINT_MOST], *new;
-	const size_t n = checkpoint_text(text, &r->now);
+	const size_t n = checkpoint_text(text, c);
 	int fd, result;
 
 	if (asprintf(&new, "%s.new", r->path) < 0)
@@ -124,18 +134,63 @@ static int store(struct resume *r)
 	unlink(new); /* of a run that was killed */
 	fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	result = fd < 0 ? -errno : write_full(fd, text, n, 0);
-	if (!result && fsync(fd) < 0)
+	if (!result && fdatasync(fd) < 0)
 		result = -errno;
 	if (fd >= 0)
 		close(fd);
 	if (!result && rename(new, r->path) < 0)
 		result = -errno;
-	if (!result)
-		r->made = true;
-	else
+	if (result)
 		unlink(new);
 	free(new);
-	return result ? result : sync_folder(r);
+	return result;
+}
+
+static void *renew(void *arg)
+{
+	struct resume *r = arg;
+	struct checkpoint c;
+	int result;
+
+	pthread_mutex_lock(&r->lock);
+	for (;;) {
+		while (!r->due && !r->ending)
+			pthread_cond_wait(&r->news, &r->lock);
+		if (!r->due)
+			break;
+		r->due = false;
+		c = r->next;
+		pthread_mutex_unlock(&r->lock);
+		result = store(r, &c);
+		pthread_mutex_lock(&r->lock);
+		if (result < 0)
+			r->result = result;
+	}
+	pthread_mutex_unlock(&r->lock);
+	return NULL;
+}
+
+/* Where there can be no thread, the issuer renews it. */
+static void start(struct resume *r)
+{
+	sigset_t all, before;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_BLOCK, &all, &before);
+	r->running = pthread_create(&r->thread, NULL, renew, r) == 0;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void stop(struct resume *r)
+{
+	if (!r->running)
+		return;
+	pthread_mutex_lock(&r->lock);
+	r->ending = true;
+	pthread_cond_signal(&r->news);
+	pthread_mutex_unlock(&r->lock);
+	pthread_join(r->thread, NULL);
+	r->running = false;
 }
 
 int resume_open(struct resume **out, const char *path, struct err *e)
@@ -144,6 +199,8 @@ int resume_open(struct resume **out, const char *path, struct err *e)
 	int got = -ENOMEM;
 
 	if (r) {
+		pthread_mutex_init(&r->lock, NULL);
+		pthread_cond_init(&r->news, NULL);
 		r->path = strdup(path);
 		r->name = name_text(path);
 	}
@@ -414,20 +471,34 @@ int resume_begin(struct resume *r, struct err *e)
 	struct stat st;
 	int result;
 
-	if (r->found)
-		return 0;
-	/* it may be the undo log, or the target, by another name */
-	if (lstat(r->path, &st) == 0)
-		return fail(e, EEXIST, "%s: was made meanwhile: name another file", r->name);
-	result = store(r);
-	return result < 0 ? fail(e, -result, "%s: the checkpoint cannot be written: %s", r->name, strerror(-result))
-			  : 0;
+	if (!r->found) {
+		/* it may be the undo log, or the target, by another name */
+		if (lstat(r->path, &st) == 0)
+			return fail(e, EEXIST, "%s: was made meanwhile: name another file", r->name);
+		result = store(r, &r->now);
+		if (result < 0)
+			return fail(e, -result, "%s: the checkpoint cannot be written: %s", r->name,
+				    strerror(-result));
+		r->made = true;
+	}
+	start(r);
+	return 0;
+}
+
+static void warn_failed(struct resume *r, int result)
+{
+	struct err late = {.warn = r->e->warn, .arg = r->e->arg}; /* too late for --strict */
+
+	if (!result || r->failed)
+		return;
+	r->failed = true;
+	if (warning(&late, "%s: the checkpoint cannot be renewed: %s", r->name, strerror(-result)) < 0)
+		return;
 }
 
 void resume_durable(void *arg, uint64_t off)
 {
 	struct resume *r = arg;
-	struct err late = {.warn = r->e->warn, .arg = r->e->arg}; /* too late for --strict */
 	int result;
 
 	if (off <= r->now.durable)
@@ -435,18 +506,31 @@ void resume_durable(void *arg, uint64_t off)
 	r->now.durable = off;
 	if (r->leaf)
 		r->now.restart = raw_restart(r->leaf, off);
-	result = store(r);
-	if (result == 0 || r->failed)
-		return;
-	r->failed = true;
-	if (warning(&late, "%s: the checkpoint cannot be renewed: %s", r->name, strerror(-result)) < 0)
-		return;
+	if (r->running) {
+		pthread_mutex_lock(&r->lock);
+		r->next = r->now;
+		r->due = true;
+		result = r->result;
+		pthread_cond_signal(&r->news);
+		pthread_mutex_unlock(&r->lock);
+	} else {
+		result = store(r, &r->now);
+	}
+	warn_failed(r, result);
+}
+
+void resume_settle(struct resume *r)
+{
+	stop(r);
+	warn_failed(r, r->result);
 }
 
 int resume_end(struct resume *r, struct err *e)
 {
-	int result = unlink(r->path) < 0 ? -errno : sync_folder(r);
+	int result;
 
+	stop(r);
+	result = unlink(r->path) < 0 ? -errno : sync_folder(r);
 	if (!result || result == -ENOENT)
 		return 0;
 	return fail(e, -result, "%s: the checkpoint cannot be removed: %s", r->name, strerror(-result));
@@ -456,8 +540,11 @@ void resume_free(struct resume *r, bool untouched)
 {
 	if (!r)
 		return;
-	if (untouched && r->made && !r->found)
+	stop(r);
+	if (untouched && r->made)
 		unlink(r->path);
+	pthread_cond_destroy(&r->news);
+	pthread_mutex_destroy(&r->lock);
 	free(r->path);
 	free(r->name);
 	free(r);

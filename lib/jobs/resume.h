@@ -53,8 +53,11 @@ int resume_check(struct resume *r, struct chain *c, struct target *t, uint64_t c
 int resume_begin(struct resume *r, struct err *e);
 /* Gives the runs of c->reader from the position on. */
 struct reader *resume_tap(struct resume *r);
-/* A pump_opts.durable: renews the checkpoint. What fails is warned of once, by e of resume_check(). */
+/* A pump_opts.durable: has the checkpoint renewed, by a thread. What fails is warned of once, by e of
+ * resume_check(). */
 void resume_durable(void *r, uint64_t off);
+/* Nothing more is written: the file says what is durable. */
+void resume_settle(struct resume *r);
 /* All is durable: removes the checkpoint. */
 int resume_end(struct resume *r, struct err *e);
 /* NULL-safe. untouched: the target is as it was, and a checkpoint that was made since is removed. */
