@@ -31,7 +31,8 @@ migrate_setup() {
 		local which n f
 
 		fault=
-		group=$(ps -o pgid= $$)
+		# without the blanks in front of a small number
+		group=$(ps -o pgid= $$ | tr -d ' ')
 		[ ! -e "$here/trace" ] || { printf %s "$1" | tr '\n' ' '; echo; } >>"$here/trace"
 		read -r which f 2>/dev/null <"$here/at" || return 0
 		exec 5>>"$here/count.lock"
@@ -49,10 +50,13 @@ migrate_setup() {
 	# strike COMMAND...: runs it, and kills the migration before or after it
 	strike() {
 		case $fault in
-		kill | reboot) kill -KILL -- -$group ;;
-		killed | rebooted) "$@"; kill -KILL -- -$group ;;
+		kill | reboot) kill -KILL -- "-$group" ;;
+		killed | rebooted) "$@"; kill -KILL -- "-$group" ;;
+		*) exec "$@" ;;
 		esac
-		exec "$@"
+		# a command that is run after all, or twice, is none that was killed
+		echo 'the migration was not killed' >&2
+		exit 1
 	}
 	END
 	for f in mv vmdksync; do
@@ -102,6 +106,8 @@ reboot() {
 
 	for p in /proc/[0-9]*; do
 		tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -qF -e "$SHORT_DIR/tmp." -e "$BATS_TEST_TMPDIR/state" || continue
+		# the host goes on
+		[ "$(readlink "$p/ns/pid")" = "$(readlink /proc/self/ns/pid)" ] || continue
 		kill -KILL "${p#/proc/}" 2>/dev/null || :
 	done
 	rm -rf "$SHORT_DIR"/tmp.*

@@ -396,6 +396,42 @@ esxi_reset() {
 	grep -q '"data.vmdk"\|/data.vmdk"' "$ESXI/$(cat "$ESXI/ctl/vmx")"
 }
 
+@test "a snapshot that comes after its run was killed is awaited; if two come, both are told and removed" {
+	small
+	# it is done after the next run has looked
+	fault held-snapshot vmdksync-1
+	echo '*snapshot.create* killed' >./at
+	SETSID=setsid run -137 migrate seed 3>&-
+	until_true flock -n state/lock true
+	[ ! -s "$ESXI/ctl/snapshots" ]
+	keep
+	migrate seed >run.log 2>&1 3>&- &
+	pid=$!
+	waits() {
+		grep -q 'waiting for the snapshot vmdksync-1' run.log || [ "$(count snapshot.create)" != 1 ]
+	}
+	until_true waits
+	fault -held-snapshot
+	wait $pid
+	[ "$(count snapshot.create)" = 1 ]
+	status=0 output=$(<run.log)
+	holds seed
+	runs 0 sync
+	[ "$(cut -d ' ' -f 2 "$ESXI/ctl/snapshots" | xargs)" = 'vmdksync-1 vmdksync-2' ]
+	# it does not come in time, and then comes all the same
+	put_back
+	MIGRATE_LIMIT=5 runs 0 seed
+	[[ $output == *'snapshot vmdksync-1 did not come in 5 s'* ]]
+	on_host 'lock; snapshot vmdksync-1'
+	# and a host that makes it twice
+	on_host 'lock; snapshot vmdksync-1'
+	runs 0 status
+	[ "$(grep -c 'snapshot.remove .*# vmdksync-' <<<"$output")" = 3 ]
+	runs 0 run --now
+	runs 0 accept
+	[ ! -s "$ESXI/ctl/snapshots" ]
+}
+
 @test "vMotion gives another number; a VM that is gone; a second migration elsewhere" {
 	small
 	runs 0 seed

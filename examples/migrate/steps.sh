@@ -88,30 +88,69 @@ act_freeze() {
 	[ $need = 0 ] || [ "$W_POWER" = off ] || take_snapshot
 }
 
-take_snapshot() {
-	local n=1 name='' node='' end=0 code=0 fresh=0
+# landed NAME: the snapshot is listed, and each disk has another live link than before it was asked for; the
+# listing may be ahead of the .vmx
+landed() {
+	local node=''
 
+	grep -q "^snapshot	[0-9]*	$1	" "$TMP/world" || return
+	for node in $NODES; do
+		[ "$(live_link "$node")" != "$(get "$STATE/$node/unfrozen")" ] || return
+	done
+}
+
+# await_snapshot: the one that an earlier run asked for and did not see, as it was killed or the connection broke,
+# may come late: no other is asked for meanwhile. ARRIVED=1 if it came now; fails without an answer of the host.
+await_snapshot() {
+	local name='' end=0
+
+	ARRIVED=0
+	name=$(get "$STATE/awaited")
+	[ -n "$name" ] || return 0
+	if ! landed "$name"; then
+		say "waiting for the snapshot $name, which an earlier run asked for"
+		end=$(($(ticks) + LIMIT * 100))
+		# act_stop needs to know what a short look leaves out
+		until look full && landed "$name"; do
+			[ "$(ticks)" -ge $end ] || { sleep 0.5; continue; }
+			look full || return
+			! grep -q "^snapshot	[0-9]*	$name	" "$TMP/world" ||
+				{ trouble "$HOST: the snapshot $name is there, but $VM does not use it yet"; return; }
+			say "the snapshot $name did not come in $LIMIT s"
+			rm -f "$STATE/awaited"
+			return 0
+		done
+		ARRIVED=1
+	fi
+	rm -f "$STATE/awaited"
+}
+
+take_snapshot() {
+	local n=1 name='' node='' end=0 code=0
+
+	await_snapshot || return
+	[ $ARRIVED = 0 ] || { check_ours && check_chain; return; }
 	while grep -qx "vmdksync-$n" "$STATE/asked" || grep -q "^snapshot	[0-9]*	vmdksync-$n	" "$TMP/world"; do
 		n=$((n + 1))
 	done
 	name=vmdksync-$n
 	for node in $NODES; do
-		live_link "$node" >"$TMP/$node.live"
+		put "$STATE/$node/unfrozen" "$(live_link "$node")"
 	done
-	# noted first: what may exist is told at every exit
+	# noted first: what may exist is told at every exit, and awaited by the next run
 	CHANGED=true
 	echo "$name" >>"$STATE/asked" || { trouble "$STATE cannot be written to: is its disk full?"; return; }
+	put "$STATE/awaited" "$name"
 	host_snapshot "$name" "vmdksync-migrate $(uname -n):$STATE" || code=$?
-	# it may come late, or although the answer was lost; the listing may be ahead of the .vmx
+	# it may come late, or although the answer was lost
 	end=$(($(ticks) + LIMIT * 100))
-	while :; do
-		if look short && grep -q "^snapshot	[0-9]*	$name	" "$TMP/world"; then
-			fresh=1
-			for node in $NODES; do
-				[ "$(live_link "$node")" != "$(cat "$TMP/$node.live")" ] || fresh=0
-			done
-			[ $fresh = 0 ] || break
-		elif [ $code != 0 ] && [ -n "$VIM_SAID" ]; then
+	until look short && landed "$name"; do
+		if [ $code != 0 ] && [ -n "$VIM_SAID" ] && ! grep -q "^snapshot	[0-9]*	$name	" "$TMP/world"; then
+			# after a timeout of the host it may still come
+			case $VIM_SAID in
+			*[Tt]imed*out*) ;;
+			*) rm -f "$STATE/awaited" ;;
+			esac
 			trouble "$HOST: no snapshot: $VIM_SAID"
 			return
 		fi
@@ -119,6 +158,7 @@ take_snapshot() {
 			{ trouble "$HOST: the snapshot $name did not come in $LIMIT s (${VIM_SAID:-no error was told})"; return; }
 		sleep 0.5
 	done
+	rm -f "$STATE/awaited"
 	check_ours && check_chain
 }
 
@@ -450,6 +490,8 @@ rest_text() {
 # --- cutover -------------------------------------------------------------------------------------
 
 act_stop() {
+	# one that came while the last changes are copied would be in the way
+	await_snapshot || return
 	[ -f "$STATE/autostart" ] || put "$STATE/autostart" "$(world autostart)"
 	# a restart of the host must not start it
 	[ "$(world autostart | cut -d ' ' -f 1 | tr '[:upper:]' '[:lower:]')" = none ] || [ -z "$(world autostart)" ] ||

@@ -249,7 +249,7 @@ check_ours() {
 	fi
 	while IFS="$TAB" read -r id name; do
 		# a run that was stopped may have removed it
-		grep -qF "$TAB$name" "$TMP/ours" || [ -e "$STATE/accepting" ] || { differs "the snapshot '$name' of this migration was removed by" \
+		grep -q "$TAB$name\$" "$TMP/ours" || [ -e "$STATE/accepting" ] || { differs "the snapshot '$name' of this migration was removed by" \
 			"somebody: remove $NOTES and begin anew"; return; }
 	done <"$STATE/ours"
 	cp "$TMP/ours" "$STATE/ours"

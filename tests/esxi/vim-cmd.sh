@@ -10,6 +10,9 @@ later() {
 		trap '' HUP
 		sleep "$1"
 		shift
+		while fault held-snapshot && [ "$1 ${2-}" = "snapshot $(cat /ctl/fault/held-snapshot)" ]; do
+			sleep 0.1
+		done
 		lock
 		"$@"
 	) >/dev/null 2>&1 </dev/null &
