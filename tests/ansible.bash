@@ -155,12 +155,17 @@ counted() {
 		flock $fd
 		VMDKSYNC_SLOTS+=" $fd"
 	done
-	for name in "$host" "ds$((id % 2))"; do
-		n=0
-		for f in "$here/running.d/$name".*; do
-			flock -ns "$f" true || n=$((n + 1))
+	held() {
+		local f
+
+		for f; do
+			flock -ns "$f" true || echo "$f"
 		done
-		echo "$name $n VM $id $1" >>"$here/running"
+	}
+	for name in "$host" "ds$((id % 2))"; do
+		# one that ended while this looked may have given its slot to another: what is held still was so at once
+		first=$(held "$here/running.d/$name".*)
+		echo "$name $(held $first | wc -l) VM $id $1" >>"$here/running"
 	done
 	exec sh "$real" "$@"
 	END
