@@ -321,3 +321,28 @@ data() {
 	[[ $output == *'the disk needs'* ]]
 	same want target
 }
+
+@test "a signal before the first bytes of a stream: nothing was written, exit 2" {
+	local held ours
+
+	disk d 40000
+	"$MKVMDK" pattern target 40000 9
+	cp target want
+	mkfifo fifo
+	sleep 1000 >fifo 3>&- &
+	held=$!
+	echo $held >pids
+	"$VMDKSYNC" --raw --expect-size=20480000 fifo target 2>err 3>&- &
+	ours=$!
+	head -c 2000 d >fifo
+	until_true is_locked target
+	sleep 0.2
+	kill $ours
+	status=0
+	wait $ours || status=$?
+	kill $held
+	cat err
+	[ "$status" = 2 ]
+	[ "$(<err)" = 'vmdksync: target: stopped by a signal before anything was written; running again is safe' ]
+	same want target
+}

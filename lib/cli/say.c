@@ -216,6 +216,11 @@ static void say_broken_off(struct text *t, const struct work *w, int r)
 	uint64_t bytes;
 	char room[32];
 
+	if (!w->stats.begun) {
+		text_printf(t, "vmdksync: %s: %s before anything was written; running again is safe\n",
+			    w->target->name, how);
+		return;
+	}
 	text_printf(t, "vmdksync: %s: %s after %" PRIu64, w->target->name, how, done);
 	if (w->chain->reader->streaming)
 		text_printf(t, " bytes, the last of them before byte %" PRIu64 "%s", w->stats.reached,
