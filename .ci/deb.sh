@@ -34,6 +34,7 @@ for f in examples/*.sh; do
 	# the demo needs the source tree, and migrate.sh is the former name of vmdksync-migrate
 	[ "$f" = examples/demo.sh ] || [ "$f" = examples/migrate.sh ] || install -m 0755 "$f" "$doc/examples/"
 done
+cp -R examples/ansible "$doc/examples/"
 gzip -9n <CHANGELOG >"$doc/changelog.gz"
 gzip -9n >"$doc/changelog.Debian.gz" <<END
 vmdksync ($version) unstable; urgency=medium

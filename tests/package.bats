@@ -112,6 +112,7 @@ copy() {
 	[ -f x/usr/share/man/man1/vmdksync.1.gz ]
 	diff LICENSE <(sed '1,/^$/d' x/usr/share/doc/vmdksync/copyright)
 	[ -f x/usr/share/bash-completion/completions/vmdksync ]
+	diff -r examples/ansible x/usr/share/doc/vmdksync/examples/ansible
 	dpkg-deb -f first.deb Depends | grep -q liburing
 	# what the sources lie in is left alone
 	run -0 git status --porcelain
