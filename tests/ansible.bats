@@ -217,7 +217,7 @@ run_again() {
 	ansible_requires
 	[ -n "${ANSIBLE_ALL-}" ] || skip 'takes ten minutes: ANSIBLE_ALL=1 runs it'
 	cluster 3 10
-	PATIENCE=900 PAUSE=8 struck 20
+	PATIENCE=300 PAUSE=8 struck 20
 	run_again
 	all_moved
 	kept esxi1 2 esxi2 2 esxi3 2 ds0 2 ds1 2

@@ -90,9 +90,8 @@ for ((run = 1; run <= runs; run++)); do
 	rm -f "$ESXI/ctl/burst"
 	fault idle
 	migrate seed
-	# a round of its own takes what is there
-	rm -f state/rounds
-	migrate sync
+	# rounds until nothing is left to copy
+	migrate sync --budget=1
 	migrate cutover --now
 	awk '/^downtime: last copy/ { printf "nothing to copy, two disks: %.1f s (goal 1.0)\n", $(NF - 1) }' state/report
 	esxi_stop
