@@ -30,7 +30,8 @@ background() {
 
 is_up() {
 	kill -0 "$server" || { cat server.log; exit 1; }
-	[ -S "$SHORT_DIR/s" ]
+	# bound is not enough
+	grep -q " 00010000 .* $SHORT_DIR/s\$" /proc/net/unix
 }
 
 # serve qcow2|qemu-nbd|memory [FILTER-OR-OPTION...]: $uri is an export of base.raw
@@ -375,6 +376,19 @@ has_socket() {
 	wait $pid || code=$?
 	[ "$code" = 2 ]
 	grep 'stopped by a signal before anything was written' err
+	served_no_more
+}
+
+@test "a signal that comes between two calls of the handshake is not lost" {
+	requires python3 strace
+	"$MKVMDK" cowd d.vmdk capacity=$SECTORS alloc=3
+	bad mute
+	for call in socket setsockopt connect; do
+		run -2 --separate-stderr timeout 20 strace -qqf -o /dev/null -e trace=$call \
+			-e inject=$call:signal=INT:when=1 env --default-signal=INT "$VMDKSYNC" d.vmdk "$uri"
+		echo "$call: $stderr"
+		[[ $stderr == *'stopped by a signal before anything was written'* ]]
+	done
 	served_no_more
 }
 

@@ -53,24 +53,46 @@ static int interrupted(const struct nbd_link *n, struct err *e)
 		       : 0;
 }
 
+/* Until the socket can be read or written. A signal just before a call that waits interrupts nothing, so
+ * one is looked for now and then. */
+static int await(struct nbd_link *n, short events, struct err *e)
+{
+	struct pollfd p = {.fd = n->sock, .events = events};
+
+	for (unsigned i = 0; i < 4 * n->silence; i++) {
+		int r = interrupted(n, e);
+
+		if (r < 0)
+			return r;
+		r = poll(&p, 1, 250);
+		if (r > 0)
+			return 0;
+		if (r < 0 && errno != EINTR)
+			return lost(n, -1, e);
+	}
+	errno = EAGAIN;
+	return lost(n, -1, e);
+}
+
 static int get(struct nbd_link *n, void *buf, size_t len, struct err *e)
 {
 	uint8_t *p = buf;
-	int r = 0;
 
-	while (!r && len) {
-		ssize_t did = recv(n->sock, p, len, 0);
+	while (len) {
+		int r = await(n, POLLIN, e);
+		ssize_t did;
 
-		if (did < 0 && errno == EINTR) {
-			r = interrupted(n, e);
+		if (r < 0)
+			return r;
+		did = recv(n->sock, p, len, 0);
+		if (did < 0 && errno == EINTR)
 			continue;
-		}
 		if (did <= 0)
 			return lost(n, did, e);
 		p += did;
 		len -= (size_t)did;
 	}
-	return r;
+	return 0;
 }
 
 static int give(struct nbd_link *n, const void *buf, size_t len, struct err *e)
@@ -285,19 +307,17 @@ static int new_socket(const struct nbd_link *n, int family, int protocol)
 
 static int connect_to(struct nbd_link *n, const struct sockaddr *addr, socklen_t len, struct err *e)
 {
-	struct pollfd p = {.fd = n->sock, .events = POLLOUT};
-	int r, code = 0;
+	int r = interrupted(n, e), code = 0;
 	socklen_t size = sizeof(code);
 
-	if (connect(n->sock, addr, len) == 0)
-		return 0;
+	if (r < 0 || connect(n->sock, addr, len) == 0)
+		return r;
 	code = errno;
 	if (code == EINTR) { /* it goes on all the same */
-		r = interrupted(n, e);
+		r = await(n, POLLOUT, e);
 		if (r < 0)
 			return r;
-		if (poll(&p, 1, (int)n->silence * 1000) <= 0 ||
-		    getsockopt(n->sock, SOL_SOCKET, SO_ERROR, &code, &size) < 0)
+		if (getsockopt(n->sock, SOL_SOCKET, SO_ERROR, &code, &size) < 0)
 			code = ETIMEDOUT;
 	}
 	if (code == EINPROGRESS || code == EAGAIN)
