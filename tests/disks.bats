@@ -406,6 +406,17 @@ data_bytes() {
 	esac
 }
 
+# rbd_most DELTA DIFF: what an RBD image may have once DELTA was applied, where QEMU's, with the output
+# DIFF of rbd, has the fewest. librbd cuts an object short where zeros reach its end, and a cut that
+# comes after the writes before it moves the end to where the zeros begin: a hole, which rbd counts.
+rbd_most() {
+	qemu-img map -f vmdk --output=json "$1" | jq --slurpfile diff "$2" '4194304 as $object |
+		[.[] | select(.zero and .present) | {start, end: (.start + .length)}] as $zeros |
+		[$diff[0][] | (.offset | tonumber) as $from | (.length | tonumber) as $length |
+			[$length, ($zeros[] | select(.end >= $from + $object and .start < $from + $object) |
+				.start - $from)] | max] | add // 0'
+}
+
 # thin_case: data and many zeros onto an empty disk; then zeros onto a full one
 thin_cases() {
 	local name=disk.qcow2 fewest got
@@ -429,7 +440,8 @@ thin_cases() {
 			;;
 		rbd)
 			disk_new "$3"
-			fewest=$(data_bytes "$name")
+			rbd diff --format json "$name" >fewest.json
+			fewest=$(rbd_most "$2" fewest.json)
 			;;
 		iscsi)
 			cp --sparse=always "$3" sparse.raw
