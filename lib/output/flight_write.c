@@ -84,7 +84,7 @@ static void zero_done(struct xfer *x, int err)
 	struct flight *f = s->flight;
 
 	if (err && target_zero_unsupported(f->t, x, err)) {
-		if (target_can_zero(f->t)) {
+		if (f->t->zero_ways) {
 			target_put(f->t, f->q, x);
 			return;
 		}
@@ -139,7 +139,7 @@ static void find_zeros(struct slot *s)
 	const uint64_t align = s->flight->align;
 
 	s->zero = 0;
-	if (!t->rereads && !(t->thin && target_can_zero(t)))
+	if (!t->rereads && !(t->thin && t->zero_ways))
 		return;
 	if (s->b.direct && s->from % t->memory) /* no part of it could be transferred by itself */
 		return;
@@ -170,7 +170,7 @@ static void part_zeroed(struct xfer *x, int err)
 		write_done(x, err);
 		return;
 	}
-	if (!target_can_zero(t)) { /* they stand in the buffer */
+	if (!t->zero_ways) { /* they stand in the buffer */
 		x->kind = XFER_WRITE;
 		x->buf = s->buf + (x->off - s->from);
 		x->direct = s->b.direct && !s->flight->stats->refused;

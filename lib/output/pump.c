@@ -143,7 +143,7 @@ static void zero(struct pump *p, const struct run *run)
 		return;
 	}
 	if (p->o->compare || a == b || (p->t->thick && b - a < ZERO_WORTH) || p->t->rereads ||
-	    !target_can_zero(p->t)) {
+	    !p->t->zero_ways) {
 		gather_zeros(p, run, run->off, end, false);
 		return;
 	}

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* See target.h: what all kinds of targets have in common. */
+#include "output/extents.h"
 #include "output/nbd_uri.h"
 #include "output/target.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 struct identity identity_of(const struct stat *st)
@@ -51,28 +56,38 @@ bool target_is(const struct target *t, const struct stat *st)
 
 void target_put(struct target *t, struct queue *q, struct xfer *x)
 {
+	/*
+	 * Punching a device is write-zeroes that may unmap and fails where zeros are not certain.
+	 * BLKDISCARD promises nothing about what is read afterwards and is no way. The written extents
+	 * in the cache are left as they are: to take a zeroed range for written costs time at worst, and
+	 * in guest order nobody comes back to it.
+	 */
+	if (x->kind == XFER_ZERO)
+		x->mode = FALLOC_FL_KEEP_SIZE | (t->zero_ways & FALLOC_FL_PUNCH_HOLE
+							 ? FALLOC_FL_PUNCH_HOLE
+							 : FALLOC_FL_ZERO_RANGE);
 	t->ops->put(t, q, x);
-}
-
-bool target_can_zero(const struct target *t)
-{
-	return t->ops->can_zero(t);
 }
 
 bool target_zero_unsupported(struct target *t, const struct xfer *x, int err)
 {
-	return t->ops->zero_unsupported(t, x, err);
+	if (err != -EOPNOTSUPP && err != -ENOSYS && err != -ENOTTY && err != -ENODEV &&
+	    !(t->device && err == -EINVAL))
+		return false;
+	t->zero_ways &= ~x->mode;
+	t->rereads |= t->fd < 0; /* a server may have zeros where they take no room */
+	return true;
 }
 
 bool target_written(struct target *t, uint64_t off, uint64_t len)
 {
-	return !t->ops->written || t->ops->written(t, off, len);
+	return !t->extents || extents_written(t->extents, off, len);
 }
 
 uint64_t target_range(struct target *t, uint64_t off, bool *hole)
 {
 	*hole = false;
-	return t->ops->range ? t->ops->range(t, off, hole) : UINT64_MAX;
+	return t->extents ? extents_range(t->extents, off, hole) : UINT64_MAX;
 }
 
 bool target_look(struct target *t, uint64_t off, void *buf, size_t n)
@@ -82,34 +97,44 @@ bool target_look(struct target *t, uint64_t off, void *buf, size_t n)
 
 void target_hint(struct target *t, uint64_t off, uint64_t len)
 {
-	if (t->ops->hint)
-		t->ops->hint(t, off, len);
+	posix_fadvise(t->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
 }
 
 void target_forget(struct target *t)
 {
-	if (t->ops->forget)
-		t->ops->forget(t);
+	if (t->extents)
+		extents_forget(t->extents);
+	posix_fadvise(t->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 bool target_in_memory(const struct target *t)
 {
-	return t->ops->in_memory && t->ops->in_memory(t);
+	struct statfs fs;
+
+	return !t->device && fstatfs(t->fd, &fs) == 0 &&
+	       ((uint32_t)fs.f_type == TMPFS_MAGIC || (uint32_t)fs.f_type == RAMFS_MAGIC);
 }
 
 bool target_room(const struct target *t, uint64_t *bytes)
 {
-	return t->ops->room && t->ops->room(t, bytes);
+	struct statvfs fs;
+
+	if (t->device || fstatvfs(t->fd, &fs) < 0)
+		return false;
+	*bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	return true;
 }
 
 const char *target_why(const struct target *t, int err)
 {
-	const char *why = t->ops->why ? t->ops->why(t, err) : NULL;
-
-	return why ? why : strerror(-err);
+	return err == t->dead ? t->why : strerror(-err);
 }
 
 int target_sync_name(struct target *t, struct err *e)
 {
-	return t->ops->sync_name ? t->ops->sync_name(t, e) : 0;
+	int r = t->dir < 0 ? 0 : fsync(t->dir);
+
+	if (r < 0 && errno != EINVAL) /* some file systems cannot, and need not */
+		return fail(e, errno, "%s: fsync of its directory: %s", t->name, strerror(errno));
+	return 0;
 }

@@ -20,26 +20,12 @@ struct identity identity_of(const struct stat *st);
 
 struct target;
 
-/*
- * What a kind of target does, one table a file: target_file.c, target_nbd.c. The functions below of the
- * same names say what is expected of each. NULL where a server keeps the bytes: all is data and written,
- * and there is nothing to be done.
- */
+/* What a kind of target does in its own way, one table a file: target_file.c, target_nbd.c. The functions
+ * below of the same names say what is expected of each. */
 struct target_ops {
 	void (*put)(struct target *t, struct queue *q, struct xfer *x);
-	bool (*can_zero)(const struct target *t);
-	bool (*zero_unsupported)(struct target *t, const struct xfer *x, int err);
 	bool (*look)(struct target *t, uint64_t off, void *buf, size_t n);
 	void (*free)(struct target *t); /* all but name */
-	/* may be NULL: */
-	bool (*written)(struct target *t, uint64_t off, uint64_t len);
-	uint64_t (*range)(struct target *t, uint64_t off, bool *hole);
-	void (*hint)(struct target *t, uint64_t off, uint64_t len);
-	void (*forget)(struct target *t);
-	bool (*in_memory)(const struct target *t);
-	bool (*room)(const struct target *t, uint64_t *bytes);
-	int (*sync_name)(struct target *t, struct err *e);
-	const char *(*why)(const struct target *t, int err);
 };
 
 struct target {
@@ -64,6 +50,17 @@ struct target {
 	 * write is in flight at a time, and zeros are sent as bytes. */
 	const char *served;
 	bool read_only;  /* may not be written; only where target_opts asks for no more than reading */
+	/* How zeros can be made of a range without sending them, a bit for each way: FALLOC_FL_PUNCH_HOLE,
+	 * FALLOC_FL_ZERO_RANGE, the latter where a server is asked. 0: none is trusted, or left. */
+	int zero_ways;
+	int dead;        /* 0, or the -errno with which every transfer ends, as the server is lost; then */
+	const char *why; /* that in words */
+	/* Private to the files of targets. -1 and NULL: there is none. */
+	int fd;     /* buffered */
+	int direct; /* the same thing opened O_DIRECT; where it is there it holds O_EXCL and the locks, so
+		     * it stays open to the end */
+	int dir;    /* where a created file lies */
+	struct extents *extents; /* NULL: all is data and written */
 };
 
 struct target_opts {
@@ -119,10 +116,8 @@ void target_forget(struct target *t);
 /* Puts a transfer of the target into the queue: kind, direct, buf, len, off, owner and done are set.
  * Direct ones align to block and memory; zeroing to block. */
 void target_put(struct target *t, struct queue *q, struct xfer *x);
-/* Whether the kernel is trusted with making zeros of a range, and has not said that it cannot. */
-bool target_can_zero(const struct target *t);
 /* Whether err, of a transfer that was to zero, says that this way is not supported: it will not be
- * tried again, another one may. */
+ * tried again, another one may, if t->zero_ways has one. */
 bool target_zero_unsupported(struct target *t, const struct xfer *x, int err);
 /* What err, which a transfer ended with, means; for people. */
 const char *target_why(const struct target *t, int err);

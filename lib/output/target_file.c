@@ -12,7 +12,6 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,8 +19,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/sysmacros.h>
-#include <sys/statvfs.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #define UNSURE_BLOCK 4096 /* no disk asks for more */
@@ -29,24 +26,6 @@
 #define LOOP_MAJOR_NUMBER 7
 #define HELD_TRIES 20
 #define HELD_PAUSE_US 25000
-
-/* Rungs of the zero ladder, bits of no_zero. */
-enum { PUNCH = 1, RANGE = 2, RUNGS_END = 4 };
-
-struct file {
-	struct target t;
-	int fd;     /* buffered */
-	int direct; /* the same thing opened O_DIRECT, or -1 where that cannot be had; where it is there it
-		     * holds O_EXCL and the locks, so it stays open to the end */
-	int dir;    /* where a created file lies, or -1 */
-	struct extents *extents;
-	unsigned no_zero; /* rungs of the zero ladder that answered "not supported" */
-};
-
-static struct file *file_of(const struct target *t)
-{
-	return container_of(t, struct file, t);
-}
 
 static uint64_t queue_number(dev_t dev, const char *what)
 {
@@ -132,7 +111,7 @@ static int check_loop(const struct target *t, const struct stat *st, const struc
 	if (major(st->st_rdev) != LOOP_MAJOR_NUMBER &&
 	    !sys_block_text(st->st_rdev, "loop/backing_file", file, sizeof(file)))
 		return 0;
-	if (ioctl(file_of(t)->fd, LOOP_GET_STATUS64, &info) < 0)
+	if (ioctl(t->fd, LOOP_GET_STATUS64, &info) < 0)
 		return 0;
 	for (size_t i = 0; i < o->n_inputs; i++) {
 		const struct identity *id = &o->inputs[i].id;
@@ -365,23 +344,23 @@ static int open_existing(struct target *t, const char *path, const struct target
 		flags |= O_NONBLOCK; /* a FIFO may have come in its place */
 	else if (!o->force_busy)
 		flags |= O_EXCL;
-	file_of(t)->fd = open_patiently(path, flags | (t->device ? O_DIRECT : 0));
-	if (file_of(t)->fd < 0 && errno == EINVAL)
-		file_of(t)->fd = open_patiently(path, flags);
-	if (file_of(t)->fd < 0)
+	t->fd = open_patiently(path, flags | (t->device ? O_DIRECT : 0));
+	if (t->fd < 0 && errno == EINVAL)
+		t->fd = open_patiently(path, flags);
+	if (t->fd < 0)
 		return open_failed(t, was.st_rdev, errno, o, e);
-	if (fstat(file_of(t)->fd, st) < 0)
+	if (fstat(t->fd, st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
 	if ((st->st_mode & S_IFMT) != (was.st_mode & S_IFMT) || !same_file(st, &was) ||
 	    st->st_rdev != was.st_rdev)
 		return fail(e, EBUSY, "%s: was replaced while it was being opened", t->name);
 	if (!t->device) {
 		/* or the ring answers EAGAIN where it could wait */
-		if (fcntl(file_of(t)->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+		if (fcntl(t->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
 			return fail(e, errno, "%s: %s", t->name, strerror(errno));
 		return 0;
 	}
-	if (ioctl(file_of(t)->fd, BLKROGET, &ro) == 0 && ro) {
+	if (ioctl(t->fd, BLKROGET, &ro) == 0 && ro) {
 		if (!o->read_only)
 			return fail(e, EROFS, "%s: is a read-only device", t->name);
 		t->read_only = true;
@@ -411,7 +390,7 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 		/* a dry run leaves nothing behind, so its file has no name */
 		if (lstat(path, &st) == 0)
 			return fail(e, EEXIST, "%s: %s", t->name, exists);
-		if (faccessat(file_of(t)->dir, ".", W_OK | X_OK, AT_EACCESS) < 0)
+		if (faccessat(t->dir, ".", W_OK | X_OK, AT_EACCESS) < 0)
 			return fail(e, errno, "%s: cannot be made: %s", t->name, strerror(errno));
 		fd = memfd_create("vmdksync", MFD_CLOEXEC);
 	} else {
@@ -421,7 +400,7 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 		return fail(e, EEXIST, "%s: %s", t->name, exists);
 	if (fd < 0)
 		return fail(e, errno, "%s: cannot be made: %s", t->name, strerror(errno));
-	file_of(t)->fd = fd;
+	t->fd = fd;
 	t->created = true;
 	if (ftruncate(fd, (off_t)o->need) < 0)
 		return fail(e, errno, "%s: a file of %" PRIu64 " bytes cannot be made: %s", t->name,
@@ -444,18 +423,18 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 	dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");
-	file_of(t)->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (file_of(t)->dir < 0)
+	t->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (t->dir < 0)
 		r = fail(e, errno, "%s: its directory cannot be opened: %s", t->name,
 			 strerror(errno));
-	else if (under_dev(dir, file_of(t)->dir))
+	else if (under_dev(dir, t->dir))
 		r = fail(e, EINVAL, "%s: --create makes no files under /dev", t->name);
 	else
 		r = make_file(t, path, o, e);
 	free(dir);
 	if (r < 0)
 		return r;
-	if (fstat(file_of(t)->fd, st) < 0)
+	if (fstat(t->fd, st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
 	return 0;
 }
@@ -468,7 +447,7 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
 
 	if (!t->device)
 		t->size = (uint64_t)st->st_size;
-	else if (ioctl(file_of(t)->fd, BLKGETSIZE64, &t->size) < 0)
+	else if (ioctl(t->fd, BLKGETSIZE64, &t->size) < 0)
 		return fail(e, errno, "%s: size of the device: %s", t->name, strerror(errno));
 	r = target_check_size(t, o, e);
 	if (r < 0)
@@ -486,7 +465,7 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
  */
 static int holder(const struct target *t)
 {
-	return file_of(t)->direct >= 0 ? file_of(t)->direct : file_of(t)->fd;
+	return t->direct >= 0 ? t->direct : t->fd;
 }
 
 static int check_busy(struct target *t, const struct stat *st, const struct target_opts *o,
@@ -512,13 +491,13 @@ static bool find_alignment(struct target *t, const struct stat *st)
 	int sector;
 
 	if (t->device) {
-		if (ioctl(file_of(t)->fd, BLKSSZGET, &sector) == 0 && sector > 0)
+		if (ioctl(t->fd, BLKSSZGET, &sector) == 0 && sector > 0)
 			block = (uint64_t)sector;
 	} else {
 #ifdef STATX_DIOALIGN
 		struct statx sx;
 
-		if (statx(file_of(t)->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+		if (statx(t->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
 		    (sx.stx_mask & STATX_DIOALIGN)) {
 			if (!sx.stx_dio_offset_align)
 				return false;
@@ -548,7 +527,7 @@ static int open_again(const struct target *t, const struct stat *st, int flags)
 	struct stat other;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", file_of(t)->fd);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
 	if (fd >= 0 && (fstat(fd, &other) < 0 || !same_file(&other, st) ||
 			other.st_rdev != st->st_rdev)) {
@@ -568,16 +547,16 @@ static void open_direct(struct target *t, const struct stat *st, bool read_only)
 	int fd = find_alignment(t, st) ? open_again(t, st, mode | (t->device ? 0 : O_DIRECT)) : -1;
 
 	if (!t->device) {
-		file_of(t)->direct = fd;
-	} else if (fd >= 0 && fcntl(file_of(t)->fd, F_GETFL) & O_DIRECT) {
-		file_of(t)->direct = file_of(t)->fd;
-		file_of(t)->fd = fd;
+		t->direct = fd;
+	} else if (fd >= 0 && fcntl(t->fd, F_GETFL) & O_DIRECT) {
+		t->direct = t->fd;
+		t->fd = fd;
 	} else {
 		if (fd >= 0)
 			close(fd);
-		fcntl(file_of(t)->fd, F_SETFL, 0);
+		fcntl(t->fd, F_SETFL, 0);
 	}
-	t->past_cache = file_of(t)->direct >= 0;
+	t->past_cache = t->direct >= 0;
 }
 
 /*
@@ -597,145 +576,53 @@ static uint32_t find_cached(const struct target *t, const struct stat *st)
 	return (uint32_t)unit;
 }
 
-/* dm-thin, for one, discards, and has no other way to make zeros than to write them. */
+/*
+ * dm-thin, for one, discards, and has no other way to make zeros than to write them. The rule (see
+ * served.h): a promise of the kernel's own file systems and drivers is believed, one that a program makes
+ * on their behalf is not.
+ */
 static void plan_zeroing(struct target *t, const struct stat *st)
 {
 	t->thin = t->device ? queue_number(st->st_rdev, "queue/discard_max_bytes") > 0
 			    : !t->thick && !t->served;
 	t->rereads = t->device && t->thin && !t->served &&
 		     !queue_number(st->st_rdev, "queue/write_zeroes_max_bytes");
-	if (!(t->device ? t->thin : !t->thick))
-		file_of(t)->no_zero |= PUNCH;
+	if (!t->served)
+		t->zero_ways = FALLOC_FL_ZERO_RANGE | (t->thin ? FALLOC_FL_PUNCH_HOLE : 0);
 }
 
 /* --- the operations ------------------------------------------------------------------------------ */
 
 static void file_free(struct target *t)
 {
-	struct file *f = file_of(t);
-
-	if (f->fd >= 0)
-		close(f->fd);
-	if (f->direct >= 0) /* last: it holds what keeps others away */
-		close(f->direct);
-	if (f->dir >= 0)
-		close(f->dir);
-	extents_free(f->extents);
-	free(f);
-}
-
-static bool file_written(struct target *t, uint64_t off, uint64_t len)
-{
-	return t->device || t->served || extents_written(file_of(t)->extents, off, len);
-}
-
-static uint64_t file_range(struct target *t, uint64_t off, bool *hole)
-{
-	return t->device || t->served ? UINT64_MAX
-				      : extents_range(file_of(t)->extents, off, hole);
+	if (t->fd >= 0)
+		close(t->fd);
+	if (t->direct >= 0) /* last: it holds what keeps others away */
+		close(t->direct);
+	if (t->dir >= 0)
+		close(t->dir);
+	extents_free(t->extents);
+	free(t);
 }
 
 static bool file_look(struct target *t, uint64_t off, void *buf, size_t n)
 {
-	return read_full(file_of(t)->fd, buf, n, off) == (ssize_t)n;
-}
-
-static bool file_in_memory(const struct target *t)
-{
-	struct statfs fs;
-
-	return !t->device && fstatfs(file_of(t)->fd, &fs) == 0 &&
-	       ((uint32_t)fs.f_type == TMPFS_MAGIC || (uint32_t)fs.f_type == RAMFS_MAGIC);
-}
-
-static bool file_room(const struct target *t, uint64_t *bytes)
-{
-	struct statvfs fs;
-
-	if (t->device || fstatvfs(file_of(t)->fd, &fs) < 0)
-		return false;
-	*bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-	return true;
-}
-
-static void file_hint(struct target *t, uint64_t off, uint64_t len)
-{
-	posix_fadvise(file_of(t)->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
-}
-
-static void file_forget(struct target *t)
-{
-	extents_forget(file_of(t)->extents);
-	posix_fadvise(file_of(t)->fd, 0, 0, POSIX_FADV_DONTNEED);
-}
-
-/* The first rung that is left; 0: none. */
-static unsigned rung_of(const struct target *t)
-{
-	for (unsigned rung = PUNCH; rung < RUNGS_END; rung <<= 1)
-		if (!(file_of(t)->no_zero & rung))
-			return rung;
-	return 0;
-}
-
-/*
- * The rule (see served.h): a promise of the kernel's own file systems and drivers is believed, one that
- * a program makes on their behalf is not: what a program serves has no rungs.
- */
-static bool file_can_zero(const struct target *t)
-{
-	return !t->served && rung_of(t);
-}
-
-static bool file_zero_unsupported(struct target *t, const struct xfer *x, int err)
-{
-	if (err != -EOPNOTSUPP && err != -ENOSYS && err != -ENOTTY && err != -ENODEV &&
-	    !(t->device && err == -EINVAL))
-		return false;
-	file_of(t)->no_zero |= x->mode & FALLOC_FL_PUNCH_HOLE ? PUNCH : RANGE;
-	return true;
+	return read_full(t->fd, buf, n, off) == (ssize_t)n;
 }
 
 static void file_put(struct target *t, struct queue *q, struct xfer *x)
 {
-	x->fd = x->direct ? file_of(t)->direct : file_of(t)->fd;
+	x->fd = x->direct ? t->direct : t->fd;
 	/* A buffered write would be handed to one kernel worker, which is slower than to make it here. A
 	 * file system zeroes a range in no time; a device may have to write all of it. */
 	x->in_line |= t->served || (x->kind == XFER_WRITE && !x->direct) ||
 		     (x->kind == XFER_ZERO && !t->device);
-	/*
-	 * Punching a device is write-zeroes that may unmap and fails where zeros are not certain.
-	 * BLKDISCARD promises nothing about what is read afterwards and has no rung. The written extents
-	 * in the cache are left as they are: to take a zeroed range for written costs time at worst, and
-	 * in guest order nobody comes back to it.
-	 */
-	if (x->kind == XFER_ZERO)
-		x->mode = FALLOC_FL_KEEP_SIZE | (rung_of(t) == PUNCH ? FALLOC_FL_PUNCH_HOLE
-								     : FALLOC_FL_ZERO_RANGE);
 	queue_put(q, x);
-}
-
-static int file_sync_name(struct target *t, struct err *e)
-{
-	int r = file_of(t)->dir < 0 ? 0 : fsync(file_of(t)->dir);
-
-	if (r < 0 && errno != EINVAL) /* some file systems cannot, and need not */
-		return fail(e, errno, "%s: fsync of its directory: %s", t->name, strerror(errno));
-	return 0;
 }
 
 static const struct target_ops file_ops = {
 	.put = file_put,
-	.can_zero = file_can_zero,
-	.zero_unsupported = file_zero_unsupported,
-	.written = file_written,
-	.range = file_range,
 	.look = file_look,
-	.hint = file_hint,
-	.forget = file_forget,
-	.in_memory = file_in_memory,
-	.room = file_room,
-	.sync_name = file_sync_name,
 	.free = file_free,
 };
 
@@ -744,15 +631,13 @@ static const struct target_ops file_ops = {
 int target_file_open(struct target **out, const char *path, const struct target_opts *o,
 		     struct err *e)
 {
-	struct file *f = calloc(1, sizeof(*f));
-	struct target *t;
+	struct target *t = calloc(1, sizeof(*t));
 	struct stat st;
 	int r;
 
-	if (!f)
+	if (!t)
 		return fail(e, ENOMEM, "out of memory");
-	t = &f->t;
-	f->fd = f->direct = f->dir = -1;
+	t->fd = t->direct = t->dir = -1;
 	t->ops = &file_ops;
 	t->block = t->memory = SECTOR;
 	t->name = name_text(path);
@@ -768,8 +653,10 @@ int target_file_open(struct target **out, const char *path, const struct target_
 		r = check_busy(t, &st, o, e);
 	}
 	if (r == 0) {
-		f->extents = extents_new(f->fd);
-		if (!f->extents)
+		t->served = served_by(t->fd, &st);
+		if (!t->device && !t->served)
+			t->extents = extents_new(t->fd);
+		if (!t->device && !t->served && !t->extents)
 			r = fail(e, ENOMEM, "out of memory");
 	}
 	if (r < 0) {
@@ -780,7 +667,6 @@ int target_file_open(struct target **out, const char *path, const struct target_
 	}
 	t->kind = t->device ? "device" : "file";
 	t->id = identity_of(&st);
-	t->served = served_by(f->fd, &st);
 	t->cached = find_cached(t, &st);
 	plan_zeroing(t, &st);
 	*out = t;

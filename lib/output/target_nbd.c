@@ -48,7 +48,6 @@ struct nbd {
 	struct nbd_link link;
 	int timer;
 	bool transmission; /* the handshake is over */
-	bool no_zero;     /* WRITE_ZEROES was refused */
 	struct nbd_replies replies;
 	struct queue *queue;       /* whose transfers these are */
 	struct xfer *head, **tail; /* not or only partly made into requests */
@@ -59,7 +58,6 @@ struct nbd {
 	bool want_room;            /* epoll waits until the socket takes more */
 	unsigned flying, flushes;  /* requests without an answer, and the flushes among them */
 	int64_t heard;             /* the last answer, seconds */
-	int dead;                  /* 0, or the -errno the connection ended with */
 	struct err why;
 	struct queue *own;         /* for what is read at once */
 	uint8_t in[RECEIVE];
@@ -130,9 +128,9 @@ static void on_done(struct nbd_replies *r, void *owner, uint64_t len, int err)
 /* The connection is of no more use: nothing is sent or received any more. */
 static void die(struct nbd *n, int code)
 {
-	if (n->dead)
+	if (n->t.dead)
 		return;
-	n->dead = code;
+	n->t.dead = code;
 	shutdown(n->link.sock, SHUT_RDWR); /* so that whoever waits for it wakes up */
 }
 
@@ -152,12 +150,12 @@ static void end_all(struct nbd *n)
 
 		if (owner) {
 			q->owner = NULL;
-			on_done(&n->replies, owner, q->len, n->dead);
+			on_done(&n->replies, owner, q->len, n->t.dead);
 		}
 	}
 	for (; x; x = next, asked = 0) {
 		next = x->next;
-		end_part(n, x, x->len - asked, n->dead);
+		end_part(n, x, x->len - asked, n->t.dead);
 	}
 }
 
@@ -228,7 +226,7 @@ static size_t gather(const struct nbd *n, struct iovec *iov)
 
 static void send_requests(struct nbd *n)
 {
-	while (!n->dead && n->n_out) {
+	while (!n->t.dead && n->n_out) {
 		struct iovec iov[IOVS];
 		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = gather(n, iov)};
 		ssize_t did = sendmsg(n->link.sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -252,7 +250,7 @@ static void send_requests(struct nbd *n)
 			n->n_out--;
 		}
 	}
-	if (!n->dead)
+	if (!n->t.dead)
 		wait_for_room(n, false);
 }
 
@@ -261,7 +259,7 @@ static bool receive(struct nbd *n)
 {
 	bool any = false;
 
-	while (!n->dead) {
+	while (!n->t.dead) {
 		struct iovec iov[2];
 		uint64_t room, got;
 		uint8_t *to = nbd_replies_room(&n->replies, &room);
@@ -315,11 +313,11 @@ static void on_work(struct peer *p, struct queue *q, bool ready)
 	n->queue = q;
 	if (ready && !receive(n))
 		check_time(n);
-	if (!n->dead) {
+	if (!n->t.dead) {
 		ask(n);
 		send_requests(n);
 	}
-	if (n->dead)
+	if (n->t.dead)
 		end_all(n);
 }
 
@@ -342,22 +340,6 @@ static void nbd_put(struct target *t, struct queue *q, struct xfer *x)
 	*n->tail = x;
 	n->tail = &x->next;
 	queue_put_peer(q, x, &n->peer);
-}
-
-static bool nbd_can_zero(const struct target *t)
-{
-	const struct nbd *n = nbd_of(t);
-
-	return n->link.flags & FLAG_WRITE_ZEROES && !n->no_zero;
-}
-
-static bool nbd_zero_unsupported(struct target *t, const struct xfer *x, int err)
-{
-	(void)x;
-	if (err != -EOPNOTSUPP)
-		return false;
-	nbd_of(t)->no_zero = t->rereads = true;
-	return true;
 }
 
 static void look_done(struct xfer *x, int err)
@@ -391,19 +373,12 @@ static bool nbd_look(struct target *t, uint64_t off, void *buf, size_t len)
 	return !result;
 }
 
-static const char *nbd_why(const struct target *t, int err)
-{
-	const struct nbd *n = nbd_of(t);
-
-	return n->dead == err && n->why.set ? n->why.msg : NULL;
-}
-
 static void nbd_free(struct target *t)
 {
 	struct nbd *n = nbd_of(t);
 	uint8_t header[REQUEST_BYTES];
 
-	if (n->transmission && !n->dead && !n->flying) {
+	if (n->transmission && !n->t.dead && !n->flying) {
 		fill_header(header, CMD_DISC, 0, 0, 0);
 		if (send(n->link.sock, header, sizeof(header), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
 			/* then it learns of it when the socket is closed */
@@ -421,10 +396,7 @@ static void nbd_free(struct target *t)
 
 static const struct target_ops nbd_ops = {
 	.put = nbd_put,
-	.can_zero = nbd_can_zero,
-	.zero_unsupported = nbd_zero_unsupported,
 	.look = nbd_look,
-	.why = nbd_why,
 	.free = nbd_free,
 };
 
@@ -483,7 +455,8 @@ int target_nbd_open(struct target **out, const char *uri, const struct target_op
 	n->peer.work = on_work;
 	n->peer.broke = on_broke;
 	n->t = (struct target){.ops = &nbd_ops, .kind = "nbd", .past_cache = true, .aligned = true,
-			       .memory = SECTOR, .name = name_text(uri)};
+			       .memory = SECTOR, .fd = -1, .direct = -1, .dir = -1, .why = n->why.msg,
+			       .name = name_text(uri)};
 	n->link.name = n->t.name;
 	r = n->t.name ? nbd_uri_parse(&u, uri, n->t.name, e) : fail(e, ENOMEM, "out of memory");
 	if (!r && o->create)
@@ -504,7 +477,8 @@ int target_nbd_open(struct target **out, const char *uri, const struct target_op
 		return r;
 	}
 	n->t.thin = true;
-	n->t.rereads = !(n->link.flags & FLAG_WRITE_ZEROES);
+	n->t.zero_ways = n->link.flags & FLAG_WRITE_ZEROES ? FALLOC_FL_ZERO_RANGE : 0;
+	n->t.rereads = !n->t.zero_ways;
 	*out = &n->t;
 	return 0;
 }

@@ -74,7 +74,7 @@ static void test_nbd_silence(void)
 			nbd_serve(fd);
 		CHECK(target_open(&t, uri, &o, &e) == 0);
 		CHECK(queue_new(&q, 4, in_line, &e) == 0);
-		CHECK(t->size == NBD_SIZE && t->rereads && !target_can_zero(t));
+		CHECK(t->size == NBD_SIZE && t->rereads && !t->zero_ways);
 		for (unsigned i = 0; i < 3; i++) {
 			x[i] = (struct xfer){.kind = i == 2 ? XFER_WRITE : XFER_READ, .buf = buf,
 					     .len = SECTOR, .off = i * SECTOR, .owner = &seen,
