@@ -94,7 +94,7 @@ int job_open_target(struct target **out, const char *path, const struct target_o
 		for (size_t k = 0; k < c->link[i]->files; k++) {
 			const struct image_file *f = &c->link[i]->file[k];
 
-			inputs[opts.n_inputs++] = (struct target_input){identity_of(&f->st), f->name};
+			inputs[opts.n_inputs++] = (struct target_input){&f->st, f->name};
 		}
 	opts.need = c->link[0]->size;
 	opts.inputs = inputs;
@@ -112,7 +112,7 @@ int job_check_kinds(const struct chain *c, const struct target *t, bool deltas, 
 	char disk[64];
 	int r = 0;
 
-	if (t->device && hint_partition(disk, sizeof(disk), t->id.rdev))
+	if (t->device && hint_partition(disk, sizeof(disk), t->st.st_rdev))
 		r = warning(e, "%s: is a partition, but a %s is of a whole disk: is %s meant?", t->name,
 			    c->link[0]->raw ? "base" : "delta", disk);
 	for (size_t i = 0; !r && deltas && i < c->links; i++) {

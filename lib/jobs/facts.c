@@ -31,7 +31,7 @@ const char *job_device_text(char *buf, size_t size, const struct target *t)
 	for (size_t i = 0; t->device && !*buf && i < sizeof(entry) / sizeof(*entry); i++) {
 		size_t n;
 
-		if (!sys_block_text(t->id.rdev, entry[i], text, sizeof(text)))
+		if (!sys_block_text(t->st.st_rdev, entry[i], text, sizeof(text)))
 			continue;
 		for (n = strlen(text); n && text[n - 1] == ' '; n--)
 			text[n - 1] = '\0';
@@ -50,7 +50,7 @@ const char *job_users_text(char *buf, size_t size, const struct target *t)
 	buf[0] = '\0';
 	if (!t->device)
 		return buf;
-	hint_users(users, sizeof(users), t->id.rdev);
+	hint_users(users, sizeof(users), t->st.st_rdev);
 	snprintf(buf, size, "%s", *users ? users + 1 : "not mounted");
 	return buf;
 }

@@ -284,13 +284,13 @@ static void describe_target(struct checkpoint *c, const struct target *t)
 
 	snprintf(c->kind, sizeof(c->kind), "%s", t->kind);
 	c->target_size = t->size;
-	c->id = t->id.device ? t->id.rdev : t->id.ino;
-	if (t->id.device) {
-		if (sys_block_text(t->id.rdev, "diskseq", text, sizeof(text)))
+	c->id = t->device ? t->st.st_rdev : t->st.st_ino;
+	if (t->device) {
+		if (sys_block_text(t->st.st_rdev, "diskseq", text, sizeof(text)))
 			c->seq = strtoull(text, NULL, 10);
 		if (sys_text("/proc/sys/kernel/random/boot_id", text, sizeof(text)))
 			c->boot = crc32(0, (const Bytef *)text, (uInt)strlen(text));
-	} else if (!t->id.ino) {
+	} else if (!t->st.st_ino) {
 		c->id = crc32(0, (const Bytef *)t->name, (uInt)strlen(t->name));
 	}
 }

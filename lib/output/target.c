@@ -13,12 +13,10 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-struct identity identity_of(const struct stat *st)
+bool same_disk(const struct stat *a, const struct stat *b)
 {
-	return (struct identity){.dev = st->st_dev,
-				 .ino = st->st_ino,
-				 .rdev = st->st_rdev,
-				 .device = S_ISBLK(st->st_mode)};
+	return same_file(a, b) ||
+	       (S_ISBLK(a->st_mode) && S_ISBLK(b->st_mode) && a->st_rdev == b->st_rdev);
 }
 
 int target_open(struct target **out, const char *path, const struct target_opts *o, struct err *e)
@@ -48,10 +46,7 @@ void target_free(struct target *t)
 
 bool target_is(const struct target *t, const struct stat *st)
 {
-	const struct identity *id = &t->id;
-
-	return id->ino && ((id->dev == st->st_dev && id->ino == st->st_ino) ||
-			   (id->device && S_ISBLK(st->st_mode) && id->rdev == st->st_rdev));
+	return t->fd >= 0 && same_disk(&t->st, st);
 }
 
 void target_put(struct target *t, struct queue *q, struct xfer *x)

@@ -9,14 +9,8 @@
 
 #include "output/queue.h"
 
-/* What a file or device is, whatever name led to it: (dev, ino) of a file, rdev of a device. */
-struct identity {
-	dev_t dev, rdev;
-	ino_t ino;
-	bool device;
-};
-
-struct identity identity_of(const struct stat *st);
+/* Whether both are of the same file or device, whatever names led to it. */
+bool same_disk(const struct stat *a, const struct stat *b);
 
 struct target;
 
@@ -32,7 +26,7 @@ struct target {
 	const struct target_ops *ops;
 	char *name;       /* printable; owned */
 	const char *kind; /* "file", "device", "nbd" */
-	struct identity id; /* zeros where a server keeps the bytes */
+	struct stat st;   /* of what was opened; zeros where a server keeps the bytes */
 	bool past_cache; /* transfers can be direct */
 	bool aligned;    /* all transfers align to block, not the direct ones alone */
 	uint64_t size;   /* bytes; never changes */
@@ -73,7 +67,7 @@ struct target_opts {
 	bool (*stop)(void *arg);
 	void *arg;
 	const struct target_input {
-		struct identity id;
+		const struct stat *st;
 		const char *name; /* printable */
 	} *inputs;                /* none of which the target may be */
 	size_t n_inputs;

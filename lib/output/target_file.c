@@ -23,7 +23,6 @@
 
 #define UNSURE_BLOCK 4096 /* no disk asks for more */
 #define CACHED_MAX (64u << 10)
-#define LOOP_MAJOR_NUMBER 7
 #define HELD_TRIES 20
 #define HELD_PAUSE_US 25000
 
@@ -80,19 +79,19 @@ static int check_inputs(const struct target *t, const struct stat *st, const str
 			struct err *e)
 {
 	for (size_t i = 0; i < o->n_inputs; i++) {
-		const struct identity *id = &o->inputs[i].id;
+		const struct stat *in = o->inputs[i].st;
+		const bool device = S_ISBLK(in->st_mode);
 		char file[PATH_MAX];
 
-		if (t->device ? id->device && id->rdev == st->st_rdev
-			      : !id->device && id->dev == st->st_dev && id->ino == st->st_ino)
+		if (same_disk(in, st))
 			return fail(e, EINVAL, "%s: is one of the inputs (%s)", t->name,
 				    o->inputs[i].name);
-		if (t->device && id->device && guard_overlap(st->st_rdev, id->rdev))
+		if (t->device && device && guard_overlap(st->st_rdev, in->st_rdev))
 			return fail(e, EINVAL,
 				    "%s: shares its bytes with one of the inputs (%s): one is a partition "
 				    "of the other", t->name, o->inputs[i].name);
-		if (!t->device && id->device &&
-		    sys_block_text(id->rdev, "loop/backing_file", file, sizeof(file)) &&
+		if (!t->device && device &&
+		    sys_block_text(in->st_rdev, "loop/backing_file", file, sizeof(file)) &&
 		    leads_to(file, st))
 			return fail(e, EINVAL, "%s: is what an input, the loop device %s, reads",
 				    t->name, o->inputs[i].name);
@@ -100,27 +99,22 @@ static int check_inputs(const struct target *t, const struct stat *st, const str
 	return 0;
 }
 
-/* An input that is written through a loop device over it. */
-static int check_loop(const struct target *t, const struct stat *st, const struct target_opts *o,
-		      struct err *e)
+/* An input that is written through a loop device over it, or through a partition of one. */
+static int check_loop(const struct target *t, const struct target_opts *o, struct err *e)
 {
 	struct loop_info64 info;
-	char file[PATH_MAX];
+	struct stat over = {0};
 
-	/* its partitions have another number, and answer for the whole */
-	if (major(st->st_rdev) != LOOP_MAJOR_NUMBER &&
-	    !sys_block_text(st->st_rdev, "loop/backing_file", file, sizeof(file)))
-		return 0;
 	if (ioctl(t->fd, LOOP_GET_STATUS64, &info) < 0)
-		return 0;
-	for (size_t i = 0; i < o->n_inputs; i++) {
-		const struct identity *id = &o->inputs[i].id;
-
-		if (id->device ? info.lo_rdevice && id->rdev == info.lo_rdevice
-			       : id->dev == info.lo_device && id->ino == info.lo_inode)
+		return 0; /* it is none */
+	over.st_dev = info.lo_device;
+	over.st_ino = info.lo_inode;
+	over.st_rdev = info.lo_rdevice;
+	over.st_mode = info.lo_rdevice ? S_IFBLK : S_IFREG;
+	for (size_t i = 0; i < o->n_inputs; i++)
+		if (same_disk(o->inputs[i].st, &over))
 			return fail(e, EINVAL, "%s: is a loop device over one of the inputs (%s)",
 				    t->name, o->inputs[i].name);
-	}
 	return 0;
 }
 
@@ -301,7 +295,7 @@ static int open_patiently(const char *path, int flags)
 }
 
 static int open_existing(struct target *t, const char *path, const struct target_opts *o,
-			 struct stat *st, struct err *e)
+			 struct err *e)
 {
 	int flags = (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
 	char hint[PATH_MAX];
@@ -349,10 +343,10 @@ static int open_existing(struct target *t, const char *path, const struct target
 		t->fd = open_patiently(path, flags);
 	if (t->fd < 0)
 		return open_failed(t, was.st_rdev, errno, o, e);
-	if (fstat(t->fd, st) < 0)
+	if (fstat(t->fd, &t->st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
-	if ((st->st_mode & S_IFMT) != (was.st_mode & S_IFMT) || !same_file(st, &was) ||
-	    st->st_rdev != was.st_rdev)
+	if ((t->st.st_mode & S_IFMT) != (was.st_mode & S_IFMT) || !same_file(&t->st, &was) ||
+	    t->st.st_rdev != was.st_rdev)
 		return fail(e, EBUSY, "%s: was replaced while it was being opened", t->name);
 	if (!t->device) {
 		/* or the ring answers EAGAIN where it could wait */
@@ -365,7 +359,7 @@ static int open_existing(struct target *t, const char *path, const struct target
 			return fail(e, EROFS, "%s: is a read-only device", t->name);
 		t->read_only = true;
 	}
-	return check_loop(t, st, o, e);
+	return check_loop(t, o, e);
 }
 
 /* A mistyped device name must not become a file that fills the memory. */
@@ -408,8 +402,7 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 	return 0;
 }
 
-static int open_new(struct target *t, const char *path, const struct target_opts *o,
-		    struct stat *st, struct err *e)
+static int open_new(struct target *t, const char *path, const struct target_opts *o, struct err *e)
 {
 	const char *slash = strrchr(path, '/');
 	char *dir, hint[PATH_MAX];
@@ -434,19 +427,18 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 	free(dir);
 	if (r < 0)
 		return r;
-	if (fstat(t->fd, st) < 0)
+	if (fstat(t->fd, &t->st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
 	return 0;
 }
 
-static int check_size(struct target *t, const struct stat *st, const struct target_opts *o,
-		      struct err *e)
+static int check_size(struct target *t, const struct target_opts *o, struct err *e)
 {
 	uint64_t slack;
 	int r;
 
 	if (!t->device)
-		t->size = (uint64_t)st->st_size;
+		t->size = (uint64_t)t->st.st_size;
 	else if (ioctl(t->fd, BLKGETSIZE64, &t->size) < 0)
 		return fail(e, errno, "%s: size of the device: %s", t->name, strerror(errno));
 	r = target_check_size(t, o, e);
@@ -454,7 +446,7 @@ static int check_size(struct target *t, const struct stat *st, const struct targ
 		return r;
 	/* a guest leaves some blocks alone; small files get no slack to be thin in */
 	slack = min_u64(1 << 20, t->size / 64);
-	t->thick = t->device || (!t->created && (uint64_t)st->st_blocks * 512 + slack >= t->size);
+	t->thick = t->device || (!t->created && (uint64_t)t->st.st_blocks * 512 + slack >= t->size);
 	return 0;
 }
 
@@ -468,8 +460,7 @@ static int holder(const struct target *t)
 	return t->direct >= 0 ? t->direct : t->fd;
 }
 
-static int check_busy(struct target *t, const struct stat *st, const struct target_opts *o,
-		      struct err *e)
+static int check_busy(struct target *t, const struct target_opts *o, struct err *e)
 {
 	int fd = holder(t), r;
 
@@ -478,14 +469,14 @@ static int check_busy(struct target *t, const struct stat *st, const struct targ
 		take_flock(fd, o->read_only);
 		return 0;
 	}
-	r = check_holders(t, fd, st, o->read_only, e);
+	r = check_holders(t, fd, &t->st, o->read_only, e);
 	if (!r && !o->read_only)
 		keep_qemu_away(fd);
 	return r;
 }
 
 /* What direct transfers must align to; false where there are none. */
-static bool find_alignment(struct target *t, const struct stat *st)
+static bool find_alignment(struct target *t)
 {
 	uint64_t block = 0, memory = 0;
 	int sector;
@@ -506,7 +497,7 @@ static bool find_alignment(struct target *t, const struct stat *st)
 		}
 #endif
 		if (!block)
-			block = queue_number(st->st_dev, "queue/logical_block_size");
+			block = queue_number(t->st.st_dev, "queue/logical_block_size");
 	}
 	if (!block)
 		block = UNSURE_BLOCK;
@@ -521,7 +512,7 @@ static bool find_alignment(struct target *t, const struct stat *st)
 }
 
 /* The same file opened once more: through the descriptor, as the name may mean another by now. */
-static int open_again(const struct target *t, const struct stat *st, int flags)
+static int open_again(const struct target *t, int flags)
 {
 	char path[64];
 	struct stat other;
@@ -529,8 +520,8 @@ static int open_again(const struct target *t, const struct stat *st, int flags)
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
-	if (fd >= 0 && (fstat(fd, &other) < 0 || !same_file(&other, st) ||
-			other.st_rdev != st->st_rdev)) {
+	if (fd >= 0 && (fstat(fd, &other) < 0 || !same_file(&other, &t->st) ||
+			other.st_rdev != t->st.st_rdev)) {
 		close(fd);
 		fd = -1;
 	}
@@ -541,10 +532,10 @@ static int open_again(const struct target *t, const struct stat *st, int flags)
  * Of a device, what was opened first is the direct one, as it has O_EXCL. A direct write that is in
  * flight keeps its description open when the program is killed, and so what that description holds.
  */
-static void open_direct(struct target *t, const struct stat *st, bool read_only)
+static void open_direct(struct target *t, bool read_only)
 {
 	const int mode = read_only ? O_RDONLY : O_RDWR;
-	int fd = find_alignment(t, st) ? open_again(t, st, mode | (t->device ? 0 : O_DIRECT)) : -1;
+	int fd = find_alignment(t) ? open_again(t, mode | (t->device ? 0 : O_DIRECT)) : -1;
 
 	if (!t->device) {
 		t->direct = fd;
@@ -565,13 +556,13 @@ static void open_direct(struct target *t, const struct stat *st, bool read_only)
  * the record of ZFS, the stripe of a RAID, megabytes in each case, and 1 on FUSE. The page cache knows
  * no blocks above 64 KiB, so nothing larger is needed; and as much as that costs little there.
  */
-static uint32_t find_cached(const struct target *t, const struct stat *st)
+static uint32_t find_cached(const struct target *t)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), unit = max_u64(t->block, page);
 
 	if (t->device || t->served) /* writes one by one share nothing */
 		return t->block;
-	while (unit < CACHED_MAX && unit < (uint64_t)st->st_blksize)
+	while (unit < CACHED_MAX && unit < (uint64_t)t->st.st_blksize)
 		unit *= 2;
 	return (uint32_t)unit;
 }
@@ -581,12 +572,12 @@ static uint32_t find_cached(const struct target *t, const struct stat *st)
  * served.h): a promise of the kernel's own file systems and drivers is believed, one that a program makes
  * on their behalf is not.
  */
-static void plan_zeroing(struct target *t, const struct stat *st)
+static void plan_zeroing(struct target *t)
 {
-	t->thin = t->device ? queue_number(st->st_rdev, "queue/discard_max_bytes") > 0
+	t->thin = t->device ? queue_number(t->st.st_rdev, "queue/discard_max_bytes") > 0
 			    : !t->thick && !t->served;
 	t->rereads = t->device && t->thin && !t->served &&
-		     !queue_number(st->st_rdev, "queue/write_zeroes_max_bytes");
+		     !queue_number(t->st.st_rdev, "queue/write_zeroes_max_bytes");
 	if (!t->served)
 		t->zero_ways = FALLOC_FL_ZERO_RANGE | (t->thin ? FALLOC_FL_PUNCH_HOLE : 0);
 }
@@ -632,7 +623,6 @@ int target_file_open(struct target **out, const char *path, const struct target_
 		     struct err *e)
 {
 	struct target *t = calloc(1, sizeof(*t));
-	struct stat st;
 	int r;
 
 	if (!t)
@@ -645,15 +635,15 @@ int target_file_open(struct target **out, const char *path, const struct target_
 		target_free(t);
 		return fail(e, ENOMEM, "out of memory");
 	}
-	r = o->create ? open_new(t, path, o, &st, e) : open_existing(t, path, o, &st, e);
+	r = o->create ? open_new(t, path, o, e) : open_existing(t, path, o, e);
 	if (r == 0)
-		r = check_size(t, &st, o, e);
+		r = check_size(t, o, e);
 	if (r == 0) {
-		open_direct(t, &st, o->read_only);
-		r = check_busy(t, &st, o, e);
+		open_direct(t, o->read_only);
+		r = check_busy(t, o, e);
 	}
 	if (r == 0) {
-		t->served = served_by(t->fd, &st);
+		t->served = served_by(t->fd, &t->st);
 		if (!t->device && !t->served)
 			t->extents = extents_new(t->fd);
 		if (!t->device && !t->served && !t->extents)
@@ -666,9 +656,8 @@ int target_file_open(struct target **out, const char *path, const struct target_
 		return r;
 	}
 	t->kind = t->device ? "device" : "file";
-	t->id = identity_of(&st);
-	t->cached = find_cached(t, &st);
-	plan_zeroing(t, &st);
+	t->cached = find_cached(t);
+	plan_zeroing(t);
 	*out = t;
 	return 0;
 }
