@@ -336,7 +336,7 @@ late_tables() {
 		rm -f u.vmdk
 		refused t EIO "$mode"
 		[ "$status" = 3 ]
-		[[ $output == *'vmdksync: t: zeroing at byte '*': Input/output error'* ]]
+		[[ $output == *'vmdksync: t: zeroing '*' bytes at byte '*': Input/output error'* ]]
 		rm -f u.vmdk
 		vs -q d.vmdk t
 		same t want

@@ -105,17 +105,19 @@ static void put_later(struct flight *f, struct xfer *x)
 	f->refused = x;
 }
 
-void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
-		       void (*done)(struct xfer *, int))
+void flight_put(struct flight *f, struct xfer *x, bool direct)
 {
-	struct flight *f = s->flight;
-	struct xfer *x = slot_xfer(s, buf, len, off, done);
-
 	x->direct = direct && !f->stats->refused;
 	if (direct && f->refused)
 		put_later(f, x);
 	else
 		target_put(f->t, f->q, x);
+}
+
+void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
+		       void (*done)(struct xfer *, int))
+{
+	flight_put(s->flight, slot_xfer(s, buf, len, off, done), direct);
 }
 
 /*
@@ -564,10 +566,10 @@ int flight_new(struct flight **out, struct target *t, const struct pump_opts *o,
 		f->memory_size += f->fresh[c].slots * f->fresh[c].bytes;
 	}
 	/* pages that no batch ever needs are never touched, and cost nothing */
-	buf = mmap(NULL, f->memory_size + BIG, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	buf = mmap(NULL, f->memory_size + ZERO_MOST, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (buf == MAP_FAILED || queue_new(&f->q, DEPTH, o->in_line, e) < 0) {
 		if (buf != MAP_FAILED)
-			munmap(buf, f->memory_size + BIG);
+			munmap(buf, f->memory_size + ZERO_MOST);
 		free(f);
 		return fail(e, ENOMEM, "out of memory");
 	}
@@ -594,7 +596,7 @@ void flight_free(struct flight *f)
 {
 	if (!f)
 		return;
-	munmap(f->memory, f->memory_size + BIG);
+	munmap(f->memory, f->memory_size + ZERO_MOST);
 	queue_free(f->q);
 	free(f);
 }

@@ -69,7 +69,7 @@ struct flight {
 		uint8_t *memory;
 	} fresh[CLASSES];
 	unsigned held; /* slots that wait for the barrier */
-	const uint8_t *zeros; /* BIG of them, which never take memory */
+	uint8_t *zeros; /* ZERO_MOST of them, only read: they never take memory */
 	uint8_t *memory;
 	size_t memory_size;
 };
@@ -79,7 +79,8 @@ void slot_release(struct slot *s);
 /* A transfer of this slot; all those of one state are put before one of them is done. */
 struct xfer *slot_xfer(struct slot *s, uint8_t *buf, uint64_t len, uint64_t off,
 		       void (*done)(struct xfer *, int));
-/* Puts a read or write of the target. */
+/* Puts a read or write of the target: a new one, or what became of another. */
+void flight_put(struct flight *f, struct xfer *x, bool direct);
 void slot_put(struct slot *s, bool direct, uint8_t *buf, uint64_t len, uint64_t off,
 	      void (*done)(struct xfer *, int));
 /* Whether a direct transfer was refused, and is made through the page cache. */

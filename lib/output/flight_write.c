@@ -35,8 +35,9 @@ static void write_done(struct xfer *x, int err)
 	if (err) {
 		s->bad = true;
 		flight_fail(f, fail_with(f->e, -err, WRITE_FACTS(err, x->off + x->done_len),
-					 "%s: writing %" PRIu64 " bytes at byte %" PRIu64 ": %s",
-					 f->t->name, x->len - x->done_len, x->off + x->done_len,
+					 "%s: %s %" PRIu64 " bytes at byte %" PRIu64 ": %s", f->t->name,
+					 x->kind == XFER_ZERO ? "zeroing" : "writing",
+					 x->len - x->done_len, x->off + x->done_len,
 					 target_why(f->t, err)));
 	}
 	if (--s->waiting)
@@ -55,51 +56,20 @@ bool flight_direct(struct flight *f, uint64_t off, uint64_t len)
 	       (len == BIG || target_written(f->t, from, to - from));
 }
 
-/* Zeros that the kernel cannot make, but for what is a hole of the target. */
-static void send_zeros(struct slot *s)
-{
-	struct flight *f = s->flight;
-	const uint64_t end = s->b.end;
-
-	for (uint64_t off = s->b.off, stop; off < end; off = stop) {
-		bool hole = false;
-
-		stop = end;
-		if (s->waiting < BATCH_RUNS / 2) /* the others are at most as many as there are BIG in it */
-			stop = min_u64(target_range(f->t, off, &hole), end);
-		if (hole)
-			continue;
-		stop = min_u64(stop, round_down(off, BIG) + BIG);
-		f->stats->writes++;
-		slot_put(s, flight_direct(f, off, stop - off),
-			   (uint8_t *)(uintptr_t)f->zeros, stop - off, off, write_done);
-	}
-	if (!s->waiting)
-		written(s);
-}
-
 static void zero_done(struct xfer *x, int err)
 {
-	struct slot *s = x->owner;
-	struct flight *f = s->flight;
+	struct flight *f = ((struct slot *)x->owner)->flight;
 
-	if (err && target_zero_unsupported(f->t, x, err)) {
-		if (f->t->zero_ways) {
-			target_put(f->t, f->q, x);
-			return;
-		}
-		s->waiting--;
-		send_zeros(s);
-		return;
-	}
-	s->waiting--;
-	if (!err) {
-		written(s);
-	} else {
-		flight_fail(f, fail_with(f->e, -err, WRITE_FACTS(err, s->b.off),
-					 "%s: zeroing at byte %" PRIu64 ": %s", f->t->name, s->b.off,
-					 target_why(f->t, err)));
-		slot_release(s);
+	if (!err || !target_zero_unsupported(f->t, x, err)) {
+		write_done(x, err);
+	} else if (f->t->zero_ways) {
+		target_put(f->t, f->q, x);
+	} else { /* nobody makes them */
+		x->kind = XFER_WRITE;
+		x->buf = f->zeros;
+		x->done = write_done;
+		f->stats->writes++;
+		flight_put(f, x, flight_direct(f, x->off, x->len));
 	}
 }
 
@@ -139,7 +109,7 @@ static void find_zeros(struct slot *s)
 	const uint64_t align = s->flight->align;
 
 	s->zero = 0;
-	if (!t->rereads && !(t->thin && t->zero_ways))
+	if (s->b.zeros || (!t->rereads && !(t->thin && t->zero_ways)))
 		return;
 	if (s->b.direct && s->from % t->memory) /* no part of it could be transferred by itself */
 		return;
@@ -154,33 +124,17 @@ static void find_zeros(struct slot *s)
 /* Where the ranges end that are, or are not, zeros as the one at off. */
 static uint64_t same_until(const struct slot *s, uint64_t off, bool *zeros)
 {
-	*zeros = s->zero & small_bit(s, off);
+	*zeros = s->b.zeros || s->zero & small_bit(s, off);
+	if (s->b.zeros)
+		return s->to;
 	do
 		off = small_end(s, off);
 	while (off < s->to && *zeros == !!(s->zero & small_bit(s, off)));
 	return off;
 }
 
-static void part_zeroed(struct xfer *x, int err)
-{
-	struct slot *s = x->owner;
-	struct target *t = s->flight->t;
-
-	if (!err || !target_zero_unsupported(t, x, err)) {
-		write_done(x, err);
-		return;
-	}
-	if (!t->zero_ways) { /* they stand in the buffer */
-		x->kind = XFER_WRITE;
-		x->buf = s->buf + (x->off - s->from);
-		x->direct = s->b.direct && !s->flight->stats->refused;
-		x->done = write_done;
-	}
-	target_put(t, s->flight->q, x);
-}
-
-/* Data are written; zeros are made by the kernel or the server, or are known to be there. */
-static void write_parts(struct slot *s)
+/* Data are written; zeros are made by the kernel or the server. there: the target holds those already. */
+static void write_parts(struct slot *s, bool there)
 {
 	struct flight *f = s->flight;
 
@@ -191,11 +145,11 @@ static void write_parts(struct slot *s)
 		bool zeros;
 
 		end = same_until(s, off, &zeros);
-		if (zeros && f->t->rereads)
+		if (zeros && there)
 			continue;
 		f->stats->begun = true;
 		if (zeros) {
-			x = slot_xfer(s, NULL, end - off, off, part_zeroed);
+			x = slot_xfer(s, NULL, end - off, off, zero_done);
 			x->kind = XFER_ZERO;
 			target_put(f->t, f->q, x);
 		} else {
@@ -228,7 +182,7 @@ static void zeros_read(struct xfer *x, int err)
 		memset(buf, 0, end - off);
 		s->zero &= ~small_bit(s, off);
 	}
-	write_parts(s);
+	write_parts(s, true);
 }
 
 /* Before a target is given zeros that would take room in it: does it hold them already? */
@@ -250,13 +204,12 @@ static void check_zeros(struct slot *s)
 			s->zero &= ~small_bit(s, off);
 	}
 	if (!s->waiting)
-		write_parts(s);
+		write_parts(s, true);
 }
 
 void slot_write(struct slot *s)
 {
 	struct flight *f = s->flight;
-	struct xfer *x;
 
 	if (f->failed) {
 		slot_release(s);
@@ -264,20 +217,11 @@ void slot_write(struct slot *s)
 	}
 	if (f->o->look)
 		fill_gaps(s);
-	if (!s->b.zeros) {
-		find_zeros(s);
-		if (s->zero && f->t->rereads)
-			check_zeros(s);
-		else
-			write_parts(s);
-		return;
-	}
-	s->state = WRITE;
-	s->bad = false;
-	f->stats->begun = true;
-	x = slot_xfer(s, NULL, s->b.end - s->b.off, s->b.off, zero_done);
-	x->kind = XFER_ZERO;
-	target_put(f->t, f->q, x);
+	find_zeros(s);
+	if (s->zero && f->t->rereads)
+		check_zeros(s);
+	else
+		write_parts(s, false);
 }
 
 void flight_write_held(struct flight *f)
