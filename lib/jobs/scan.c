@@ -41,9 +41,9 @@ static void keep_text(void *arg, const char *text)
 		s->text = strdup(text);
 }
 
-static void inflate_run(struct job *j)
+static void inflate_run(struct xfer *x)
 {
-	struct slot *s = container_of(j, struct slot, xfer.job);
+	struct slot *s = container_of(x, struct slot, xfer);
 	struct err e = {.strict = s->all->e->strict, .warn = keep_text, .arg = s};
 
 	s->result = reader_fetch(&s->run, s->buf, &e);
@@ -101,7 +101,7 @@ static int inflate_one(struct inflating *u, const struct run *run, bool stream, 
 		return fail(e, ENOMEM, "out of memory");
 	s->run = *run;
 	s->all = u;
-	s->xfer = (struct xfer){.kind = XFER_JOB, .job.run = inflate_run, .done = inflate_done};
+	s->xfer = (struct xfer){.kind = XFER_JOB, .run = inflate_run, .done = inflate_done};
 	queue_put(u->queue, &s->xfer);
 	while (stream && queue_busy(u->queue))
 		queue_wait(u->queue, 1);

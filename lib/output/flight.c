@@ -251,9 +251,9 @@ static void keep_text(void *arg, const char *text)
 		f->text = strdup(text);
 }
 
-static void fetch_run(struct job *j)
+static void fetch_run(struct xfer *x)
 {
-	struct fetch *f = container_of(j, struct fetch, xfer.job);
+	struct fetch *f = container_of(x, struct fetch, xfer);
 	struct err e = {.strict = f->slot->flight->e->strict, .warn = keep_text, .arg = f};
 
 	f->result = reader_fetch(f->run, f->buf, &e);
@@ -286,7 +286,7 @@ static int fetch(struct slot *s, unsigned i, uint8_t *buf)
 	if (f->fetch_here)
 		return reader_fetch(&s->b.run[i], buf, f->e);
 	s->fetch[i] = (struct fetch){
-	    .xfer = {.kind = XFER_JOB, .job.run = fetch_run, .done = fetch_done},
+	    .xfer = {.kind = XFER_JOB, .run = fetch_run, .done = fetch_done},
 	    .slot = s,
 	    .run = &s->b.run[i],
 	    .buf = buf,

@@ -16,10 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-struct list {
-	struct xfer *head, **tail;
-};
-
 struct queue {
 	bool in_line; /* there is no io_uring */
 	bool tired;   /* the kernel asked for a pause: EAGAIN, EBUSY */
@@ -27,7 +23,7 @@ struct queue {
 	unsigned depth;
 	unsigned busy, jobs, offered, flying;
 	unsigned ran; /* callbacks, since queue_wait() was called */
-	struct list list, made;
+	struct xfer_list list, made;
 	struct xfer *fresh;
 	struct io_uring uring;
 	struct workers *workers; /* NULL: no job was put yet, or there are no threads */
@@ -42,26 +38,9 @@ struct queue {
 	bool poll_put;
 };
 
-static void append(struct list *l, struct xfer *x)
-{
-	x->next = NULL;
-	*l->tail = x;
-	l->tail = &x->next;
-}
-
-static struct xfer *take(struct list *l)
-{
-	struct xfer *x = l->head;
-
-	l->head = x->next;
-	if (!l->head)
-		l->tail = &l->head;
-	return x;
-}
-
 static void append_fresh(struct queue *q, struct xfer *x)
 {
-	append(&q->list, x);
+	xfer_append(&q->list, x);
 	if (!q->fresh)
 		q->fresh = x;
 }
@@ -236,7 +215,7 @@ static void submit(struct queue *q, unsigned want)
 	rc = io_uring_submit_and_wait(&q->uring, want);
 	/* The kernel takes entries in order, and may take some and still report an error. */
 	while (q->offered > io_uring_sq_ready(&q->uring)) {
-		take(&q->list);
+		xfer_take(&q->list);
 		q->offered--;
 		q->flying++;
 	}
@@ -281,6 +260,8 @@ static void reap(struct queue *q)
  * fails the rest. */
 static int give_up(struct queue *q)
 {
+	struct xfer *x;
+
 	if (q->bell_put)
 		workers_ring(q->workers);
 	while (q->flying) {
@@ -296,9 +277,7 @@ static int give_up(struct queue *q)
 		finish_jobs(q);
 	}
 	q->offered = 0;
-	while (q->list.head) {
-		struct xfer *x = take(&q->list);
-
+	while ((x = xfer_take(&q->list))) {
 		if (x == &q->bell)
 			q->bell_put = false;
 		else if (x == &q->poll)
@@ -321,35 +300,29 @@ static void put_job(struct queue *q, struct xfer *x)
 		q->no_workers = true;
 	q->jobs++;
 	if (q->no_workers) {
-		x->job.run(&x->job);
-		append(&q->made, x);
+		x->run(x);
+		xfer_append(&q->made, x);
 	} else {
-		workers_put(q->workers, &x->job);
-	}
-}
-
-static void finish_jobs(struct queue *q)
-{
-	struct job *j = q->workers ? workers_take(q->workers) : NULL, *next;
-
-	for (; j; j = next) {
-		next = j->next;
-		q->jobs--;
-		finish(q, container_of(j, struct xfer, job), 0);
+		workers_put(q->workers, x);
 	}
 }
 
 /* Those that callbacks put have to wait for the next call: this ends. */
-static void finish_made(struct queue *q)
+static void finish_all(struct queue *q, struct xfer *x)
 {
-	struct xfer *x = q->made.head, *next;
+	struct xfer *next;
 
-	q->made = (struct list){.tail = &q->made.head};
 	for (; x; x = next) {
 		next = x->next;
 		q->jobs -= x->kind == XFER_JOB;
 		finish(q, x, x->res);
 	}
+}
+
+static void finish_jobs(struct queue *q)
+{
+	if (q->workers)
+		finish_all(q, workers_take(q->workers));
 }
 
 /* --- the peer ------------------------------------------------------------------------------------ */
@@ -450,8 +423,6 @@ int queue_new(struct queue **out, unsigned depth, bool in_line, struct err *e)
 	if (!q)
 		return fail(e, ENOMEM, "out of memory");
 	q->depth = depth + 2; /* the bell, and the peer */
-	q->list.tail = &q->list.head;
-	q->made.tail = &q->made.head;
 	q->in_line = in_line || !start_uring(q);
 	*out = q;
 	return 0;
@@ -506,7 +477,7 @@ void queue_put(struct queue *q, struct xfer *x)
 		put_job(q, x);
 	} else if (q->in_line || x->in_line) {
 		x->res = transfer_in_line(x);
-		append(&q->made, x);
+		xfer_append(&q->made, x);
 	} else {
 		append_fresh(q, x);
 	}
@@ -518,7 +489,7 @@ int queue_wait(struct queue *q, unsigned min)
 	do {
 		const unsigned before = q->ran;
 
-		finish_made(q);
+		finish_all(q, xfer_take_all(&q->made));
 		finish_jobs(q);
 		peer_send(q);
 		sleep_for(q, q->ran < min ? min - q->ran : 0);

@@ -50,7 +50,7 @@ struct nbd {
 	bool transmission; /* the handshake is over */
 	struct nbd_replies replies;
 	struct queue *queue;       /* whose transfers these are */
-	struct xfer *head, **tail; /* not or only partly made into requests */
+	struct xfer_list waiting;  /* not or only partly made into requests */
 	uint64_t asked;            /* bytes of the head that are in requests */
 	struct outgoing out[NBD_REQUESTS]; /* a ring: requests that are not yet sent */
 	unsigned first, n_out;
@@ -137,11 +137,9 @@ static void die(struct nbd *n, int code)
 /* Ends all that was put, but for what the callbacks put. */
 static void end_all(struct nbd *n)
 {
-	struct xfer *x = n->head, *next;
+	struct xfer *x = xfer_take_all(&n->waiting), *next;
 	uint64_t asked = n->asked;
 
-	n->head = NULL;
-	n->tail = &n->head;
 	n->asked = 0;
 	n->n_out = 0;
 	for (unsigned i = 0; i < NBD_REQUESTS; i++) {
@@ -162,8 +160,8 @@ static void end_all(struct nbd *n)
 /* Makes requests of what waits, while there are free ones. */
 static void ask(struct nbd *n)
 {
-	while (n->head && n->flying < NBD_REQUESTS) {
-		struct xfer *x = n->head;
+	while (n->waiting.head && n->flying < NBD_REQUESTS) {
+		struct xfer *x = n->waiting.head;
 		const uint64_t off = x->off + n->asked, len = min_u64(x->len - n->asked, n->link.most);
 		struct nbd_request *q = nbd_request_new(&n->replies, x);
 		struct outgoing *o = &n->out[(n->first + n->n_out++) % NBD_REQUESTS];
@@ -181,9 +179,7 @@ static void ask(struct nbd *n)
 		n->flushes += x->kind == XFER_FLUSH;
 		n->asked += len;
 		if (n->asked == x->len) {
-			n->head = x->next;
-			if (!n->head)
-				n->tail = &n->head;
+			xfer_take(&n->waiting);
 			n->asked = 0;
 		}
 	}
@@ -336,9 +332,7 @@ static void nbd_put(struct target *t, struct queue *q, struct xfer *x)
 {
 	struct nbd *n = nbd_of(t);
 
-	x->next = NULL;
-	*n->tail = x;
-	n->tail = &x->next;
+	xfer_append(&n->waiting, x);
 	queue_put_peer(q, x, &n->peer);
 }
 
@@ -447,7 +441,6 @@ int target_nbd_open(struct target **out, const char *uri, const struct target_op
 	if (!n)
 		return fail(e, ENOMEM, "out of memory");
 	n->link.sock = n->timer = n->peer.fd = -1;
-	n->tail = &n->head;
 	n->link.silence = o->silence ? o->silence : SILENCE;
 	n->link.stop = o->stop;
 	n->link.arg = o->arg;

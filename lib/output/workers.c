@@ -11,55 +11,33 @@
 #define THREADS_MAX 32
 #define RING_TRIES 100
 
-struct jobs {
-	struct job *head, **tail;
-};
-
 struct workers {
 	pthread_t thread[THREADS_MAX];
 	unsigned threads;
 	int bell;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t work;
-	struct jobs todo, finished;
+	struct xfer_list todo, finished;
 	unsigned ready, wanted; /* finished, and as many as are waited for; 0: nobody waits */
 	bool end;
 };
 
-static void append(struct jobs *q, struct job *j)
-{
-	j->next = NULL;
-	*q->tail = j;
-	q->tail = &j->next;
-}
-
-static struct job *take(struct jobs *q)
-{
-	struct job *j = q->head;
-
-	if (j)
-		q->head = j->next;
-	if (!q->head)
-		q->tail = &q->head;
-	return j;
-}
-
 static void *work(void *arg)
 {
 	struct workers *w = arg;
-	struct job *j;
+	struct xfer *job;
 
 	pthread_mutex_lock(&w->lock);
 	while (!w->end) {
-		j = take(&w->todo);
-		if (!j) {
+		job = xfer_take(&w->todo);
+		if (!job) {
 			pthread_cond_wait(&w->work, &w->lock);
 			continue;
 		}
 		pthread_mutex_unlock(&w->lock);
-		j->run(j);
+		job->run(job);
 		pthread_mutex_lock(&w->lock);
-		append(&w->finished, j);
+		xfer_append(&w->finished, job);
 		if (++w->ready == w->wanted)
 			workers_ring(w);
 	}
@@ -84,8 +62,6 @@ int workers_new(struct workers **out)
 
 	if (!w)
 		return -ENOMEM;
-	w->todo.tail = &w->todo.head;
-	w->finished.tail = &w->finished.head;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->work, NULL);
 	w->bell = eventfd(0, EFD_CLOEXEC);
@@ -123,24 +99,23 @@ void workers_free(struct workers *w)
 	free(w);
 }
 
-void workers_put(struct workers *w, struct job *j)
+void workers_put(struct workers *w, struct xfer *job)
 {
 	pthread_mutex_lock(&w->lock);
-	append(&w->todo, j);
+	xfer_append(&w->todo, job);
 	pthread_cond_signal(&w->work);
 	pthread_mutex_unlock(&w->lock);
 }
 
-struct job *workers_take(struct workers *w)
+struct xfer *workers_take(struct workers *w)
 {
-	struct job *j;
+	struct xfer *job;
 
 	pthread_mutex_lock(&w->lock);
-	j = w->finished.head;
-	w->finished = (struct jobs){.tail = &w->finished.head};
+	job = xfer_take_all(&w->finished);
 	w->ready = w->wanted = 0;
 	pthread_mutex_unlock(&w->lock);
-	return j;
+	return job;
 }
 
 bool workers_want(struct workers *w, unsigned n)

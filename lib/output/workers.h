@@ -1,31 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Work of the processor, done on several threads. Knows jobs; must not know what they are for. Called
- * by the queue, which waits for them.
- *
- * A job is a struct of the caller's that stays put from workers_put() until workers_take() gives it
- * back. One thread calls all of these functions.
+ * by the queue, which waits for them. One thread calls all of these functions.
  */
 #ifndef WORKERS_H
 #define WORKERS_H
 
-#include "base/base.h"
+#include "output/xfer.h"
 
 struct workers;
-
-struct job {
-	void (*run)(struct job *j); /* on some thread */
-	struct job *next; /* of those that workers_take() gives; else private */
-};
 
 /* As many threads as there are processors for us; they get no signals. -errno: there are none, and
  * the caller runs its jobs itself. */
 int workers_new(struct workers **out);
 /* NULL-safe. No job may be put and not taken. */
 void workers_free(struct workers *w);
-void workers_put(struct workers *w, struct job *j);
-/* Those that have finished, in the order in which they did; NULL: none. */
-struct job *workers_take(struct workers *w);
+void workers_put(struct workers *w, struct xfer *job);
+/* Those that have finished, in the order in which they did, by next; NULL: none. */
+struct xfer *workers_take(struct workers *w);
 /* Whether n jobs, more than none, have finished and were not taken. Where not, the bell will ring
  * when they have. */
 bool workers_want(struct workers *w, unsigned n);

@@ -171,9 +171,9 @@ struct job_test {
 	bool ran;
 };
 
-static void job_run(struct job *j)
+static void job_run(struct xfer *x)
 {
-	struct job_test *t = container_of(j, struct job_test, xfer.job);
+	struct job_test *t = container_of(x, struct job_test, xfer);
 
 	usleep(t->nap);
 	t->ran = true;
@@ -201,7 +201,7 @@ static void test_queue_jobs(void)
 			unsigned done = t.done + u.done;
 
 			job[i].nap = below(4) ? 0 : (unsigned)below(900);
-			job[i].xfer = (struct xfer){.kind = XFER_JOB, .job.run = job_run,
+			job[i].xfer = (struct xfer){.kind = XFER_JOB, .run = job_run,
 						    .owner = &t, .done = on_done};
 			queue_put(q, &job[i].xfer);
 			if (below(2)) {
@@ -228,9 +228,9 @@ static void test_queue_jobs(void)
 	}
 }
 
-static void job_wait(struct job *j)
+static void job_wait(struct xfer *x)
 {
-	struct job_test *t = container_of(j, struct job_test, xfer.job);
+	struct job_test *t = container_of(x, struct job_test, xfer);
 	char c;
 
 	while (read((int)t->nap, &c, 1) < 0 && errno == EINTR)
@@ -255,7 +255,7 @@ static void test_queue_bell(void)
 	if (strcmp(queue_kind(q), "in line") == 0)
 		goto out; /* a read of the pipe would be waited for, and there is no bell */
 	job.nap = (unsigned)a[0];
-	job.xfer = (struct xfer){.kind = XFER_JOB, .job.run = job_wait, .owner = &t, .done = on_done};
+	job.xfer = (struct xfer){.kind = XFER_JOB, .run = job_wait, .owner = &t, .done = on_done};
 	slow = (struct xfer){.fd = b[0], .buf = buf, .len = 1, .owner = &u, .done = on_done};
 	queue_put(q, &job.xfer);
 	queue_put(q, &slow);
