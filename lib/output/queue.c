@@ -26,8 +26,7 @@ struct queue {
 	struct xfer_list list, made;
 	struct xfer *fresh;
 	struct io_uring uring;
-	struct workers *workers; /* NULL: no job was put yet, or there are no threads */
-	bool no_workers;
+	struct workers *workers;
 	struct xfer bell; /* reads the eventfd of the workers, so that io_uring waits for them too */
 	bool bell_put;
 	uint64_t rung; /* what it reads */
@@ -50,6 +49,18 @@ static void finish(struct queue *q, struct xfer *x, int err)
 	q->busy--;
 	q->ran++;
 	x->done(x, err);
+}
+
+/* Those that callbacks put have to wait for the next call: this ends. */
+static void finish_all(struct queue *q, struct xfer *x)
+{
+	struct xfer *next;
+
+	for (; x; x = next) {
+		next = x->next;
+		q->jobs -= x->kind == XFER_JOB;
+		finish(q, x, x->res);
+	}
 }
 
 /* Takes note of what a call moved, or -errno. Returns 0 or -errno when x is finished, 1 when it has
@@ -225,8 +236,6 @@ static void submit(struct queue *q, unsigned want)
 		q->broken = rc;
 }
 
-static void finish_jobs(struct queue *q);
-
 /* Runs the callbacks of what io_uring has completed. They only put, so this ends. */
 static void reap(struct queue *q)
 {
@@ -274,7 +283,7 @@ static int give_up(struct queue *q)
 	while (q->jobs) {
 		if (!workers_want(q->workers, q->jobs))
 			workers_sleep(q->workers);
-		finish_jobs(q);
+		finish_all(q, workers_take(q->workers));
 	}
 	q->offered = 0;
 	while ((x = xfer_take(&q->list))) {
@@ -290,39 +299,6 @@ static int give_up(struct queue *q)
 		q->peer->broke(q->peer, q, q->broken);
 	q->peer_fresh = false;
 	return q->broken;
-}
-
-/* --- jobs ---------------------------------------------------------------------------------------- */
-
-static void put_job(struct queue *q, struct xfer *x)
-{
-	if (!q->workers && !q->no_workers && workers_new(&q->workers) < 0)
-		q->no_workers = true;
-	q->jobs++;
-	if (q->no_workers) {
-		x->run(x);
-		xfer_append(&q->made, x);
-	} else {
-		workers_put(q->workers, x);
-	}
-}
-
-/* Those that callbacks put have to wait for the next call: this ends. */
-static void finish_all(struct queue *q, struct xfer *x)
-{
-	struct xfer *next;
-
-	for (; x; x = next) {
-		next = x->next;
-		q->jobs -= x->kind == XFER_JOB;
-		finish(q, x, x->res);
-	}
-}
-
-static void finish_jobs(struct queue *q)
-{
-	if (q->workers)
-		finish_all(q, workers_take(q->workers));
 }
 
 /* --- the peer ------------------------------------------------------------------------------------ */
@@ -420,8 +396,12 @@ int queue_new(struct queue **out, unsigned depth, bool in_line, struct err *e)
 {
 	struct queue *q = calloc(1, sizeof(*q));
 
-	if (!q)
+	if (q)
+		q->workers = workers_new();
+	if (!q || !q->workers) {
+		free(q);
 		return fail(e, ENOMEM, "out of memory");
+	}
 	q->depth = depth + 2; /* the bell, and the peer */
 	q->in_line = in_line || !start_uring(q);
 	*out = q;
@@ -474,7 +454,8 @@ void queue_put(struct queue *q, struct xfer *x)
 	x->res = 0;
 	q->busy++;
 	if (x->kind == XFER_JOB) {
-		put_job(q, x);
+		q->jobs++;
+		workers_put(q->workers, x);
 	} else if (q->in_line || x->in_line) {
 		x->res = transfer_in_line(x);
 		xfer_append(&q->made, x);
@@ -490,7 +471,8 @@ int queue_wait(struct queue *q, unsigned min)
 		const unsigned before = q->ran;
 
 		finish_all(q, xfer_take_all(&q->made));
-		finish_jobs(q);
+		if (q->jobs)
+			finish_all(q, workers_take(q->workers));
 		peer_send(q);
 		sleep_for(q, q->ran < min ? min - q->ran : 0);
 		if (q->broken)

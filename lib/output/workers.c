@@ -14,6 +14,7 @@
 struct workers {
 	pthread_t thread[THREADS_MAX];
 	unsigned threads;
+	bool started;
 	int bell;
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t work;
@@ -53,33 +54,31 @@ static unsigned processors(void)
 	return (unsigned)min_u64((unsigned)n, THREADS_MAX);
 }
 
-int workers_new(struct workers **out)
+struct workers *workers_new(void)
 {
 	struct workers *w = calloc(1, sizeof(*w));
-	unsigned want = processors();
-	sigset_t all, before;
-	int r = 0;
 
 	if (!w)
-		return -ENOMEM;
+		return NULL;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->work, NULL);
+	w->bell = -1;
+	return w;
+}
+
+static void start(struct workers *w)
+{
+	unsigned want = processors();
+	sigset_t all, before;
+
+	w->started = true;
 	w->bell = eventfd(0, EFD_CLOEXEC);
-	if (w->bell < 0)
-		r = errno;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	while (!r && w->threads < want) {
-		r = pthread_create(&w->thread[w->threads], NULL, work, w);
-		w->threads += !r;
-	}
+	while (w->bell >= 0 && w->threads < want &&
+	       pthread_create(&w->thread[w->threads], NULL, work, w) == 0)
+		w->threads++;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (!w->threads) {
-		workers_free(w);
-		return -r;
-	}
-	*out = w;
-	return 0;
 }
 
 void workers_free(struct workers *w)
@@ -101,8 +100,13 @@ void workers_free(struct workers *w)
 
 void workers_put(struct workers *w, struct xfer *job)
 {
+	if (!w->started)
+		start(w);
+	if (!w->threads)
+		job->run(job);
 	pthread_mutex_lock(&w->lock);
-	xfer_append(&w->todo, job);
+	xfer_append(w->threads ? &w->todo : &w->finished, job);
+	w->ready += !w->threads;
 	pthread_cond_signal(&w->work);
 	pthread_mutex_unlock(&w->lock);
 }

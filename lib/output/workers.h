@@ -10,9 +10,9 @@
 
 struct workers;
 
-/* As many threads as there are processors for us; they get no signals. -errno: there are none, and
- * the caller runs its jobs itself. */
-int workers_new(struct workers **out);
+/* The first job starts as many threads as there are processors for us, which get no signals. Where there
+ * can be none, jobs are run when they are put. NULL when memory is short. */
+struct workers *workers_new(void);
 /* NULL-safe. No job may be put and not taken. */
 void workers_free(struct workers *w);
 void workers_put(struct workers *w, struct xfer *job);
