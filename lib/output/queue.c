@@ -329,15 +329,12 @@ static void peer_send(struct queue *q)
 }
 
 /* Without io_uring. jobs: the bell of the workers is waited for as well. */
-static void sleep_for_peer(struct queue *q, bool jobs, bool block)
+static void sleep_in_line(struct queue *q, bool jobs, bool block)
 {
-	struct pollfd p[2] = {{.fd = q->peer->fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+	struct pollfd p[2] = {{.fd = q->peer_busy ? q->peer->fd : -1, .events = POLLIN},
+			      {.fd = jobs ? workers_bell(q->workers) : -1, .events = POLLIN}};
 
-	if (jobs && block && !workers_want(q->workers, (q->jobs + 3) / 4))
-		p[1].fd = workers_bell(q->workers);
-	else
-		block = block && !jobs;
-	if (poll(p, 2, block ? -1 : 0) <= 0)
+	if ((!q->peer_busy && !jobs) || poll(p, 2, block ? -1 : 0) <= 0)
 		return;
 	if (p[1].revents)
 		workers_sleep(q->workers);
@@ -345,49 +342,36 @@ static void sleep_for_peer(struct queue *q, bool jobs, bool block)
 		q->peer->work(q->peer, q, true);
 }
 
-static void poll_peer(struct queue *q)
-{
-	if (q->poll_put)
-		return;
-	q->poll = (struct xfer){.kind = XFER_POLL, .fd = q->peer->fd};
-	q->poll_put = true;
-	append_fresh(q, &q->poll);
-}
-
 /* Sleeps until something has finished: one of the jobs that run, or one of io_uring's. A job is short
  * and slower than what is written meanwhile: to be woken for each of them costs a twentieth of the
  * time of a streamOptimized image. */
 static void sleep_for(struct queue *q, unsigned want)
 {
-	bool ring;
+	bool jobs;
 
 	if (q->made.head)
 		want = 0; /* callbacks are ready to run */
-	if (q->peer_busy && q->in_line) {
-		sleep_for_peer(q, q->jobs && want, want);
+	if (q->jobs || q->peer_busy)
+		want = want != 0; /* the bell rings for many, one poll may end many */
+	if (want && q->jobs)
+		want = !workers_want(q->workers, (q->jobs + 3) / 4);
+	jobs = want && q->jobs;
+	if (q->in_line) {
+		sleep_in_line(q, jobs, want);
 		return;
 	}
-	if (q->peer_busy) {
-		poll_peer(q);
-		want = want != 0; /* one poll may end many transfers */
+	if (q->peer_busy && !q->poll_put) {
+		q->poll = (struct xfer){.kind = XFER_POLL, .fd = q->peer->fd};
+		q->poll_put = true;
+		append_fresh(q, &q->poll);
 	}
-	/* where the bell is being read by io_uring, a read of our own would miss it */
-	ring = !q->in_line && (q->list.head || q->flying);
-	if (want && q->jobs) {
-		want = !workers_want(q->workers, (q->jobs + 3) / 4);
-		if (want && !ring) {
-			workers_sleep(q->workers);
-			return;
-		}
-		if (want && !q->bell_put) {
-			q->bell = (struct xfer){.kind = XFER_READ, .fd = workers_bell(q->workers),
-						.buf = &q->rung, .len = sizeof(q->rung)};
-			q->bell_put = true;
-			append_fresh(q, &q->bell);
-		}
+	if (jobs && !q->bell_put) {
+		q->bell = (struct xfer){.kind = XFER_READ, .fd = workers_bell(q->workers),
+					.buf = &q->rung, .len = sizeof(q->rung)};
+		q->bell_put = true;
+		append_fresh(q, &q->bell);
 	}
-	if (!q->in_line)
-		submit(q, want);
+	submit(q, want);
 }
 
 /* --- the queue ----------------------------------------------------------------------------------- */
