@@ -255,10 +255,7 @@ static void reap(struct queue *q)
 			q->bell_put = false;
 		} else if (x == &q->poll) {
 			q->poll_put = false;
-			if (rc < 0)
-				q->peer->broke(q->peer, q, rc);
-			else
-				q->peer->work(q->peer, q, true);
+			q->peer->work(q->peer, q, rc < 0 ? rc : 1);
 		} else {
 			finish(q, x, rc);
 		}
@@ -296,7 +293,7 @@ static int give_up(struct queue *q)
 	}
 	q->fresh = NULL;
 	while (q->peer_busy)
-		q->peer->broke(q->peer, q, q->broken);
+		q->peer->work(q->peer, q, q->broken);
 	q->peer_fresh = false;
 	return q->broken;
 }
@@ -324,7 +321,7 @@ static void peer_send(struct queue *q)
 {
 	if (q->peer_fresh) {
 		q->peer_fresh = false;
-		q->peer->work(q->peer, q, false);
+		q->peer->work(q->peer, q, 0);
 	}
 }
 
@@ -339,7 +336,7 @@ static void sleep_in_line(struct queue *q, bool jobs, bool block)
 	if (p[1].revents)
 		workers_sleep(q->workers);
 	if (p[0].revents)
-		q->peer->work(q->peer, q, true);
+		q->peer->work(q->peer, q, 1);
 }
 
 /* Sleeps until something has finished: one of the jobs that run, or one of io_uring's. A job is short

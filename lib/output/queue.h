@@ -19,16 +19,15 @@
 struct queue;
 
 /*
- * Completes transfers in its own way: the connection to a server. Both functions run inside
- * queue_wait() and end a transfer by queue_done(), whose callback may put more. A queue has one peer
- * at most, and a peer that has nothing in flight may go on to another queue.
+ * Completes transfers in its own way: the connection to a server. A queue has one peer at most, and a
+ * peer that has nothing in flight may go on to another queue.
  */
 struct peer {
 	int fd; /* readable when there is something to do: an answer, room to send, time is up */
-	/* Sends what was put; ready: fd is readable. Does not block. */
-	void (*work)(struct peer *p, struct queue *q, bool ready);
-	/* io_uring broke: ends all transfers with err. */
-	void (*broke)(struct peer *p, struct queue *q, int err);
+	/* Runs inside queue_wait(), and ends transfers by queue_done(), whose callback may put more. Sends
+	 * what was put; ready: 1 fd is readable; -errno: io_uring broke, and all transfers have to be
+	 * ended. Does not block. */
+	void (*work)(struct peer *p, struct queue *q, int ready);
 };
 
 /* depth: how many transfers the kernel holds at once. in_line: never ask for io_uring. Falls back to
@@ -45,7 +44,7 @@ const char *queue_library(void);
 void queue_put(struct queue *q, struct xfer *x);
 /* Counts x, which p has taken, as in flight: p->work() is called for it, and ends it. */
 void queue_put_peer(struct queue *q, struct xfer *x, struct peer *p);
-/* Ends a transfer of the peer: err is 0 or -errno. Only inside p->work() and p->broke(). */
+/* Ends a transfer of the peer: err is 0 or -errno. Only inside p->work(). */
 void queue_done(struct queue *q, struct xfer *x, int err);
 /* Submits what was put, waits until at least min callbacks have run (fewer when nothing is left in
  * flight), runs all that are ready. Returns how many ran, or -errno when io_uring itself broke (which

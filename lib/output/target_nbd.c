@@ -302,12 +302,14 @@ static void check_time(struct nbd *n)
 		die(n, fail(&n->why, ETIMEDOUT, "the server has not answered for %u seconds", limit));
 }
 
-static void on_work(struct peer *p, struct queue *q, bool ready)
+static void on_work(struct peer *p, struct queue *q, int ready)
 {
 	struct nbd *n = container_of(p, struct nbd, peer);
 
 	n->queue = q;
-	if (ready && !receive(n))
+	if (ready < 0)
+		die(n, fail(&n->why, -ready, "io_uring: %s", strerror(-ready)));
+	else if (ready && !receive(n))
 		check_time(n);
 	if (!n->t.dead) {
 		ask(n);
@@ -315,15 +317,6 @@ static void on_work(struct peer *p, struct queue *q, bool ready)
 	}
 	if (n->t.dead)
 		end_all(n);
-}
-
-static void on_broke(struct peer *p, struct queue *q, int err)
-{
-	struct nbd *n = container_of(p, struct nbd, peer);
-
-	n->queue = q;
-	die(n, fail(&n->why, -err, "io_uring: %s", strerror(-err)));
-	end_all(n);
 }
 
 /* --- the operations ------------------------------------------------------------------------------ */
@@ -446,7 +439,6 @@ int target_nbd_open(struct target **out, const char *uri, const struct target_op
 	n->link.arg = o->arg;
 	n->replies.done = on_done;
 	n->peer.work = on_work;
-	n->peer.broke = on_broke;
 	n->t = (struct target){.ops = &nbd_ops, .kind = "nbd", .past_cache = true, .aligned = true,
 			       .memory = SECTOR, .fd = -1, .direct = -1, .dir = -1, .why = n->why.msg,
 			       .name = name_text(uri)};
