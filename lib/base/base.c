@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char *const words[] = {
@@ -220,6 +221,14 @@ bool all_zero(const void *p, size_t n)
 			return false;
 	/* every byte equals the one 16 before it, and those are zero: memcmp does the wide loads */
 	return n <= 16 || memcmp(b, b + 16, n - 16) == 0;
+}
+
+int64_t clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
 }
 
 ssize_t read_full(int fd, void *buf, size_t n, uint64_t off)

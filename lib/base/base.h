@@ -192,6 +192,8 @@ static inline uint64_t le64(const void *p)
 }
 
 bool all_zero(const void *p, size_t n);
+/* Milliseconds of a clock that is never set. */
+int64_t clock_ms(void);
 
 /* Reads n bytes of a file at off, however often the kernel stops short. How many there were: fewer than n
  * only at the end of the file; or -errno. */

@@ -344,15 +344,13 @@ int stream_ask_stop(struct stream *f, struct err *e)
 static bool out_of_patience(struct stream *f)
 {
 	const bool whole = !f->compressed || __atomic_load_n(&f->between, __ATOMIC_RELAXED);
-	struct timespec t;
 	int64_t now;
 
 	if (!f->expect || f->have < f->expect || !whole) {
 		f->complete = 0;
 		return false;
 	}
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	now = t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+	now = clock_ms();
 	if (!f->complete)
 		f->complete = now;
 	return now - f->complete >= STREAM_PATIENCE * 1000;

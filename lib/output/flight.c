@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #define PAGE 4096u
 #define DEPTH 256u
@@ -405,12 +404,8 @@ static void put_flush(struct flight *f, bool in_line)
 static void flush_meanwhile(struct flight *f)
 {
 	const struct pump_opts *o = f->o;
-	const int64_t each = (o->flush_each ? o->flush_each : FLUSH_EACH) * INT64_C(1000000);
-	struct timespec ts;
-	int64_t now;
+	const int64_t each = o->flush_each ? o->flush_each : FLUSH_EACH, now = clock_ms();
 
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 	if (!f->flushed)
 		f->flushed = now;
 	if (f->failed || f->flushing || (!f->stats->begun && !o->durable) || now - f->flushed < each)

@@ -59,7 +59,7 @@ struct flight {
 	bool flushing;   /* it is in flight */
 	uint64_t taken;       /* guest order: all runs before this byte were launched, or need nothing, */
 	uint64_t flush_taken; /* and those before this one the flush makes durable */
-	int64_t flushed; /* when it was put, nanoseconds */
+	int64_t flushed; /* when it was put, milliseconds */
 	struct slot slot[SLOTS];
 	unsigned slots; /* that were ever used: the others are never touched, which costs memory and time */
 	struct slot *free[CLASSES]; /* of those; last used on top */

@@ -20,7 +20,6 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <sys/uio.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SILENCE 60u /* seconds without an answer, in the handshake and while requests are in flight, */
@@ -57,7 +56,7 @@ struct nbd {
 	uint64_t sent;             /* bytes of the first of them */
 	bool want_room;            /* epoll waits until the socket takes more */
 	unsigned flying, flushes;  /* requests without an answer, and the flushes among them */
-	int64_t heard;             /* the last answer, seconds */
+	int64_t heard;             /* the last answer, milliseconds */
 	struct err why;
 	struct queue *own;         /* for what is read at once */
 	uint8_t in[RECEIVE];
@@ -66,14 +65,6 @@ struct nbd {
 static struct nbd *nbd_of(const struct target *t)
 {
 	return container_of(t, struct nbd, t);
-}
-
-static int64_t seconds(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec;
 }
 
 /* --- transfers ----------------------------------------------------------------------------------- */
@@ -175,7 +166,7 @@ static void ask(struct nbd *n)
 		o->len = o->data ? len : 0;
 		fill_header(o->header, command_of(x), q->cookie, x->kind == XFER_FLUSH ? 0 : off, len);
 		if (!n->flying++)
-			n->heard = seconds();
+			n->heard = clock_ms();
 		n->flushes += x->kind == XFER_FLUSH;
 		n->asked += len;
 		if (n->asked == x->len) {
@@ -276,7 +267,7 @@ static bool receive(struct nbd *n)
 			break;
 		}
 		any = true;
-		n->heard = seconds();
+		n->heard = clock_ms();
 		got = (uint64_t)did;
 		if (room)
 			r = nbd_replies_filled(&n->replies, min_u64(got, room), &n->why);
@@ -298,7 +289,7 @@ static void check_time(struct nbd *n)
 
 	if (read(n->timer, &rings, sizeof(rings)) < 0 && errno != EAGAIN && errno != EINTR)
 		die(n, fail(&n->why, errno, "timer: %s", strerror(errno)));
-	if (n->flying && seconds() - n->heard > limit)
+	if (n->flying && clock_ms() - n->heard > limit * INT64_C(1000))
 		die(n, fail(&n->why, ETIMEDOUT, "the server has not answered for %u seconds", limit));
 }
 
