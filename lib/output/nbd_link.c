@@ -38,9 +38,6 @@ static int lost(const struct nbd_link *n, ssize_t did, struct err *e)
 	if (!did)
 		return fail(e, ECONNRESET, "%s: the server closed the connection during the handshake",
 			    n->name);
-	if (errno == EAGAIN || errno == EWOULDBLOCK)
-		return fail(e, ETIMEDOUT, "%s: the server has not answered for %u seconds", n->name,
-			    n->silence);
 	return fail(e, errno, "%s: the connection to the server is lost (%s)", n->name,
 		    strerror(errno));
 }
@@ -70,22 +67,23 @@ static int await(struct nbd_link *n, short events, struct err *e)
 		if (r < 0 && errno != EINTR)
 			return lost(n, -1, e);
 	}
-	errno = EAGAIN;
-	return lost(n, -1, e);
+	return fail(e, ETIMEDOUT, "%s: the server has not answered for %u seconds", n->name, n->silence);
 }
 
-static int get(struct nbd_link *n, void *buf, size_t len, struct err *e)
+/* Sends or receives all of it. */
+static int move(struct nbd_link *n, short events, void *buf, size_t len, struct err *e)
 {
 	uint8_t *p = buf;
 
 	while (len) {
-		int r = await(n, POLLIN, e);
+		int r = await(n, events, e);
 		ssize_t did;
 
 		if (r < 0)
 			return r;
-		did = recv(n->sock, p, len, 0);
-		if (did < 0 && errno == EINTR)
+		did = events == POLLIN ? recv(n->sock, p, len, MSG_DONTWAIT)
+				       : send(n->sock, p, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (did < 0 && (errno == EINTR || errno == EAGAIN))
 			continue;
 		if (did <= 0)
 			return lost(n, did, e);
@@ -95,27 +93,8 @@ static int get(struct nbd_link *n, void *buf, size_t len, struct err *e)
 	return 0;
 }
 
-static int give(struct nbd_link *n, const void *buf, size_t len, struct err *e)
-{
-	const uint8_t *p = buf;
-	int r = 0;
-
-	while (!r && len) {
-		ssize_t did = send(n->sock, p, len, MSG_NOSIGNAL);
-
-		if (did < 0 && errno == EINTR) {
-			r = interrupted(n, e);
-			continue;
-		}
-		if (did < 0)
-			return lost(n, did, e);
-		p += did;
-		len -= (size_t)did;
-	}
-	return r;
-}
-
-static int give_option(struct nbd_link *n, uint32_t option, const uint8_t *data, size_t len, struct err *e)
+static int give_option(struct nbd_link *n, uint32_t option, uint8_t *data, size_t len,
+		       struct err *e)
 {
 	uint8_t head[16];
 	int r;
@@ -123,37 +102,41 @@ static int give_option(struct nbd_link *n, uint32_t option, const uint8_t *data,
 	put64(head, MAGIC_OPTION);
 	put32(head + 8, option);
 	put32(head + 12, (uint32_t)len);
-	r = give(n, head, sizeof(head), e);
-	return r < 0 || !len ? r : give(n, data, len, e);
+	r = move(n, POLLOUT, head, sizeof(head), e);
+	return r < 0 ? r : move(n, POLLOUT, data, len, e);
+}
+
+static int no_reply(const struct nbd_link *n, struct err *e)
+{
+	return fail(e, EPROTO, "%s: the server's reply to an option is not of the NBD protocol", n->name);
 }
 
 /* The next reply to an option; its data lies in n->in. */
 static int get_reply(struct nbd_link *n, uint32_t option, uint32_t *type, uint32_t *len, struct err *e)
 {
 	uint8_t head[20];
-	int r = get(n, head, sizeof(head), e);
+	int r = move(n, POLLIN, head, sizeof(head), e);
 
 	if (r < 0)
 		return r;
 	*type = be32(head + 12);
 	*len = be32(head + 16);
 	if (be64(head) != MAGIC_REPLY || be32(head + 8) != option || *len > NBD_REPLY_MOST)
-		return fail(e, EPROTO, "%s: the server's reply to an option is not of the NBD protocol",
-			    n->name);
-	return get(n, n->in, *len, e);
+		return no_reply(n, e);
+	return move(n, POLLIN, n->in, *len, e);
 }
 
 static int greet(struct nbd_link *n, struct err *e)
 {
 	uint8_t head[18], flags[4];
-	int r = get(n, head, 8, e);
+	int r = move(n, POLLIN, head, 8, e);
 
 	if (r < 0)
 		return r;
 	if (be64(head) != MAGIC)
 		return fail(e, EPROTO, "%s: is not an NBD server (its first bytes are %02x %02x %02x %02x)",
 			    n->name, head[0], head[1], head[2], head[3]);
-	r = get(n, head + 8, 8, e);
+	r = move(n, POLLIN, head + 8, 10, e); /* an older server sends more */
 	if (r < 0)
 		return r;
 	if (be64(head + 8) != MAGIC_OPTION)
@@ -162,14 +145,11 @@ static int greet(struct nbd_link *n, struct err *e)
 						  "is not supported"
 						: "%s: the server speaks an unknown NBD handshake",
 			    n->name);
-	r = get(n, head + 16, 2, e);
-	if (r < 0)
-		return r;
 	if (!(be16(head + 16) & FIXED_NEWSTYLE))
 		return fail(e, ENOTSUP, "%s: the server does not speak the fixed newstyle NBD handshake",
 			    n->name);
 	put32(flags, FIXED_NEWSTYLE | (be16(head + 16) & NO_ZEROES));
-	return give(n, flags, sizeof(flags), e);
+	return move(n, POLLOUT, flags, sizeof(flags), e);
 }
 
 static int refused(const struct nbd_link *n, const char *export, uint32_t type, uint32_t len, struct err *e)
@@ -241,8 +221,7 @@ static int go(struct nbd_link *n, const char *export, struct err *e)
 		if (type & REP_ERR)
 			return refused(n, export, type, got, e);
 		if (type != REP_INFO || got < 2)
-			return fail(e, EPROTO, "%s: the server's reply to an option is not of the NBD "
-					       "protocol", n->name);
+			return no_reply(n, e);
 		if (be16(n->in) == INFO_EXPORT && got == 12) {
 			n->size = be64(n->in + 2);
 			n->flags = be16(n->in + 10);
@@ -277,12 +256,10 @@ static int shake_hands(struct nbd_link *n, const char *export, struct err *e)
 
 static void set(int fd, int level, int option, int value)
 {
-	/* without it the connection works, too */
-	if (setsockopt(fd, level, option, &value, sizeof(value)) < 0)
-		return;
+	setsockopt(fd, level, option, &value, sizeof(value)); /* without it the connection works, too */
 }
 
-/* A socket that gives up after a while, and TCP that notices when the other end is gone. */
+/* A socket that gives up to connect after a while, and TCP that notices when the other end is gone. */
 static int new_socket(const struct nbd_link *n, int family, int protocol)
 {
 	const struct timeval limit = {.tv_sec = n->silence};
@@ -290,7 +267,6 @@ static int new_socket(const struct nbd_link *n, int family, int protocol)
 
 	if (fd < 0)
 		return -1;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
 	if (family == AF_UNIX) {
 		set(fd, SOL_SOCKET, SO_SNDBUF, SEND_BUFFER);
@@ -325,43 +301,49 @@ static int connect_to(struct nbd_link *n, const struct sockaddr *addr, socklen_t
 	return -code;
 }
 
-static int connect_unix(struct nbd_link *n, const char *path, struct err *e)
+/* The socket or the addresses of the host, one of which takes us. */
+static int find_server(struct nbd_link *n, const struct nbd_uri *u, const struct addrinfo *list,
+		       struct err *e)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	int r;
+	int r = -EHOSTUNREACH;
 
-	if (strlen(path) >= sizeof(addr.sun_path))
-		return fail(e, EINVAL, "%s: the path of the socket is longer than %zu bytes", n->name,
-			    sizeof(addr.sun_path) - 1);
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	n->sock = new_socket(n, AF_UNIX, 0);
-	if (n->sock < 0)
-		return fail(e, errno, "%s: %s", n->name, strerror(errno));
-	r = connect_to(n, (const struct sockaddr *)&addr, sizeof(addr), e);
-	return r < 0 ? fail_with(e, -r, FACTS(.code = ERR_CONNECTION), "%s: cannot connect to the socket: %s",
-				 n->name, strerror(-r))
-		     : 0;
-}
-
-static int connect_tcp(struct nbd_link *n, const struct nbd_uri *u, struct err *e)
-{
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
-	struct addrinfo *list, *a;
-	int r = getaddrinfo(u->host, u->port, &hints, &list);
-
-	if (r)
-		return fail(e, EHOSTUNREACH, "%s: the host is not known: %s", n->name, gai_strerror(r));
-	r = -EHOSTUNREACH;
-	for (a = list; a && r < 0 && r != -EINTR; a = a->ai_next) {
+	for (const struct addrinfo *a = list; a && r < 0 && r != -EINTR; a = a->ai_next) {
 		if (n->sock >= 0)
 			close(n->sock);
 		n->sock = new_socket(n, a->ai_family, a->ai_protocol);
 		r = n->sock < 0 ? -errno : connect_to(n, a->ai_addr, a->ai_addrlen, e);
 	}
+	if (r < 0)
+		return fail_with(e, -r, FACTS(.code = ERR_CONNECTION), "%s: cannot connect to %s%s: %s",
+				 n->name, u->socket ? "the socket" : "port ", u->socket ? "" : u->port,
+				 strerror(-r));
+	return 0;
+}
+
+static int connect_unix(struct nbd_link *n, const struct nbd_uri *u, struct err *e)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	const struct addrinfo list = {.ai_family = AF_UNIX, .ai_addr = (struct sockaddr *)&addr,
+				      .ai_addrlen = sizeof(addr)};
+
+	if (strlen(u->socket) >= sizeof(addr.sun_path))
+		return fail(e, EINVAL, "%s: the path of the socket is longer than %zu bytes", n->name,
+			    sizeof(addr.sun_path) - 1);
+	memcpy(addr.sun_path, u->socket, strlen(u->socket) + 1);
+	return find_server(n, u, &list, e);
+}
+
+static int connect_tcp(struct nbd_link *n, const struct nbd_uri *u, struct err *e)
+{
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICSERV};
+	struct addrinfo *list;
+	int r = getaddrinfo(u->host, u->port, &hints, &list);
+
+	if (r)
+		return fail(e, EHOSTUNREACH, "%s: the host is not known: %s", n->name, gai_strerror(r));
+	r = find_server(n, u, list, e);
 	freeaddrinfo(list);
-	return r < 0 ? fail_with(e, -r, FACTS(.code = ERR_CONNECTION), "%s: cannot connect to port %s: %s",
-				 n->name, u->port, strerror(-r))
-		     : 0;
+	return r;
 }
 
 int nbd_connect(struct nbd_link *n, const struct nbd_uri *u, struct err *e)
@@ -371,6 +353,6 @@ int nbd_connect(struct nbd_link *n, const struct nbd_uri *u, struct err *e)
 	n->sock = -1;
 	n->block = SECTOR;
 	n->most = NBD_REQUEST_MOST;
-	r = u->socket ? connect_unix(n, u->socket, e) : connect_tcp(n, u, e);
+	r = u->socket ? connect_unix(n, u, e) : connect_tcp(n, u, e);
 	return r < 0 ? r : shake_hands(n, u->export, e);
 }
