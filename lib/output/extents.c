@@ -26,7 +26,8 @@ struct extents {
 	struct span window; /* where the extents below tell everything */
 	size_t n;
 	struct span written[EXTENTS]; /* ascending; neighbours that touch are one */
-	struct span hole, data;	      /* the last ones found; empty when not known */
+	struct span range; /* the last one found; empty when not known */
+	bool hole;         /* it is one */
 	union {
 		struct fiemap fm;
 		char room[sizeof(struct fiemap) + EXTENTS * sizeof(struct fiemap_extent)];
@@ -45,11 +46,6 @@ struct extents *extents_new(int fd)
 	if (m)
 		m->fd = fd;
 	return m;
-}
-
-void extents_free(struct extents *m)
-{
-	free(m);
 }
 
 /* Makes the window begin at off. */
@@ -120,31 +116,22 @@ bool extents_written(struct extents *m, uint64_t off, uint64_t len)
 
 uint64_t extents_range(struct extents *m, uint64_t off, bool *hole)
 {
-	off_t next;
+	if (!inside(&m->range, off)) {
+		off_t data = lseek(m->fd, (off_t)off, SEEK_DATA), end = data;
 
-	*hole = false;
-	if (inside(&m->data, off))
-		return m->data.end;
-	if (!inside(&m->hole, off)) {
-		next = lseek(m->fd, (off_t)off, SEEK_DATA);
-		if (next < 0 && errno != ENXIO)
+		*hole = data > (off_t)off || (data < 0 && errno == ENXIO);
+		if (data >= 0 && !*hole)
+			end = lseek(m->fd, (off_t)off, SEEK_HOLE);
+		if (!*hole && end <= (off_t)off)
 			return UINT64_MAX;
-		if (next >= 0 && (uint64_t)next <= off) {
-			next = lseek(m->fd, (off_t)off, SEEK_HOLE);
-			if (next <= (off_t)off)
-				return UINT64_MAX;
-			m->data = (struct span){off, (uint64_t)next};
-			return m->data.end;
-		}
-		m->hole = (struct span){off, next < 0 ? UINT64_MAX : (uint64_t)next};
+		m->range = (struct span){off, end < 0 ? UINT64_MAX : (uint64_t)end};
+		m->hole = *hole;
 	}
-	*hole = true;
-	return m->hole.end;
+	*hole = m->hole;
+	return m->range.end;
 }
 
 void extents_forget(struct extents *m)
 {
-	const struct span none = {0, 0};
-
-	m->window = m->hole = m->data = none;
+	m->window = m->range = (struct span){0, 0};
 }

@@ -11,10 +11,8 @@
 
 struct extents;
 
-/* NULL when memory is short. fd: of the file; it has to outlive it. */
+/* For free(); NULL when memory is short. fd: of the file; it has to outlive it. */
 struct extents *extents_new(int fd);
-/* NULL-safe. */
-void extents_free(struct extents *m);
 /* Whether every byte of the range lies in blocks that are allocated and written. */
 bool extents_written(struct extents *m, uint64_t off, uint64_t len);
 /* Where the range of data, or the hole, that begins at off ends: UINT64_MAX when no other is known. */

@@ -592,7 +592,7 @@ static void file_free(struct target *t)
 		close(t->direct);
 	if (t->dir >= 0)
 		close(t->dir);
-	extents_free(t->extents);
+	free(t->extents);
 	free(t);
 }
 
