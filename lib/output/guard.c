@@ -78,6 +78,13 @@ bool guard_overlap(dev_t a, dev_t b)
 	return a != b && (whole_disk(a) == b || whole_disk(b) == a);
 }
 
+static bool lies_in(const char *path, const char *dir)
+{
+	const size_t n = strlen(dir);
+
+	return !strncmp(path, dir, n) && (!path[n] || path[n] == '/');
+}
+
 bool guard_in_dev(const char *path, const struct stat *st)
 {
 	struct stat dev, root;
@@ -87,8 +94,8 @@ bool guard_in_dev(const char *path, const struct stat *st)
 	if (stat("/dev", &dev) < 0 || st->st_dev != dev.st_dev)
 		return false;
 	real = realpath(path, NULL);
-	yes = real && strncmp(real, "/dev/shm/", 9) &&
-	      ((stat("/", &root) == 0 && root.st_dev != dev.st_dev) || !strncmp(real, "/dev/", 5));
+	yes = real && !lies_in(real, "/dev/shm") &&
+	      ((stat("/", &root) == 0 && root.st_dev != dev.st_dev) || lies_in(real, "/dev"));
 	free(real);
 	return yes;
 }

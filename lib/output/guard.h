@@ -21,8 +21,8 @@ bool sys_block_text(dev_t dev, const char *what, char *buf, size_t size);
 /* Whether one is a whole disk and the other a partition of it. */
 bool guard_overlap(dev_t a, dev_t b);
 
-/* Whether a file lies in /dev, where a mistyped name of a device makes a file in memory. File systems that
- * are mounted below it, as on /dev/shm, are made for files and do not count. */
+/* Whether a file or folder lies in /dev, or is it, where a mistyped name of a device makes a file in memory.
+ * File systems that are mounted below it, as on /dev/shm, are made for files and do not count. */
 bool guard_in_dev(const char *path, const struct stat *st);
 
 /*

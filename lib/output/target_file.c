@@ -271,15 +271,12 @@ static int open_failed(const struct target *t, dev_t rdev, int code, const struc
 	}
 }
 
-/* Whether the folder that is to hold it exists. */
-static bool in_folder(const char *path)
+/* Of a file; NULL when memory is short. */
+static char *folder_of(const char *path)
 {
 	const char *slash = strrchr(path, '/');
-	char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : NULL;
-	const bool there = !slash || !dir || access(dir, F_OK) == 0;
 
-	free(dir);
-	return there;
+	return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
 }
 
 /* A run that was just killed holds a device until the last of its writes is done. */
@@ -298,7 +295,7 @@ static int open_existing(struct target *t, const char *path, const struct target
 			 struct err *e)
 {
 	int flags = (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
-	char hint[PATH_MAX];
+	char hint[PATH_MAX], *dir;
 	struct stat was;
 	int r, ro = 0;
 
@@ -309,9 +306,12 @@ static int open_existing(struct target *t, const char *path, const struct target
 			return fail(e, ENOENT, "%s: there is no device of that name", t->name);
 		if (hint_volume(hint, sizeof(hint), path))
 			return fail(e, ENOENT, "%s: %s", t->name, hint);
+		dir = folder_of(path);
+		r = dir ? access(dir, F_OK) : 0;
+		free(dir);
 		return fail(e, ENOENT, "%s: does not exist" HINT "%s", t->name,
-			    in_folder(path) ? " (--create makes a new file)"
-					    : ", nor does its folder (lsblk lists the devices)");
+			    r == 0 ? " (--create makes a new file)"
+				   : ", nor does its folder (lsblk lists the devices)");
 	}
 	r = check_type(t, &was, e);
 	if (r < 0)
@@ -362,18 +362,6 @@ static int open_existing(struct target *t, const char *path, const struct target
 	return check_loop(t, o, e);
 }
 
-/* A mistyped device name must not become a file that fills the memory. */
-static bool under_dev(const char *dir, int fd)
-{
-	struct stat st, dev, root;
-	char *real = realpath(dir, NULL);
-	bool yes = real && (strcmp(real, "/dev") == 0 || strncmp(real, "/dev/", 5) == 0);
-
-	free(real);
-	return yes || (fstat(fd, &st) == 0 && stat("/dev", &dev) == 0 && stat("/", &root) == 0 &&
-		       dev.st_dev != root.st_dev && st.st_dev == dev.st_dev);
-}
-
 static int make_file(struct target *t, const char *path, const struct target_opts *o, struct err *e)
 {
 	static const char exists[] = "exists already; --create makes new files only";
@@ -404,8 +392,8 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 
 static int open_new(struct target *t, const char *path, const struct target_opts *o, struct err *e)
 {
-	const char *slash = strrchr(path, '/');
 	char *dir, hint[PATH_MAX];
+	struct stat folder;
 	int r;
 
 	if (hint_volume(hint, sizeof(hint), path))
@@ -413,14 +401,14 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 	if (!o->need || o->need > POS_LIMIT)
 		return fail(e, EINVAL, "%s: --create needs the size of the disk, not %" PRIu64 " "
 			    "bytes", t->name, o->need);
-	dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+	dir = folder_of(path);
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");
 	t->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (t->dir < 0)
+	if (t->dir < 0 || fstat(t->dir, &folder) < 0)
 		r = fail(e, errno, "%s: its directory cannot be opened: %s", t->name,
 			 strerror(errno));
-	else if (under_dev(dir, t->dir))
+	else if (guard_in_dev(dir, &folder)) /* a mistyped name of a device */
 		r = fail(e, EINVAL, "%s: --create makes no files under /dev", t->name);
 	else
 		r = make_file(t, path, o, e);
