@@ -56,23 +56,16 @@ static bool is_terminal(dev_t rdev)
 
 static int check_type(const struct target *t, const struct stat *st, struct err *e)
 {
-	switch (st->st_mode & S_IFMT) {
-	case S_IFREG:
-	case S_IFBLK:
+	const mode_t m = st->st_mode;
+
+	if (S_ISREG(m) || S_ISBLK(m))
 		return 0;
-	case S_IFDIR:
-		return fail(e, EISDIR, "%s: is a directory", t->name);
-	case S_IFIFO:
-		return fail(e, ENOTBLK, "%s: is a FIFO", t->name);
-	case S_IFSOCK:
-		return fail(e, ENOTBLK, "%s: is a socket", t->name);
-	case S_IFCHR:
-		if (is_terminal(st->st_rdev))
-			return fail(e, ENOTBLK, "%s: is a terminal", t->name);
-		return fail(e, ENOTBLK, "%s: is a character device, not a disk", t->name);
-	default:
-		return fail(e, ENOTBLK, "%s: is neither a file nor a block device", t->name);
-	}
+	return fail(e, S_ISDIR(m) ? EISDIR : ENOTBLK, "%s: is %s", t->name,
+		    S_ISDIR(m) ? "a directory"
+		    : S_ISFIFO(m) ? "a FIFO"
+		    : S_ISSOCK(m) ? "a socket"
+		    : !S_ISCHR(m) ? "neither a file nor a block device"
+		    : is_terminal(st->st_rdev) ? "a terminal" : "a character device, not a disk");
 }
 
 static int check_inputs(const struct target *t, const struct stat *st, const struct target_opts *o,
@@ -146,14 +139,13 @@ static bool backs_loop(const struct stat *st, char *name, size_t size, dev_t *lo
 /* udev, or a run that is refused, holds a shared lock for moments: one refusal says little. */
 static bool take_flock(int fd, bool shared)
 {
-	for (int tries = HELD_TRIES;;) {
+	for (int tries = HELD_TRIES; tries; tries--) {
 		if (flock(fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0 ||
 		    errno != EWOULDBLOCK)
 			return true; /* or no such locks here */
-		if (!--tries)
-			return false;
 		usleep(HELD_PAUSE_US);
 	}
+	return false;
 }
 
 static struct flock qemu_bytes(short type, off_t start, off_t len)
