@@ -7,6 +7,7 @@
 #define BASE_H
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -194,6 +195,8 @@ static inline uint64_t le64(const void *p)
 bool all_zero(const void *p, size_t n);
 /* Milliseconds of a clock that is never set. */
 int64_t clock_ms(void);
+/* A thread that gets no signals: they are for the one that waits. 0 or an errno. */
+int thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg);
 
 /* Reads n bytes of a file at off, however often the kernel stops short. How many there were: fewer than n
  * only at the end of the file; or -errno. */

@@ -6,7 +6,6 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -422,7 +421,6 @@ int stream_error(struct stream *f, struct err *e)
 static int start(struct stream *f, struct err *e)
 {
 	pthread_condattr_t attr;
-	sigset_t all, old;
 	int r;
 
 	pthread_condattr_init(&attr);
@@ -431,11 +429,7 @@ static int start(struct stream *f, struct err *e)
 	pthread_cond_init(&f->grown, &attr);
 	pthread_cond_init(&f->freed, &attr);
 	pthread_condattr_destroy(&attr);
-	/* signals are handled by the thread that waits */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	r = pthread_create(&f->thread, NULL, work, f);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	r = thread_start(&f->thread, work, f);
 	f->running = !r;
 	return r ? fail(e, r, "no thread can be made: %s", strerror(r)) : 0;
 }

@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -168,17 +167,6 @@ static void *renew(void *arg)
 	}
 	pthread_mutex_unlock(&r->lock);
 	return NULL;
-}
-
-/* Where there can be no thread, the issuer renews it. */
-static void start(struct resume *r)
-{
-	sigset_t all, before;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_BLOCK, &all, &before);
-	r->running = pthread_create(&r->thread, NULL, renew, r) == 0;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 static void stop(struct resume *r)
@@ -481,7 +469,8 @@ int resume_begin(struct resume *r, struct err *e)
 				    strerror(-result));
 		r->made = true;
 	}
-	start(r);
+	/* where there can be no thread, the issuer renews it */
+	r->running = thread_start(&r->thread, renew, r) == 0;
 	return 0;
 }
 

@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "output/workers.h"
 
-#include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -69,16 +67,12 @@ struct workers *workers_new(void)
 static void start(struct workers *w)
 {
 	unsigned want = processors();
-	sigset_t all, before;
 
 	w->started = true;
 	w->bell = eventfd(0, EFD_CLOEXEC);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
 	while (w->bell >= 0 && w->threads < want &&
-	       pthread_create(&w->thread[w->threads], NULL, work, w) == 0)
+	       thread_start(&w->thread[w->threads], work, w) == 0)
 		w->threads++;
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 void workers_free(struct workers *w)
