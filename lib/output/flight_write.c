@@ -66,6 +66,7 @@ static void zero_done(struct xfer *x, int err)
 		target_put(f->t, f->q, x);
 	} else { /* nobody makes them */
 		x->kind = XFER_WRITE;
+		x->in_line = false;
 		x->buf = f->zeros;
 		x->done = write_done;
 		f->stats->writes++;

@@ -33,6 +33,18 @@ static uint64_t queue_number(dev_t dev, const char *what)
 	return sys_block_text(dev, what, buf, sizeof(buf)) ? strtoull(buf, NULL, 10) : 0;
 }
 
+/* Whether what was opened is what stood there when its name was looked at; t->st says how it is now. */
+static bool is_still(struct target *t, int fd)
+{
+	struct stat is;
+
+	if (fstat(fd, &is) < 0 || !same_file(&is, &t->st) || is.st_rdev != t->st.st_rdev ||
+	    (is.st_mode & S_IFMT) != (t->st.st_mode & S_IFMT))
+		return false;
+	t->st = is;
+	return true;
+}
+
 static bool leads_to(const char *path, const struct stat *st)
 {
 	struct stat other;
@@ -54,9 +66,9 @@ static bool is_terminal(dev_t rdev)
 	return n >= 4 && memcmp(link + n - 4, "/tty", 4) == 0;
 }
 
-static int check_type(const struct target *t, const struct stat *st, struct err *e)
+static int check_type(const struct target *t, struct err *e)
 {
-	const mode_t m = st->st_mode;
+	const mode_t m = t->st.st_mode;
 
 	if (S_ISREG(m) || S_ISBLK(m))
 		return 0;
@@ -65,27 +77,26 @@ static int check_type(const struct target *t, const struct stat *st, struct err 
 		    : S_ISFIFO(m) ? "a FIFO"
 		    : S_ISSOCK(m) ? "a socket"
 		    : !S_ISCHR(m) ? "neither a file nor a block device"
-		    : is_terminal(st->st_rdev) ? "a terminal" : "a character device, not a disk");
+		    : is_terminal(t->st.st_rdev) ? "a terminal" : "a character device, not a disk");
 }
 
-static int check_inputs(const struct target *t, const struct stat *st, const struct target_opts *o,
-			struct err *e)
+static int check_inputs(const struct target *t, const struct target_opts *o, struct err *e)
 {
 	for (size_t i = 0; i < o->n_inputs; i++) {
 		const struct stat *in = o->inputs[i].st;
 		const bool device = S_ISBLK(in->st_mode);
 		char file[PATH_MAX];
 
-		if (same_disk(in, st))
+		if (same_disk(in, &t->st))
 			return fail(e, EINVAL, "%s: is one of the inputs (%s)", t->name,
 				    o->inputs[i].name);
-		if (t->device && device && guard_overlap(st->st_rdev, in->st_rdev))
+		if (t->device && device && guard_overlap(t->st.st_rdev, in->st_rdev))
 			return fail(e, EINVAL,
 				    "%s: shares its bytes with one of the inputs (%s): one is a partition "
 				    "of the other", t->name, o->inputs[i].name);
 		if (!t->device && device &&
 		    sys_block_text(in->st_rdev, "loop/backing_file", file, sizeof(file)) &&
-		    leads_to(file, st))
+		    leads_to(file, &t->st))
 			return fail(e, EINVAL, "%s: is what an input, the loop device %s, reads",
 				    t->name, o->inputs[i].name);
 	}
@@ -174,12 +185,12 @@ static void keep_qemu_away(int fd)
 	fcntl(fd, F_OFD_SETLK, &denied);
 }
 
-static int fail_locked(const struct target *t, const struct stat *st, struct err *e)
+static int fail_locked(const struct target *t, struct err *e)
 {
 	char who[GUARD_WHO];
 	bool ended;
 
-	if (!guard_locker(who, &ended, st))
+	if (!guard_locker(who, &ended, &t->st))
 		return fail_with(e, EBUSY, FACTS(.force = "busy"),
 				 "%s: is locked by another program (another vmdksync?), or by the last "
 				 "writes of one that has ended" HINT ": wait for it, or stop it", t->name);
@@ -190,18 +201,17 @@ static int fail_locked(const struct target *t, const struct stat *st, struct err
 
 /* Refuses where another program holds it in one of the ways that are known. A lock that is got
  * stays with fd. */
-static int check_holders(const struct target *t, int fd, const struct stat *st, bool shared,
-			 struct err *e)
+static int check_holders(const struct target *t, int fd, bool shared, struct err *e)
 {
 	char users[512], name[256];
 	dev_t loop;
 
 	if (!take_flock(fd, shared))
-		return fail_locked(t, st, e);
+		return fail_locked(t, e);
 	if (qemu_holds(fd))
 		return fail_with(e, EBUSY, FACTS(.force = "busy"),
 				 "%s: is held by QEMU (a running VM?)" HINT ": stop it first", t->name);
-	if (!t->device && !t->created && backs_loop(st, name, sizeof(name), &loop)) {
+	if (!t->device && !t->created && backs_loop(&t->st, name, sizeof(name), &loop)) {
 		if (!*hint_users(users, sizeof(users), loop))
 			snprintf(users, sizeof(users), ": detach it first (losetup -d /dev/%s)", name);
 		return fail_with(e, EBUSY, FACTS(.force = "busy"),
@@ -214,24 +224,22 @@ static int check_holders(const struct target *t, int fd, const struct stat *st, 
  * Before the file is opened for writing, which would count as well. Closing a file may take a
  * moment longer than the program that had it, and an NFS server lets go of files that it caches.
  */
-static int check_writers(const struct target *t, const char *path, const struct stat *st,
-			 struct err *e)
+static int check_writers(struct target *t, const char *path, struct err *e)
 {
 	int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY), r = 0;
 	char who[GUARD_WHO];
-	struct stat is;
 
 	/* where it cannot be opened, to open it for writing tells why */
-	if (fd < 0 || fstat(fd, &is) < 0 || !same_file(&is, st))
+	if (fd < 0 || !is_still(t, fd))
 		goto out;
-	for (int tries = 20; !r && guard_written(fd, st); tries--) {
-		r = check_holders(t, fd, st, true, e);
+	for (int tries = 20; !r && guard_written(fd, &t->st); tries--) {
+		r = check_holders(t, fd, true, e);
 		flock(fd, LOCK_UN);
 		if (!r && !tries)
 			r = fail(e, EBUSY,
 				 "%s: is open for writing elsewhere (%s)" HINT "; stop that, or wait for it "
 				 "(--force=busy skips this check)", t->name,
-				 guard_writer(who, st) ? who : "no process found: the kernel, another "
+				 guard_writer(who, &t->st) ? who : "no process found: the kernel, another "
 							       "container, or writes in flight");
 		else if (!r)
 			usleep(50000);
@@ -242,8 +250,7 @@ out:
 	return r;
 }
 
-static int open_failed(const struct target *t, dev_t rdev, int code, const struct target_opts *o,
-		       struct err *e)
+static int open_failed(const struct target *t, int code, const struct target_opts *o, struct err *e)
 {
 	char users[512];
 
@@ -251,7 +258,7 @@ static int open_failed(const struct target *t, dev_t rdev, int code, const struc
 	case EBUSY:
 		return fail_with(e, EBUSY, FACTS(.force = "busy"),
 				 "%s: is mounted or in use by another program" HINT "%s", t->name,
-				 hint_users(users, sizeof(users), rdev));
+				 hint_users(users, sizeof(users), t->st.st_rdev));
 	case EAGAIN: /* someone has a lease on it */
 	case ETXTBSY:
 		return fail(e, EBUSY, "%s: is in use by another program", t->name);
@@ -288,10 +295,9 @@ static int open_existing(struct target *t, const char *path, const struct target
 {
 	int flags = (o->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY;
 	char hint[PATH_MAX], *dir;
-	struct stat was;
 	int r, ro = 0;
 
-	if (stat(path, &was) < 0) {
+	if (stat(path, &t->st) < 0) {
 		if (errno != ENOENT)
 			return fail(e, errno, "%s: %s", t->name, strerror(errno));
 		if (strncmp(path, "/dev/", 5) == 0)
@@ -305,24 +311,24 @@ static int open_existing(struct target *t, const char *path, const struct target
 			    r == 0 ? " (--create makes a new file)"
 				   : ", nor does its folder (lsblk lists the devices)");
 	}
-	r = check_type(t, &was, e);
+	r = check_type(t, e);
 	if (r < 0)
 		return r;
-	t->device = S_ISBLK(was.st_mode);
-	if (!t->device && guard_in_dev(path, &was))
+	t->device = S_ISBLK(t->st.st_mode);
+	if (!t->device && guard_in_dev(path, &t->st))
 		return fail(e, ENOTBLK,
 			    "%s: is a file in memory, made by a mistyped name of a device" HINT "; remove it "
 			    "and name the device (lsblk lists them)", t->name);
-	r = check_inputs(t, &was, o, e);
+	r = check_inputs(t, o, e);
 	if (r < 0)
 		return r;
 	/* root may write all the same, but whoever took the bits away meant it */
-	if (!o->read_only && !(was.st_mode & 0222))
+	if (!o->read_only && !(t->st.st_mode & 0222))
 		return fail(e, EROFS, "%s: is read-only (mode %04o)", t->name,
-			    (unsigned)was.st_mode & 07777);
-	t->read_only = !(was.st_mode & 0222) || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0;
+			    (unsigned)t->st.st_mode & 07777);
+	t->read_only = !(t->st.st_mode & 0222) || faccessat(AT_FDCWD, path, W_OK, AT_EACCESS) < 0;
 	if (!t->device && !o->force_busy) {
-		r = check_writers(t, path, &was, e);
+		r = check_writers(t, path, e);
 		if (r < 0)
 			return r;
 	}
@@ -334,11 +340,8 @@ static int open_existing(struct target *t, const char *path, const struct target
 	if (t->fd < 0 && errno == EINVAL)
 		t->fd = open_patiently(path, flags);
 	if (t->fd < 0)
-		return open_failed(t, was.st_rdev, errno, o, e);
-	if (fstat(t->fd, &t->st) < 0)
-		return fail(e, errno, "%s: %s", t->name, strerror(errno));
-	if ((t->st.st_mode & S_IFMT) != (was.st_mode & S_IFMT) || !same_file(&t->st, &was) ||
-	    t->st.st_rdev != was.st_rdev)
+		return open_failed(t, errno, o, e);
+	if (!is_still(t, t->fd))
 		return fail(e, EBUSY, "%s: was replaced while it was being opened", t->name);
 	if (!t->device) {
 		/* or the ring answers EAGAIN where it could wait */
@@ -431,25 +434,21 @@ static int check_size(struct target *t, const struct target_opts *o, struct err 
 }
 
 /*
- * The description that has O_EXCL and the locks: the direct one, because only its writes may go on
+ * The description that has O_EXCL and the locks is the direct one, because only its writes may go on
  * when the program is gone. Buffered ones belong to one of its threads, which keeps all of its
  * files open until they are done.
  */
-static int holder(const struct target *t)
+static int check_busy(const struct target *t, const struct target_opts *o, struct err *e)
 {
-	return t->direct >= 0 ? t->direct : t->fd;
-}
-
-static int check_busy(struct target *t, const struct target_opts *o, struct err *e)
-{
-	int fd = holder(t), r;
+	const int fd = t->direct >= 0 ? t->direct : t->fd;
+	int r;
 
 	if (o->force_busy) {
 		/* no locks that could get into the way of a QEMU already there */
 		take_flock(fd, o->read_only);
 		return 0;
 	}
-	r = check_holders(t, fd, &t->st, o->read_only, e);
+	r = check_holders(t, fd, o->read_only, e);
 	if (!r && !o->read_only)
 		keep_qemu_away(fd);
 	return r;
@@ -492,20 +491,17 @@ static bool find_alignment(struct target *t)
 }
 
 /* The same file opened once more: through the descriptor, as the name may mean another by now. */
-static int open_again(const struct target *t, int flags)
+static int open_again(struct target *t, int flags)
 {
 	char path[64];
-	struct stat other;
 	int fd;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
-	if (fd >= 0 && (fstat(fd, &other) < 0 || !same_file(&other, &t->st) ||
-			other.st_rdev != t->st.st_rdev)) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
+	if (fd < 0 || is_still(t, fd))
+		return fd;
+	close(fd);
+	return -1;
 }
 
 /*
@@ -611,11 +607,10 @@ int target_file_open(struct target **out, const char *path, const struct target_
 	t->ops = &file_ops;
 	t->block = t->memory = SECTOR;
 	t->name = name_text(path);
-	if (!t->name) {
-		target_free(t);
-		return fail(e, ENOMEM, "out of memory");
-	}
-	r = o->create ? open_new(t, path, o, e) : open_existing(t, path, o, e);
+	if (!t->name)
+		r = fail(e, ENOMEM, "out of memory");
+	else
+		r = o->create ? open_new(t, path, o, e) : open_existing(t, path, o, e);
 	if (r == 0)
 		r = check_size(t, o, e);
 	if (r == 0) {
