@@ -66,8 +66,7 @@ static dev_t whole_disk(dev_t dev)
 	char path[128], buf[32];
 	dev_t disk;
 
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/partition", major(dev), minor(dev));
-	if (!sys_text(path, buf, sizeof(buf)))
+	if (!sys_block_text(dev, "partition", buf, sizeof(buf)))
 		return dev;
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/../dev", major(dev), minor(dev));
 	return sys_dev(path, &disk) ? disk : dev;

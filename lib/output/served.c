@@ -6,7 +6,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/loop.h>
-#include <linux/major.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,7 +120,6 @@ static enum keeper below_device(int fd, dev_t dev, unsigned depth)
 	char path[PATH_MAX + 16], dir[PATH_MAX] = "/sys/none";
 	const char *name = "";
 	struct loop_info64 info = {0};
-	bool loop;
 	int r;
 
 	if (!depth)
@@ -132,13 +130,10 @@ static enum keeper below_device(int fd, dev_t dev, unsigned depth)
 		if (access(path, F_OK) == 0)
 			*strrchr(dir, '/') = '\0';
 		name = strrchr(dir, '/') + 1;
-		loop = strncmp(name, "loop", strlen("loop")) == 0;
 	} else if (fd < 0) {
 		return UNKNOWN;
-	} else { /* no sysfs: it may be asked itself; BLOCK_EXT_MAJOR has partitions of loop devices */
-		loop = major(dev) == LOOP_MAJOR || major(dev) == BLOCK_EXT_MAJOR;
 	}
-	if (!loop)
+	if (*name && strncmp(name, "loop", strlen("loop")) != 0) /* without sysfs it is asked itself */
 		return below_stack(dir, depth);
 	r = loop_status(fd, name, &info);
 	if (r == -ENXIO || (r == -ENOTTY && !*name))
