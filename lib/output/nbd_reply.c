@@ -36,24 +36,10 @@ static struct nbd_request *find(struct nbd_replies *r, uint64_t cookie)
 /* The protocol has its own numbers, and says that unknown ones mean EINVAL. */
 static int code_of(uint32_t error)
 {
-	switch (error) {
-	case 1:
-		return -EPERM;
-	case 5:
-		return -EIO;
-	case 12:
-		return -ENOMEM;
-	case 28:
-		return -ENOSPC;
-	case 75:
-		return -EOVERFLOW;
-	case 95:
-		return -EOPNOTSUPP;
-	case 108:
-		return -ESHUTDOWN;
-	default:
-		return -EINVAL;
-	}
+	static const int known[] = {[1] = EPERM, [5] = EIO, [12] = ENOMEM, [28] = ENOSPC,
+				    [75] = EOVERFLOW, [95] = EOPNOTSUPP, [108] = ESHUTDOWN};
+
+	return error < sizeof(known) / sizeof(*known) && known[error] ? -known[error] : -EINVAL;
 }
 
 static void finish(struct nbd_replies *r, struct nbd_request *q, int err)
@@ -126,11 +112,8 @@ static int begin_bytes(struct nbd_replies *r, uint8_t *to, uint64_t n, struct er
 static int take_simple(struct nbd_replies *r, struct err *e)
 {
 	const uint32_t error = be32(r->head + 4);
-	struct nbd_request *q = find(r, be64(r->head + 8));
+	struct nbd_request *q = r->into;
 
-	if (!q)
-		return fail(e, EPROTO, "the server answered a request that was not made");
-	r->into = q;
 	r->last = true;
 	if (error) {
 		q->err = code_of(error);
@@ -152,10 +135,7 @@ static int take_chunk(struct nbd_replies *r, struct err *e)
 	const unsigned type = be16(r->head + 6);
 	const uint32_t n = be32(r->head + 16);
 
-	r->into = find(r, be64(r->head + 8));
 	r->last = be16(r->head + 4) & CHUNK_DONE;
-	if (!r->into)
-		return fail(e, EPROTO, "the server answered a request that was not made");
 	if (type == CHUNK_NONE && n == 0 && r->last)
 		return end_chunk(r, e);
 	if (type == CHUNK_DATA && n > 8)
@@ -200,21 +180,22 @@ static int take_payload(struct nbd_replies *r, struct err *e)
 static int take_head(struct nbd_replies *r, struct err *e)
 {
 	const uint32_t magic = be32(r->head);
+	const bool simple = magic == SIMPLE_MAGIC;
 
-	if (r->have == 4 && magic == SIMPLE_MAGIC)
-		r->want = SIMPLE_BYTES;
-	else if (r->have == 4 && magic == CHUNK_MAGIC && r->structured)
-		r->want = CHUNK_BYTES;
-	else if (r->have == 4)
+	if (r->have == 4) {
+		r->want = simple ? SIMPLE_BYTES : CHUNK_BYTES;
+		if (simple || (magic == CHUNK_MAGIC && r->structured))
+			return 0;
 		return fail(e, EPROTO, "the server's answer begins with 0x%08x, as no NBD reply does",
 			    magic);
-	else if (magic == SIMPLE_MAGIC)
+	}
+	if (!r->into)
+		r->into = find(r, be64(r->head + 8));
+	if (!r->into)
+		return fail(e, EPROTO, "the server answered a request that was not made");
+	if (simple)
 		return take_simple(r, e);
-	else if (r->have == CHUNK_BYTES)
-		return take_chunk(r, e);
-	else
-		return take_payload(r, e);
-	return 0;
+	return r->have == CHUNK_BYTES ? take_chunk(r, e) : take_payload(r, e);
 }
 
 int nbd_replies_take(struct nbd_replies *r, const uint8_t *p, size_t n, struct err *e)

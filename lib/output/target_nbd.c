@@ -79,20 +79,6 @@ static void fill_header(uint8_t *h, uint16_t command, uint64_t cookie, uint64_t 
 	put32(h + 24, (uint32_t)len);
 }
 
-static uint16_t command_of(const struct xfer *x)
-{
-	switch (x->kind) {
-	case XFER_READ:
-		return CMD_READ;
-	case XFER_WRITE:
-		return CMD_WRITE;
-	case XFER_ZERO:
-		return CMD_WRITE_ZEROES;
-	default:
-		return CMD_FLUSH;
-	}
-}
-
 /* So many bytes of a transfer are done with. */
 static void end_part(struct nbd *n, struct xfer *x, uint64_t len, int err)
 {
@@ -151,6 +137,9 @@ static void end_all(struct nbd *n)
 /* Makes requests of what waits, while there are free ones. */
 static void ask(struct nbd *n)
 {
+	static const uint16_t command[] = {[XFER_READ] = CMD_READ, [XFER_WRITE] = CMD_WRITE,
+					   [XFER_ZERO] = CMD_WRITE_ZEROES, [XFER_FLUSH] = CMD_FLUSH};
+
 	while (n->waiting.head && n->flying < NBD_REQUESTS) {
 		struct xfer *x = n->waiting.head;
 		const uint64_t off = x->off + n->asked, len = min_u64(x->len - n->asked, n->link.most);
@@ -164,7 +153,7 @@ static void ask(struct nbd *n)
 		o->request = q;
 		o->data = x->kind == XFER_WRITE ? (const uint8_t *)x->buf + n->asked : NULL;
 		o->len = o->data ? len : 0;
-		fill_header(o->header, command_of(x), q->cookie, x->kind == XFER_FLUSH ? 0 : off, len);
+		fill_header(o->header, command[x->kind], q->cookie, x->kind == XFER_FLUSH ? 0 : off, len);
 		if (!n->flying++)
 			n->heard = clock_ms();
 		n->flushes += x->kind == XFER_FLUSH;
@@ -247,15 +236,13 @@ static bool receive(struct nbd *n)
 	bool any = false;
 
 	while (!n->t.dead) {
-		struct iovec iov[2];
 		uint64_t room, got;
 		uint8_t *to = nbd_replies_room(&n->replies, &room);
+		struct iovec iov[] = {{to, (size_t)room}, {n->in, sizeof(n->in)}};
+		struct msghdr msg = {.msg_iov = iov, .msg_iovlen = 2};
+		ssize_t did = recvmsg(n->link.sock, &msg, MSG_DONTWAIT);
 		int r = 0;
-		ssize_t did;
 
-		iov[0] = (struct iovec){to, (size_t)room};
-		iov[1] = (struct iovec){n->in, sizeof(n->in)};
-		did = readv(n->link.sock, iov, 2);
 		if (did < 0 && errno == EINTR)
 			continue;
 		if (did < 0 && errno == EAGAIN)
@@ -358,9 +345,8 @@ static void nbd_free(struct target *t)
 
 	if (n->transmission && !n->t.dead && !n->flying) {
 		fill_header(header, CMD_DISC, 0, 0, 0);
-		if (send(n->link.sock, header, sizeof(header), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
-			/* then it learns of it when the socket is closed */
-		}
+		/* or it learns of it when the socket is closed */
+		send(n->link.sock, header, sizeof(header), MSG_NOSIGNAL | MSG_DONTWAIT);
 	}
 	queue_free(n->own);
 	if (n->peer.fd >= 0)
@@ -385,13 +371,10 @@ static int watch(struct nbd *n, struct err *e)
 {
 	const struct itimerspec each = {.it_interval.tv_sec = 1, .it_value.tv_sec = 1};
 	struct epoll_event in = {.events = EPOLLIN};
-	int flags = fcntl(n->link.sock, F_GETFL);
 
 	n->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	n->peer.fd = epoll_create1(EPOLL_CLOEXEC);
-	if (n->timer < 0 || n->peer.fd < 0 || flags < 0 ||
-	    fcntl(n->link.sock, F_SETFL, flags | O_NONBLOCK) < 0 ||
-	    timerfd_settime(n->timer, 0, &each, NULL) < 0 ||
+	if (n->timer < 0 || n->peer.fd < 0 || timerfd_settime(n->timer, 0, &each, NULL) < 0 ||
 	    epoll_ctl(n->peer.fd, EPOLL_CTL_ADD, n->link.sock, &in) < 0 ||
 	    epoll_ctl(n->peer.fd, EPOLL_CTL_ADD, n->timer, &in) < 0)
 		return fail(e, errno, "%s: %s", n->t.name, strerror(errno));
