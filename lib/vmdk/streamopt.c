@@ -4,7 +4,6 @@
 #include "base/bitmap.h"
 #include "vmdk/deflate.h"
 #include "vmdk/layout.h"
-#include "vmdk/mark.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -13,15 +12,11 @@
 #define SKIP_MAX 65536u /* sectors behind a progress marker */
 #define STEP 65536u /* bytes read at a time in search of a barrier */
 
-/*
- * The walk is ascending, the file need not be, and there may be more grains than memory has room for
- * marks. Marks are therefore got in batches. Where the file is in order, a batch begins where the one
- * before ended; where it is not, each is the lowest of those above the batch before, for which all
- * markers are gone over again: time instead of memory.
- */
-enum pass { CHECK_ALL, GO_ON, LOWEST };
-
 #define MARKS_LEAST 1024u
+
+struct mark { /* where a grain is */
+	uint64_t off, pos; /* bytes: of the guest, of the file */
+};
 
 struct marker {
 	enum { MARKS_END, MARKS_GRAIN, MARKS_OTHER } kind;
@@ -43,11 +38,11 @@ struct streamopt {
 	struct inflater *inflater;
 	struct mark *mark;  /* the batch; ascending once it is there */
 	size_t marks, room, at;
-	bool checked, ascending;
+	bool checked, ascending; /* all markers were gone over once; their grains are in guest order */
 	uint64_t total;     /* grains in the file */
 	uint64_t given;     /* of these in the batches since the walk began, this one included */
 	uint64_t last;      /* guest offset of the last grain met, or of the last of the batch before */
-	uint64_t resume;    /* position of the first marker behind the batch, if ascending */
+	struct mark behind; /* the first grain behind the batch, if any */
 	uint64_t end;       /* an unfinished log ends at this position; else UINT64_MAX */
 	/* of a stream */
 	uint64_t pos;         /* of the next marker */
@@ -65,48 +60,53 @@ struct streamopt {
 /* Grains of a stream of which a bitmap is kept: it takes 32 MiB. */
 #define SEEN_MAX (UINT64_C(32) << 23)
 
+static int by_off(const void *a, const void *b)
+{
+	const struct mark *x = a, *y = b;
+
+	return (x->off > y->off) - (x->off < y->off);
+}
+
+/*
+ * The walk is ascending, the file need not be, and there may be more grains than memory has room for
+ * marks. Marks are therefore got in batches, each of the lowest grains above the batch before: of more than
+ * there is room for the highest are dropped.
+ */
 static int add_mark(struct streamopt *s, uint64_t off, uint64_t pos, struct err *e)
 {
-	if (s->marks == s->room) {
-		size_t room = s->room ? s->room * 2 : MARKS_LEAST;
-		struct mark *more;
+	const size_t most = s->shape.marks;
 
-		room = (size_t)min_u64(room, s->shape.marks);
-		more = realloc(s->mark, room * sizeof(*more));
+	if (s->marks == s->room) {
+		const size_t room = (size_t)min_u64(s->room ? s->room * 2 : MARKS_LEAST, most + 1);
+		struct mark *more = realloc(s->mark, room * sizeof(*more));
+
 		if (!more)
 			return fail(e, ENOMEM, "out of memory");
 		s->mark = more;
 		s->room = room;
 	}
 	s->mark[s->marks++] = (struct mark){off, pos};
+	if (s->marks > most) {
+		s->marks = most;
+		if (!s->ascending) {
+			qsort(s->mark, most + 1, sizeof(*s->mark), by_off);
+			s->marks -= most / 8; /* or each further grain would sort them again */
+		}
+		s->behind = s->mark[s->marks];
+	}
 	return 0;
 }
 
-/* What a pass does with a grain that it comes to. */
-static int take_grain(struct streamopt *s, enum pass pass, uint64_t off, uint64_t pos, struct err *e)
+static int take_grain(struct streamopt *s, uint64_t off, uint64_t pos, struct err *e)
 {
-	if (pass == CHECK_ALL) {
-		if (s->total && off <= s->last)
-			s->ascending = false;
+	if (!s->checked) {
+		s->ascending &= !s->total || off > s->last;
 		s->last = off;
 		s->total++;
-	} else if (pass == LOWEST && s->given && off <= s->last) {
+	} else if (s->given && off <= s->last) {
 		return 0;
 	}
-	if (s->marks < s->shape.marks) {
-		s->resume = UINT64_MAX;
-		return add_mark(s, off, pos, e);
-	}
-	if (s->resume == UINT64_MAX) { /* the first for which there is no room */
-		s->resume = pos;
-		if (pass == LOWEST)
-			mark_heap(s->mark, s->marks);
-	}
-	if (pass == LOWEST && off < s->mark[0].off) {
-		s->mark[0] = (struct mark){off, pos};
-		mark_sift(s->mark, s->marks, 0);
-	}
-	return 0;
+	return off < s->behind.off ? add_mark(s, off, pos, e) : 0;
 }
 
 /* r, a failure with `mine` as its message: damage goes into *why, and is none. */
@@ -204,7 +204,7 @@ static bool at_end(const struct source *src, const struct streamopt_shape *shape
 }
 
 /* Goes from marker to marker from pos on, to the one that ends them. */
-static int scan(struct streamopt *s, enum pass pass, uint64_t pos, struct err *e)
+static int scan(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	struct marker m = {.kind = MARKS_OTHER};
 
@@ -212,14 +212,14 @@ static int scan(struct streamopt *s, enum pass pass, uint64_t pos, struct err *e
 		int r = read_marker(s->src, &s->shape, pos, &m, e);
 
 		if (!r && m.kind == MARKS_GRAIN)
-			r = take_grain(s, pass, m.off, pos, e);
+			r = take_grain(s, m.off, pos, e);
 		if (r < 0)
 			return r;
 		pos = m.next;
-		if (pass == GO_ON && s->resume != UINT64_MAX)
+		if (s->checked && s->ascending && s->behind.off != UINT64_MAX)
 			return 0;
 	}
-	return pass == CHECK_ALL && m.kind == MARKS_END ? check_tail(s, pos, e) : 0;
+	return !s->checked && m.kind == MARKS_END ? check_tail(s, pos, e) : 0;
 }
 
 int streamopt_count(struct streamopt_sums *sums, struct source *src,
@@ -402,37 +402,31 @@ static int find_end(struct streamopt *s, struct err *e)
 	return r;
 }
 
-/* The next batch. It is empty when there is none. */
+/* The next batch: of a file in order from where the one before ended, else of all markers once more, which
+ * is time instead of memory. It is empty when there is none. */
 static int next_batch(struct streamopt *s, struct err *e)
 {
-	uint64_t from = s->shape.start;
-	enum pass pass = CHECK_ALL;
-	int r;
+	const uint64_t from = s->given && s->ascending ? s->behind.pos : s->shape.start;
+	int r = 0;
 
-	if (s->checked)
-		pass = s->ascending ? GO_ON : LOWEST;
-	if (pass == GO_ON && s->given)
-		from = s->resume;
-	if (pass == LOWEST && s->marks)
+	if (s->given)
 		s->last = s->mark[s->marks - 1].off;
 	s->marks = s->at = 0;
-	if (pass == CHECK_ALL) {
+	s->behind.off = UINT64_MAX;
+	if (!s->checked) {
 		s->ascending = true;
 		s->total = 0;
+		if (s->shape.open_log)
+			r = find_end(s, e);
 	}
-	r = pass == CHECK_ALL && s->shape.open_log ? find_end(s, e) : 0;
 	if (!r)
-		r = scan(s, pass, from, e);
-	if (!r && pass == CHECK_ALL && !s->ascending && s->total > s->marks) {
-		s->marks = 0;
-		r = scan(s, LOWEST, s->shape.start, e);
-	}
+		r = scan(s, from, e);
 	if (r < 0)
 		return r;
 	s->checked = true;
 	s->given += s->marks;
 	if (!s->ascending)
-		mark_sort(s->mark, s->marks);
+		qsort(s->mark, s->marks, sizeof(*s->mark), by_off);
 	for (size_t i = 1; i < s->marks; i++)
 		if (s->mark[i].off == s->mark[i - 1].off)
 			return fail(e, EBADMSG,
