@@ -19,10 +19,10 @@ struct mark { /* where a grain is */
 };
 
 struct marker {
-	enum { MARKS_END, MARKS_GRAIN, MARKS_OTHER } kind;
-	uint64_t off;  /* MARKS_GRAIN: guest */
+	uint32_t type; /* MARKER_END ..., or */
+#define MARKER_GRAIN UINT32_MAX
+	uint64_t off;  /* of that: guest */
 	uint64_t next; /* position of the next one */
-	uint32_t type; /* MARKS_OTHER */
 };
 
 /* A grain table of a stream. Which one it is only the directory says, which follows later. */
@@ -182,7 +182,6 @@ static int read_marker(struct source *src, const struct streamopt_shape *shape, 
 		if (r < 0)
 			return r;
 		marker->type = le32(m + MARKER_TYPE);
-		marker->kind = marker->type == MARKER_END ? MARKS_END : MARKS_OTHER;
 		/* checked: at most SKIP_MAX or what a directory takes */
 		marker->next = pos + (1 + value) * SECTOR;
 		return 0;
@@ -192,7 +191,7 @@ static int read_marker(struct source *src, const struct streamopt_shape *shape, 
 			    "%s: the grain at file sector %" PRIu64 " is for disk sector %" PRIu64
 			    ", where no grain of the disk begins",
 			    src->name, pos / SECTOR, value);
-	marker->kind = MARKS_GRAIN;
+	marker->type = MARKER_GRAIN;
 	marker->off = value * SECTOR;
 	return deflate_record_end(src, pos, marker->off, shape->grain, bytes, &marker->next, e);
 }
@@ -206,12 +205,12 @@ static bool at_end(const struct source *src, const struct streamopt_shape *shape
 /* Goes from marker to marker from pos on, to the one that ends them. */
 static int scan(struct streamopt *s, uint64_t pos, struct err *e)
 {
-	struct marker m = {.kind = MARKS_OTHER};
+	struct marker m = {.type = MARKER_GRAIN};
 
-	while (m.kind != MARKS_END && pos != s->end && !at_end(s->src, &s->shape, pos)) {
+	while (m.type != MARKER_END && pos != s->end && !at_end(s->src, &s->shape, pos)) {
 		int r = read_marker(s->src, &s->shape, pos, &m, e);
 
-		if (!r && m.kind == MARKS_GRAIN)
+		if (!r && m.type == MARKER_GRAIN)
 			r = take_grain(s, m.off, pos, e);
 		if (r < 0)
 			return r;
@@ -219,7 +218,7 @@ static int scan(struct streamopt *s, uint64_t pos, struct err *e)
 		if (s->checked && s->ascending && s->behind.off != UINT64_MAX)
 			return 0;
 	}
-	return !s->checked && m.kind == MARKS_END ? check_tail(s, pos, e) : 0;
+	return !s->checked && m.type == MARKER_END ? check_tail(s, pos, e) : 0;
 }
 
 int streamopt_count(struct streamopt_sums *sums, struct source *src,
@@ -239,10 +238,10 @@ int streamopt_count(struct streamopt_sums *sums, struct source *src,
 	sums->ended = sums->why.set;
 	if (r < 0 || sums->ended)
 		return r;
-	if (m.kind == MARKS_GRAIN) {
+	if (m.type == MARKER_GRAIN) {
 		sums->grains++;
 		sums->hash += account_hash(m.off, sums->pos);
-	} else if (m.kind == MARKS_OTHER) {
+	} else if (m.type != MARKER_END) {
 		sums->others++;
 	} else {
 		sums->ended = true;
@@ -276,18 +275,18 @@ static int begin_seen(struct streamopt *s, struct err *e)
 int streamopt_check(struct source *src, const struct streamopt_shape *shape, struct err *why, struct err *e)
 {
 	struct streamopt s = {.src = src, .shape = *shape, .reader.name = src->name};
-	struct marker m = {.kind = MARKS_OTHER};
+	struct marker m = {.type = MARKER_GRAIN};
 	struct err mine = {0};
 	uint64_t pos = shape->start;
 	int r = inflater_new(&s.inflater, src, shape->size, shape->grain, e);
 
 	if (!r)
 		r = begin_seen(&s, e);
-	while (!r && m.kind != MARKS_END && !at_end(src, shape, pos)) {
+	while (!r && m.type != MARKER_END && !at_end(src, shape, pos)) {
 		r = read_marker(src, shape, pos, &m, &mine);
-		if (!r && m.kind == MARKS_GRAIN)
+		if (!r && m.type == MARKER_GRAIN)
 			r = inflater_check(s.inflater, pos, m.off, &mine);
-		if (!r && m.kind == MARKS_GRAIN)
+		if (!r && m.type == MARKER_GRAIN)
 			r = see(&s, m.off / shape->grain, pos, &mine);
 		pos = m.next;
 	}
@@ -334,9 +333,9 @@ static int walk_log(struct streamopt *s, uint64_t *pos, uint64_t *durable, struc
 
 	for (;;) {
 		r = read_marker(s->src, &s->shape, *pos, &m, e);
-		if (r < 0 || m.kind == MARKS_END)
+		if (r < 0 || m.type == MARKER_END)
 			return r;
-		if (m.kind == MARKS_OTHER && m.next == *pos + SECTOR) {
+		if (m.type == MARKER_PROGRESS && m.next == *pos + SECTOR) {
 			r = find_barrier(s, *pos, min_u64(m.next, s->src->size), e);
 			if (r < 0)
 				return r;
@@ -355,7 +354,7 @@ static int check_records(struct streamopt *s, uint64_t *pos, uint64_t end, struc
 
 	while (!r && *pos < end) {
 		r = read_marker(s->src, &s->shape, *pos, &m, e);
-		if (!r && m.kind == MARKS_GRAIN)
+		if (!r && m.type == MARKER_GRAIN)
 			r = inflater_check(s->inflater, *pos, m.off, e);
 		if (!r)
 			*pos = m.next;
@@ -726,7 +725,7 @@ static int stream_next(struct reader *reader, struct run *run, struct err *e)
 			r = next_marker(s, e);
 			if (r < 0)
 				return r;
-			if (r && s->marker.kind == MARKS_GRAIN)
+			if (r && s->marker.type == MARKER_GRAIN)
 				return stream_grain(s, run, e);
 		}
 		if (s->fenced != s->pos) {
@@ -736,7 +735,7 @@ static int stream_next(struct reader *reader, struct run *run, struct err *e)
 		}
 		if (!r)
 			return end_missing(s, e);
-		if (s->marker.kind == MARKS_END) {
+		if (s->marker.type == MARKER_END) {
 			r = drop_tail(s, e);
 			return r < 0 ? r : check_end(s, e);
 		}
@@ -758,15 +757,6 @@ static const struct reader_ops stream_ops = {
 	.free = streamopt_free,
 };
 
-static int stream_init(struct streamopt *s, struct err *e)
-{
-	s->pos = s->fenced = s->shape.start;
-	reader_init(&s->reader, &stream_ops, s->src->name, s->shape.size);
-	s->reader.streaming = &s->reader;
-	s->reader.threads = true;
-	return begin_seen(s, e);
-}
-
 int streamopt_open(struct reader **out, struct source *src, const struct streamopt_shape *shape,
 		   struct err *e)
 {
@@ -778,10 +768,13 @@ int streamopt_open(struct reader **out, struct source *src, const struct streamo
 	s->src = src;
 	s->shape = *shape;
 	s->end = UINT64_MAX;
-	reader_init(&s->reader, &streamopt_ops, src->name, shape->size);
+	s->pos = s->fenced = shape->start;
+	reader_init(&s->reader, src->streaming ? &stream_ops : &streamopt_ops, src->name, shape->size);
+	s->reader.streaming = src->streaming ? &s->reader : NULL;
+	s->reader.threads = src->streaming;
 	r = inflater_new(&s->inflater, src, shape->size, shape->grain, e);
 	if (!r && src->streaming)
-		r = stream_init(s, e);
+		r = begin_seen(s, e);
 	if (r < 0) {
 		inflater_free(s->inflater);
 		free(s);
