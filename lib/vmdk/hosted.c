@@ -192,12 +192,7 @@ static int account_compressed(struct hosted *h, const struct tree_sums *s, struc
 				  "copy it again, or read it by the markers of its grains",
 				  s->data);
 	if (m->tail)
-		account_missing(&h->opts, g->src->size - m->pos);
-	if (m->tail)
-		return unbalanced(&h->opts, g->reader.name, e,
-				  "there is data behind the end marker (from file sector %" PRIu64
-				  " on)" HINT ": is it damaged?",
-				  m->pos / SECTOR);
+		return streamopt_tail(g->src, &h->opts, m->pos, e);
 	/* an end marker may be all that there is, but then the directory precedes it */
 	behind = g->src->size - min_u64(g->src->size, h->markers.start);
 	if (!s->data && !m->others && behind > SECTOR)
@@ -293,12 +288,6 @@ static bool is_footer(const uint8_t *h, const uint8_t *f)
 	       !memcmp(h + KDMV_VERSION, f + KDMV_VERSION, KDMV_DESC - KDMV_VERSION) &&
 	       !memcmp(h + KDMV_ENTRIES, f + KDMV_ENTRIES, 4) &&
 	       !memcmp(h + KDMV_COMPRESS, f + KDMV_COMPRESS, 2);
-}
-
-static bool stream_footer(const uint8_t *h, const uint8_t *f, uint64_t *dir_at)
-{
-	*dir_at = le64(f + KDMV_GD) < POS_LIMIT / SECTOR ? le64(f + KDMV_GD) * SECTOR : POS_LIMIT;
-	return is_footer(h, f);
 }
 
 /*
@@ -584,8 +573,7 @@ static struct streamopt_shape marker_shape(const struct head *h, const struct fo
 		/* where the header's word on its directory is not believed, it may have lost it */
 		.no_end = gd != KDMV_GD_AT_END || o->copies == COPY_REDUNDANT,
 		.opts = *o,
-		.dir_at = gd < POS_LIMIT / SECTOR ? gd * SECTOR : UINT64_MAX,
-		.is_footer = stream_footer,
+		.is_footer = is_footer,
 	};
 
 	memcpy(shape.head, h->bytes, sizeof(shape.head));

@@ -53,7 +53,7 @@ struct streamopt {
 	uint64_t mark_sum, mark_weighed; /* as in struct table_sums, over all markers of grains */
 	struct table_sums *table;
 	size_t tables;
-	uint64_t dir_at, footer_dir; /* where the directory was, and where the footer has it; 0: none */
+	uint64_t dir, footer_dir; /* sector of the directory, and what the footer has; 0: none */
 	bool damaged_dir;     /* it names a table that was not received */
 };
 
@@ -142,9 +142,10 @@ static int check_skip(const struct source *src, const struct streamopt_shape *sh
 	return 0;
 }
 
-static int tail_unbalanced(const struct streamopt *s, uint64_t pos, struct err *e)
+int streamopt_tail(const struct source *src, const struct format_opts *o, uint64_t pos, struct err *e)
 {
-	return unbalanced(&s->shape.opts, s->reader.name, e,
+	account_missing(o, src->size - pos);
+	return unbalanced(o, src->name, e,
 			  "there is data behind the end marker (from file sector %" PRIu64
 			  " on)" HINT ": is it damaged?",
 			  pos / SECTOR);
@@ -155,10 +156,7 @@ static int check_tail(struct streamopt *s, uint64_t pos, struct err *e)
 	uint64_t end;
 	int r = account_data_end(s->src, pos, &end, e);
 
-	if (r < 0 || end == pos)
-		return r;
-	account_missing(&s->shape.opts, s->src->size - pos);
-	return tail_unbalanced(s, pos, e);
+	return r < 0 || end == pos ? r : streamopt_tail(s->src, &s->shape.opts, pos, e);
 }
 
 static int read_marker(struct source *src, const struct streamopt_shape *shape, uint64_t pos,
@@ -579,10 +577,10 @@ static int stream_dir(struct streamopt *s, uint64_t pos, struct err *e)
 	struct table_sums key = {.pos = 0};
 	uint8_t buf[SECTOR];
 
-	if (s->dir_at)
+	if (s->dir)
 		return unbalanced(&s->shape.opts, s->reader.name, e,
 				  "has a second grain directory at file sector %" PRIu64, pos / SECTOR);
-	s->dir_at = pos;
+	s->dir = pos / SECTOR;
 	for (uint64_t i = 0; i < tables; i++) {
 		const size_t k = (size_t)(i * 4 % sizeof(buf));
 		const struct table_sums *t;
@@ -608,32 +606,31 @@ static int stream_dir(struct streamopt *s, uint64_t pos, struct err *e)
 static int stream_footer(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	uint8_t f[SECTOR];
-	uint64_t dir_at;
 	int r = take(s, pos, f, sizeof(f), "the footer", e);
 
 	if (r < 0)
 		return r;
-	if (!s->shape.is_footer(s->shape.head, f, &dir_at))
+	if (!s->shape.is_footer(s->shape.head, f))
 		return unbalanced(&s->shape.opts, s->reader.name, e,
 				  "the footer at file sector %" PRIu64
 				  " does not agree with the header: it is damaged" HINT "; copy it again",
 				  pos / SECTOR);
-	s->footer_dir = dir_at;
+	s->footer_dir = le64(f + KDMV_GD);
 	return 0;
 }
 
 /* At the end marker: tables, directory and footer were received, and name the grains received. */
 static int check_end(struct streamopt *s, struct err *e)
 {
-	const uint64_t header = s->shape.dir_at;
+	const uint64_t header = le64(s->shape.head + KDMV_GD);
 	const char *what;
 
-	if (!s->dir_at)
+	if (!s->dir)
 		what = "ends without a grain directory";
-	else if (header == UINT64_MAX && !s->footer_dir)
+	else if (header == KDMV_GD_AT_END && !s->footer_dir)
 		what = "ends without a footer";
-	else if ((header != UINT64_MAX && header != s->dir_at) ||
-		 (s->footer_dir && s->footer_dir != s->dir_at))
+	else if ((header != KDMV_GD_AT_END && header != s->dir) ||
+		 (s->footer_dir && s->footer_dir != s->dir))
 		what = "has a grain directory, but the header or the footer has it elsewhere";
 	else if (s->damaged_dir || s->mark_sum || s->mark_weighed)
 		what = "the grains received are not those that its grain tables name";
@@ -670,7 +667,7 @@ static int end_missing(struct streamopt *s, struct err *e)
 /* Reads the rest of the stream, behind the end marker, and drops it. */
 static int drop_tail(struct streamopt *s, struct err *e)
 {
-	uint64_t have, size, pos = s->marker.next;
+	uint64_t have, ignored, pos = s->marker.next;
 	bool zero = true;
 	int r;
 
@@ -685,11 +682,8 @@ static int drop_tail(struct streamopt *s, struct err *e)
 		}
 	} while (!r && have <= pos && have < s->src->size); /* by now there may be more than `have` */
 	if (!r)
-		r = source_finish(s->src, &size, e);
-	if (r < 0 || zero)
-		return r;
-	account_missing(&s->shape.opts, size - s->marker.next);
-	return tail_unbalanced(s, s->marker.next, e);
+		r = source_finish(s->src, &ignored, e);
+	return r < 0 || zero ? r : streamopt_tail(s->src, &s->shape.opts, s->marker.next, e);
 }
 
 static int stream_grain(struct streamopt *s, struct run *run, struct err *e)

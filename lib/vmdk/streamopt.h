@@ -19,10 +19,9 @@ struct streamopt_shape {
 	size_t marks;           /* that may be held in memory, 16 bytes each; not 0 */
 	bool open_log;          /* an undo log that was not finished: it may end anywhere */
 	bool no_end;            /* the file may end behind any record, without an end marker */
-	/* Of a stream: where the header has the directory; UINT64_MAX: a footer has to say it. */
-	uint64_t dir_at;
-	uint8_t head[SECTOR];   /* the header, and whether f is the footer to it; its directory */
-	bool (*is_footer)(const uint8_t *head, const uint8_t *f, uint64_t *dir_at);
+	/* Of a stream: the header, and whether f is the footer to it. */
+	uint8_t head[SECTOR];
+	bool (*is_footer)(const uint8_t *head, const uint8_t *f);
 	struct format_opts opts;
 };
 
@@ -40,6 +39,8 @@ struct streamopt_sums {
  * `why`. 0 or -errno. */
 int streamopt_count(struct streamopt_sums *sums, struct source *src,
 		    const struct streamopt_shape *shape, struct err *e);
+/* Says that there is data behind the end marker, whose sector ends at pos: a refusal, or a warning. */
+int streamopt_tail(const struct source *src, const struct format_opts *o, uint64_t pos, struct err *e);
 /*
  * A reader that needs no tables. Of a file its first walk goes over all markers, and remembers where
  * the grains are, as many as it may hold; an unfinished undo log ends with its last whole record, and
