@@ -3,7 +3,6 @@
 #include "chain/image.h"
 #include "chain/beside.h"
 #include "chain/sides.h"
-#include "vmdk/gaps.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -252,12 +251,6 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 	if (rc < 0)
 		return rc;
 	m->reader = r; /* and src belongs to it */
-	if (format.fill && m->facts.gaps) {
-		rc = gaps_over(&m->reader, m->facts.grain, e);
-		if (rc < 0)
-			return rc;
-		r = m->reader;
-	}
 	if (m->facts.descriptor_size) {
 		rc = read_descriptor(m, src, m->facts.descriptor, m->facts.descriptor_size, true, e);
 		if (rc < 0)

@@ -15,7 +15,7 @@ struct format_opts {
 	enum { COPIES_EQUAL, COPY_PRIMARY, COPY_REDUNDANT } copies;
 	/* bytes of memory for grains that a stream references before they are received; 0: the usual */
 	uint64_t remember;
-	/* a reader that is streaming gives what no grain holds as zeros, unless facts.gaps */
+	/* a reader that is streaming gives what no grain holds as zeros */
 	bool fill;
 	/* files whose accounts do not balance are accepted; compressed ones are read by their markers */
 	bool unbalanced;
@@ -32,7 +32,6 @@ struct format_facts {
 	uint64_t grain;     /* bytes */
 	uint64_t descriptor, descriptor_size; /* where one is embedded, bytes; 0: nowhere */
 	bool open_log;      /* an undo log that was not finished */
-	bool gaps;          /* a stream by markers: gaps_over() gives them */
 };
 
 /* Summed up over grains (guest byte, byte of the file) it tells whether two sets of them are equal, in

@@ -690,7 +690,6 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.descriptor = h.desc * SECTOR,
 		.descriptor_size = h.desc ? h.desc_size * SECTOR : 0,
 		.open_log = h.open_log,
-		.gaps = h.by_markers && src->streaming,
 	};
 	if (h.log && !o->records)
 		*out = zerolog_over(*out, src, facts->grain);

@@ -50,6 +50,8 @@ struct streamopt {
 	uint64_t window;      /* number of the one it lies in */
 	uint64_t fenced;      /* the runs of all records before this position have been copied */
 	uint64_t *seen;       /* bitmap of grains; NULL: they are too many */
+	uint64_t gap;         /* with opts.fill: behind the last one that was not seen, */
+	bool ended;           /* once all is received */
 	uint64_t mark_sum, mark_weighed; /* as in struct table_sums, over all markers of grains */
 	struct table_sums *table;
 	size_t tables;
@@ -57,8 +59,9 @@ struct streamopt {
 	bool damaged_dir;     /* it names a table that was not received */
 };
 
-/* Grains of a stream of which a bitmap is kept: it takes 32 MiB. */
-#define SEEN_MAX (UINT64_C(32) << 23)
+/* Grains of a stream of which a bitmap is kept: it takes 128 MiB; a disk of 64 TiB has as many of the usual
+ * size. */
+#define SEEN_MAX (UINT64_C(128) << 23)
 
 static int by_off(const void *a, const void *b)
 {
@@ -159,6 +162,13 @@ static int check_tail(struct streamopt *s, uint64_t pos, struct err *e)
 	return r < 0 || end == pos ? r : streamopt_tail(s->src, &s->shape.opts, pos, e);
 }
 
+static int end_missing(const struct source *src, struct err *e)
+{
+	return fail_with(e, EBADMSG, TRUNCATED(src->size, src->size + 1),
+			 "%s: ends after %" PRIu64 " bytes without an end marker: it is truncated", src->name,
+			 src->size);
+}
+
 static int read_marker(struct source *src, const struct streamopt_shape *shape, uint64_t pos,
 		       struct marker *marker, struct err *e)
 {
@@ -167,9 +177,7 @@ static int read_marker(struct source *src, const struct streamopt_shape *shape, 
 	int r;
 
 	if (pos > src->size || src->size - pos < sizeof(m))
-		return fail_with(e, EBADMSG, TRUNCATED(src->size, src->size + 1),
-			    "%s: ends at byte %" PRIu64 " without an end marker: it is truncated",
-			    src->name, src->size);
+		return end_missing(src, e);
 	r = source_read(src, pos, m, sizeof(m), "marker", e);
 	if (r < 0)
 		return r;
@@ -265,9 +273,15 @@ static int begin_seen(struct streamopt *s, struct err *e)
 {
 	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
 
-	if (grains <= SEEN_MAX)
-		s->seen = bitmap_new(grains);
-	return grains <= SEEN_MAX && !s->seen ? fail(e, ENOMEM, "out of memory") : 0;
+	if (grains > SEEN_MAX)
+		return !s->shape.opts.fill
+			       ? 0
+			       : fail(e, EFBIG,
+				      "%s: its disk has more grains than are counted of a stream (%" PRIu64
+				      "); --spool-first makes a file of it",
+				      s->reader.name, SEEN_MAX);
+	s->seen = bitmap_new(grains);
+	return s->seen ? 0 : fail(e, ENOMEM, "out of memory");
 }
 
 int streamopt_check(struct source *src, const struct streamopt_shape *shape, struct err *why, struct err *e)
@@ -651,21 +665,8 @@ static int next_marker(struct streamopt *s, struct err *e)
 	return r < 0 ? r : 1;
 }
 
-/* There is no marker at s->pos. */
-static int end_missing(struct streamopt *s, struct err *e)
-{
-	uint64_t have;
-	int r = source_finish(s->src, &have, e);
-
-	if (r < 0)
-		return r;
-	return fail_with(e, EBADMSG, TRUNCATED(have, have + 1),
-		    "%s: ends after %" PRIu64 " bytes without an end marker: it is truncated",
-		    s->reader.name, have);
-}
-
-/* Reads the rest of the stream, behind the end marker, and drops it. */
-static int drop_tail(struct streamopt *s, struct err *e)
+/* Drops the rest of the stream, behind the end marker. */
+static int finish(struct streamopt *s, struct err *e)
 {
 	uint64_t have, ignored, pos = s->marker.next;
 	bool zero = true;
@@ -683,7 +684,9 @@ static int drop_tail(struct streamopt *s, struct err *e)
 	} while (!r && have <= pos && have < s->src->size); /* by now there may be more than `have` */
 	if (!r)
 		r = source_finish(s->src, &ignored, e);
-	return r < 0 || zero ? r : streamopt_tail(s->src, &s->shape.opts, s->marker.next, e);
+	if (!r && !zero)
+		r = streamopt_tail(s->src, &s->shape.opts, s->marker.next, e);
+	return r < 0 ? r : check_end(s, e);
 }
 
 static int stream_grain(struct streamopt *s, struct run *run, struct err *e)
@@ -705,12 +708,27 @@ static int stream_grain(struct streamopt *s, struct run *run, struct err *e)
 	return 1;
 }
 
+/* The next grains of which no record was received, as zeros. */
+static int give_gap(struct streamopt *s, struct run *run)
+{
+	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
+	const uint64_t from = bitmap_find(s->seen, s->gap, grains, false);
+
+	if (from == grains)
+		return 0;
+	s->gap = bitmap_find(s->seen, from, grains, true);
+	*run = (struct run){.off = from * s->shape.grain, .kind = RUN_ZERO};
+	run->len = min_u64(s->gap * s->shape.grain, s->shape.size) - run->off;
+	return 1;
+}
+
 static int stream_next(struct reader *reader, struct run *run, struct err *e)
 {
 	struct streamopt *s = container_of(reader, struct streamopt, reader);
 
-	for (;;) {
+	while (!s->ended) {
 		const uint64_t window = s->pos / source_window(s->src);
+		uint64_t ignored;
 		int r = 1;
 
 		/* to read the marker releases the windows before it */
@@ -727,13 +745,14 @@ static int stream_next(struct reader *reader, struct run *run, struct err *e)
 			*run = (struct run){.kind = RUN_FENCE};
 			return 1;
 		}
-		if (!r)
-			return end_missing(s, e);
-		if (s->marker.type == MARKER_END) {
-			r = drop_tail(s, e);
-			return r < 0 ? r : check_end(s, e);
+		if (!r) {
+			r = source_finish(s->src, &ignored, e);
+			return r < 0 ? r : end_missing(s->src, e);
 		}
-		if (s->marker.type == MARKER_TABLE)
+		s->ended = s->marker.type == MARKER_END;
+		if (s->ended)
+			r = finish(s, e);
+		else if (s->marker.type == MARKER_TABLE)
 			r = stream_table(s, s->pos + SECTOR, e);
 		else if (s->marker.type == MARKER_DIR)
 			r = stream_dir(s, s->pos + SECTOR, e);
@@ -743,6 +762,7 @@ static int stream_next(struct reader *reader, struct run *run, struct err *e)
 			return r;
 		s->pos = s->fenced = s->marker.next;
 	}
+	return s->shape.opts.fill ? give_gap(s, run) : 0;
 }
 
 static const struct reader_ops stream_ops = {
