@@ -7,7 +7,6 @@
  */
 #include "vmdk/file_order.h"
 #include "vmdk/format.h"
-#include "vmdk/guest_order.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -244,13 +243,6 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.plain_from = c->data_from,
 		.plain_to = c->free_sector,
 	};
-	r = src->streaming ? file_order_open(&c->tree, src, &shape, e)
-			 : guest_order_open(&c->tree, src, &shape, e);
-	if (r < 0) {
-		free(c);
-		return r;
-	}
 	*facts = (struct format_facts){.format = "COWD", .version = 1, .grain = shape.grain};
-	*out = &c->tree.reader;
-	return 0;
+	return tree_open(out, &c->tree, src, &shape, e);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmdk/file_order.h"
 #include "base/bitmap.h"
+#include "vmdk/deflate.h"
 #include "vmdk/guest_order.h"
 #include "vmdk/pending.h"
 
@@ -253,7 +254,7 @@ static int place_spooled(struct tree *t, uint64_t off, uint64_t len, uint64_t po
 	int r = 1;
 
 	if (t->shape.compressed)
-		r = t->shape.whole(t, pos, off, e);
+		r = deflate_arrived(t->src, pos, off, t->shape.grain, e);
 	else if (pos >= q->rest.from)
 		here = pos < q->have ? min_u64(len, (q->have - pos) / SECTOR * SECTOR) : 0;
 	if (r < 0)
@@ -385,7 +386,7 @@ static int trim(struct tree *t, uint64_t low, struct err *e)
 		struct pending_grain p = w->grain[i];
 
 		if (t->shape.compressed) {
-			int r = t->shape.whole(t, low + p.at, p.off, e);
+			int r = deflate_arrived(t->src, low + p.at, p.off, t->shape.grain, e);
 
 			if (r < 0)
 				return r;
@@ -578,7 +579,7 @@ static int file_order_fetch(struct reader *reader, const struct run *run, void *
 	uint8_t *to = buf;
 
 	if (t->shape.compressed)
-		return t->shape.inflate(t, run, buf, e);
+		return inflater_run(t->inflater, run, buf, e);
 	/* run->pos is the first grain of the run, of which the front may be gone */
 	for (uint64_t off = run->skip, i = run->pos; off < end; i++) {
 		const struct pending_grain *p = w && i < w->grains ? &w->grain[i] : NULL;
@@ -722,7 +723,7 @@ static int sort_tables(struct tree *t, struct err *e)
 	return 0;
 }
 
-int file_order_open(struct tree *t, struct source *src, const struct tree_shape *s, struct err *e)
+static int file_order_open(struct tree *t, struct source *src, const struct tree_shape *s, struct err *e)
 {
 	struct file_order *q;
 	uint8_t *dir;
@@ -765,4 +766,19 @@ int file_order_open(struct tree *t, struct source *src, const struct tree_shape 
 	}
 	order_free(t);
 	return r < 0 ? r : guest_order_open(t, src, s, e);
+}
+
+int tree_open(struct reader **out, struct tree *t, struct source *src, const struct tree_shape *s, struct err *e)
+{
+	int r = s->compressed ? inflater_new(&t->inflater, src, s->size, s->grain, e) : 0;
+
+	if (!r)
+		r = src->streaming ? file_order_open(t, src, s, e) : guest_order_open(t, src, s, e);
+	if (r < 0) {
+		inflater_free(t->inflater);
+		free(t);
+		return r;
+	}
+	*out = &t->reader;
+	return 0;
 }

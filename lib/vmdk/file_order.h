@@ -8,15 +8,19 @@
  *
  * Where the leaf judges its metadata, or has two copies of it, nothing is given before all of that is
  * received, if it comes before the grains. What is named lies apart, so it need only be added up to know
- * how many bytes belong to nothing. Must not know entries or formats. Called by the leaves.
+ * how many bytes belong to nothing. Must not know entries or formats.
  */
 #ifndef FILE_ORDER_H
 #define FILE_ORDER_H
 
 #include "vmdk/tree.h"
 
-/* As guest_order_open(), which takes over where the directory is too large for the windows or the memory:
- * then everything is spooled, and t->file is NULL. src is streaming. */
-int file_order_open(struct tree *t, struct source *src, const struct tree_shape *shape, struct err *e);
+/*
+ * A reader in guest order of a file, in file order of a stream, or, where the directory is too large for the
+ * windows or the memory, in guest order of what was spooled: t->file is NULL then. t is the leaf's, zeroed,
+ * and is taken over in any case; src when it succeeds. -errno.
+ */
+int tree_open(struct reader **out, struct tree *t, struct source *src, const struct tree_shape *shape,
+	      struct err *e);
 
 #endif

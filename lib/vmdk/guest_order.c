@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmdk/guest_order.h"
 #include "base/bitmap.h"
+#include "vmdk/deflate.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -380,7 +381,7 @@ static int guest_order_fetch(struct reader *reader, const struct run *run, void 
 {
 	struct tree *t = container_of(reader, struct tree, reader);
 
-	return t->shape.inflate(t, run, buf, e);
+	return inflater_run(t->inflater, run, buf, e);
 }
 
 static void walk_free(struct guest_order *w)

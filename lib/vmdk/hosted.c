@@ -7,7 +7,6 @@
 #include "vmdk/file_order.h"
 #include "vmdk/format.h"
 #include "vmdk/deflate.h"
-#include "vmdk/guest_order.h"
 #include "vmdk/layout.h"
 #include "vmdk/streamopt.h"
 #include "vmdk/undonote.h"
@@ -34,7 +33,6 @@ struct hosted {
 	struct tree tree;
 	uint64_t overhead; /* sectors before the first grain */
 	bool zeroed, warned_overhead;
-	struct inflater *inflater; /* NULL: grains are plain */
 	struct format_opts opts;
 	/* of compressed grains: their markers are counted along with the walk over the tables */
 	struct streamopt_shape markers;
@@ -72,7 +70,7 @@ static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, ui
 			    g->reader.name, n, raw, h->overhead) < 0)
 			return -EBADMSG;
 	}
-	if (first && h->inflater && !g->file) { /* in file order hosted_received() does it */
+	if (first && g->shape.compressed && !g->file) { /* in file order hosted_received() does it */
 		uint64_t bytes;
 		int r = deflate_check_head(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
 
@@ -228,29 +226,14 @@ static int hosted_received(struct tree *g, uint64_t from, uint64_t to, struct er
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
-	return h->inflater ? count_markers(h, from, to, e) : 0;
+	return g->shape.compressed ? count_markers(h, from, to, e) : 0;
 }
 
 static int hosted_account(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
-	return h->inflater ? account_compressed(h, s, e) : account_plain(h, s, e);
-}
-
-static int hosted_inflate(struct tree *g, const struct run *run, void *buf, struct err *e)
-{
-	return inflater_run(container_of(g, struct hosted, tree)->inflater, run, buf, e);
-}
-
-static int hosted_whole(struct tree *g, uint64_t pos, uint64_t off, struct err *e)
-{
-	return deflate_arrived(g->src, pos, off, g->shape.grain, e);
-}
-
-static void hosted_free(struct tree *g)
-{
-	inflater_free(container_of(g, struct hosted, tree)->inflater);
+	return g->shape.compressed ? account_compressed(h, s, e) : account_plain(h, s, e);
 }
 
 /* The fields that do not say where anything is. */
@@ -598,9 +581,6 @@ static struct tree_shape table_shape(const struct head *h, const struct format_o
 		.account = hosted_account,
 		.count_from = h->overhead * SECTOR,
 		.compressed = h->compressed,
-		.inflate = h->compressed ? hosted_inflate : NULL,
-		.whole = h->compressed ? hosted_whole : NULL,
-		.free = hosted_free,
 		.floor = h->overhead * SECTOR,
 		.least = h->overhead * SECTOR,
 		.received = hosted_received,
@@ -630,7 +610,6 @@ static int open_by_tables(struct reader **out, struct source *src, const struct 
 {
 	const struct tree_shape shape = table_shape(h, o);
 	struct hosted *hosted = calloc(1, sizeof(*hosted));
-	int r = 0;
 
 	if (!hosted)
 		return fail(e, ENOMEM, "out of memory");
@@ -638,18 +617,7 @@ static int open_by_tables(struct reader **out, struct source *src, const struct 
 	hosted->zeroed = h->flags & KDMV_FLAG_ZEROED;
 	hosted->opts = *o;
 	hosted->markers = *markers;
-	if (h->compressed)
-		r = inflater_new(&hosted->inflater, src, shape.size, shape.grain, e);
-	if (!r)
-		r = src->streaming ? file_order_open(&hosted->tree, src, &shape, e)
-				 : guest_order_open(&hosted->tree, src, &shape, e);
-	if (r < 0) {
-		inflater_free(hosted->inflater);
-		free(hosted);
-		return r;
-	}
-	*out = &hosted->tree.reader;
-	return 0;
+	return tree_open(out, &hosted->tree, src, &shape, e);
 }
 
 int hosted_open(struct reader **out, struct source *src, const struct format_opts *o,

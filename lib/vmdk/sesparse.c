@@ -8,7 +8,6 @@
  */
 #include "vmdk/file_order.h"
 #include "vmdk/format.h"
-#include "vmdk/guest_order.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -225,7 +224,7 @@ static int check_kind(const struct source *src, const uint8_t *h, struct err *e)
 	return 0;
 }
 
-static int check_volatile(struct source *src, uint64_t at, struct sesparse *s, struct err *e)
+static int check_volatile(struct source *src, uint64_t at, uint64_t *free_gt, struct err *e)
 {
 	uint8_t v[HEADER];
 	int r = source_read(src, at * SECTOR, v, sizeof(v), "SEsparse volatile header", e);
@@ -247,7 +246,7 @@ static int check_volatile(struct source *src, uint64_t at, struct sesparse *s, s
 		return fail(e, ENOTSUP,
 			    "%s: SEsparse volatile header: bytes %u to %u are not zero", src->name,
 			    AT_V_PAD, HEADER - 1);
-	s->free_gt = le64(v + AT_V_FREE_GT);
+	*free_gt = le64(v + AT_V_FREE_GT);
 	return 0;
 }
 
@@ -449,7 +448,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		  struct format_facts *facts, struct err *e)
 {
 	uint8_t h[HEADER];
-	uint64_t capacity, tables;
+	uint64_t capacity, tables, free_gt = 0;
 	struct area areas[AREAS], vol, gd, gt, grains;
 	struct tree_shape shape;
 	struct sesparse *s;
@@ -466,6 +465,8 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 				  "%" PRIu64, capacity, CAPACITY_MAX);
 	tables = div_up(capacity, (uint64_t)ENTRIES * GRAIN);
 	r = check_layout(src, h, areas, tables, e);
+	if (!r)
+		r = check_volatile(src, areas[VOLATILE].at, &free_gt, e);
 	if (r < 0)
 		return r;
 	s = calloc(1, sizeof(*s));
@@ -477,6 +478,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	grains = areas[GRAINS];
 	s->gt = gt.at;
 	s->gt_count = gt.size / TABLE;
+	s->free_gt = free_gt;
 	s->grains = grains.at;
 	s->bitmap = (struct map){areas[FREE_BITMAP], count_bits, 0, 0};
 	s->backmap = (struct map){areas[BACKMAP], count_entries, 0, 0};
@@ -504,16 +506,6 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		.judge = sesparse_judge,
 		.account = sesparse_account,
 	};
-	r = check_volatile(src, vol.at, s, e);
-	if (!r)
-		r = src->streaming ? file_order_open(&s->tree, src, &shape, e)
-				 : guest_order_open(&s->tree, src, &shape, e);
-	if (r < 0) {
-		free(s);
-		return r;
-	}
-	*facts = (struct format_facts){
-		.format = "SEsparse", .version = 2, .grain = (uint64_t)GRAIN * SECTOR};
-	*out = &s->tree.reader;
-	return 0;
+	*facts = (struct format_facts){.format = "SEsparse", .version = 2, .grain = shape.grain};
+	return tree_open(out, &s->tree, src, &shape, e);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmdk/tree.h"
+#include "vmdk/deflate.h"
 #include "vmdk/format.h"
 
 #include <inttypes.h>
@@ -270,8 +271,7 @@ int tree_init(struct tree *t, struct source *src, const struct tree_shape *shape
 
 void tree_free(struct tree *t)
 {
-	if (t->shape.free)
-		t->shape.free(t);
+	inflater_free(t->inflater);
 	source_free(t->src);
 	free(t);
 }

@@ -7,8 +7,8 @@
  *   guest_order   of files: bounded memory whatever the size of the disk, rewindable;
  *   file_order    of streams: the directory first, then tables and grains as they are received.
  *
- * A leaf calls one of these two; only they call what stands behind "for the orders". All numbers are bytes
- * unless they say something else.
+ * A leaf calls tree_open() of file_order, which chooses; only these two call what stands behind "for the orders". All
+ * numbers are bytes unless they say something else.
  */
 #ifndef TREE_H
 #define TREE_H
@@ -72,9 +72,6 @@ struct tree_shape {
 	/* All tables are received, and all bytes before `floor`: the last moment to refuse what they
 	 * say before anything is written, unless grains precede tables. May be NULL. */
 	int (*judge)(struct tree *t, const struct tree_sums *s, struct err *e);
-	/* where compressed: the record at pos, of the grain at guest byte off. 1 it is received whole,
-	 * 0 it never will be, -errno. */
-	int (*whole)(struct tree *t, uint64_t pos, uint64_t off, struct err *e);
 	/* Of both: */
 	/* Judges the sums at the end of the first walk of a file, or at the end of a stream. 0 or -errno.
 	 * May be NULL. */
@@ -86,15 +83,13 @@ struct tree_shape {
 	 * the one that warns. */
 	int (*grain_at)(struct tree *t, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
 			struct err *e);
-	/* where compressed: the bytes of a run, as in reader_ops.fetch */
-	int (*inflate)(struct tree *t, const struct run *run, void *buf, struct err *e);
-	void (*free)(struct tree *t); /* frees what the leaf added, not t; may be NULL */
 };
 
-/* A leaf has this in front of what it adds. */
+/* A leaf has this in front of what it adds, in one piece of memory. */
 struct tree {
 	struct reader reader;
 	struct source *src; /* owned */
+	struct inflater *inflater; /* NULL: grains are plain */
 	struct tree_shape shape;
 	struct tree_sums sums;
 	bool warned_beyond;
@@ -108,7 +103,7 @@ struct tree {
  * when this fails. -errno. */
 int tree_init(struct tree *t, struct source *src, const struct tree_shape *shape,
 	      const struct reader_ops *ops, struct err *e);
-/* Frees the source, what the leaf added, and t. */
+/* Frees the source, the inflater, and t with what the leaf added. */
 void tree_free(struct tree *t);
 /* Nothing is counted but the areas. */
 void tree_reset_sums(struct tree *t);

@@ -2,7 +2,6 @@
 #include "unit.h"
 
 #include "vmdk/file_order.h"
-#include "vmdk/guest_order.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -159,11 +158,10 @@ static int order_apply(struct order *o, struct source *src, bool *queued, struct
 {
 	struct tree *g = alloc(sizeof(*g));
 	struct run run;
-	int r = src->streaming ? file_order_open(g, src, &o->shape, e)
-			     : guest_order_open(g, src, &o->shape, e);
+	struct reader *reader;
+	int r = tree_open(&reader, g, src, &o->shape, e);
 
 	if (r < 0) {
-		free(g);
 		source_free(src);
 		return r;
 	}
@@ -239,6 +237,7 @@ static void test_window_claim(void)
 	struct tree *g = alloc(sizeof(*g));
 	struct err e = {.set = false};
 	struct source *src = NULL;
+	struct reader *reader;
 	char path[32];
 	pthread_t thread;
 	int fd[2];
@@ -252,13 +251,12 @@ static void test_window_claim(void)
 	snprintf(path, sizeof(path), "/dev/fd/%d", fd[0]);
 	if (CHECK(source_open_any(&src, path, &opts, &e) == 0)) {
 		close(fd[0]);
-		CHECK(file_order_open(g, src, &shape, &e) == -EFBIG);
+		CHECK(tree_open(&reader, g, src, &shape, &e) == -EFBIG);
 		CHECK(strstr(e.msg, "a grain table of 65536 bytes is larger than a window of 32768"));
 		source_free(src);
 	}
 	pthread_join(thread, NULL);
 	signal(SIGPIPE, SIG_DFL);
-	free(g);
 }
 
 /* Of a file that was cut there, all grains are there of which the table and they themselves came whole. */
