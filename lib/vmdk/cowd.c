@@ -6,7 +6,6 @@
  * QEMU's block/vmdk.c and Xen Orchestra's VhdEsxiCowd.mjs.
  */
 #include "vmdk/file_order.h"
-#include "vmdk/format.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -35,7 +34,6 @@ struct cowd {
 	struct tree tree;
 	uint64_t data_from;   /* first sector that no metadata of the header occupies */
 	uint64_t free_sector; /* what the header calls never used yet */
-	struct format_opts opts;
 	bool warned_one, warned_free;
 };
 
@@ -104,7 +102,7 @@ static int cowd_account(struct tree *g, const struct tree_sums *s, struct err *e
 
 	if (c->warned_free)
 		return 0;
-	account_missing(&c->opts, end > used ? (end - used) * SECTOR : 0);
+	account_missing(&g->shape.opts, end > used ? (end - used) * SECTOR : 0);
 	if (c->free_sector <= used + s->zero * (g->shape.grain / SECTOR))
 		return 0;
 	return warning(e,
@@ -222,7 +220,6 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 	gd_end = gd + (uint64_t)le32(h + AT_GD_ENTRIES) * 4;
 	c->data_from = div_up(gd_end, SECTOR);
 	c->free_sector = le32(h + AT_FREE);
-	c->opts = *o;
 	shape = (struct tree_shape){
 		.size = capacity * SECTOR,
 		.grain = grain * SECTOR,
@@ -235,8 +232,7 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.floor = c->data_from * SECTOR,
 		.least = gd_end,
 		.promised = c->free_sector * SECTOR,
-		.memory = o->remember,
-		.fill = o->fill,
+		.opts = *o,
 		.table = cowd_table,
 		.grain_at = cowd_grain,
 		.account = cowd_account,

@@ -314,7 +314,7 @@ static int make_room(struct tree *t, size_t n, struct err *e)
 /* Guest bytes [from, to) that no table names: zeros, where that is asked for. */
 static void add_gap(struct tree *t, uint64_t from, uint64_t to)
 {
-	if (t->shape.fill && from < to)
+	if (t->shape.opts.fill && from < to)
 		add_ready(t, from, to - from, TREE_ZEROS);
 }
 
@@ -658,7 +658,7 @@ static int add_table(struct tree *t, uint64_t index, bool copy, uint64_t pos, st
 static int add_missing(struct tree *t, uint64_t i, struct err *e)
 {
 	const uint64_t bytes = t->shape.entries * t->shape.grain;
-	int r = t->shape.fill ? make_room(t, 1, e) : 0;
+	int r = t->shape.opts.fill ? make_room(t, 1, e) : 0;
 
 	if (!r)
 		add_gap(t, i * bytes, min_u64((i + 1) * bytes, t->shape.size));
@@ -742,7 +742,7 @@ static int file_order_open(struct tree *t, struct source *src, const struct tree
 		return fail(e, ENOMEM, "out of memory");
 	q->table_bytes = tree_table_bytes(t);
 	q->window_size = source_window(src);
-	q->memory_max = s->memory ? s->memory : MEMORY_USUAL;
+	q->memory_max = s->opts.remember ? s->opts.remember : MEMORY_USUAL;
 	q->rest.from = UINT64_MAX;
 	q->verdict = s->judge || s->mirror ? VERDICT_FIRST : VERDICT_LATER;
 	for (size_t i = 0; i < s->areas; i++)

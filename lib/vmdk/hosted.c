@@ -5,7 +5,6 @@
  * compressed grains and markers are streamopt's and deflate's. Facts: layout.h.
  */
 #include "vmdk/file_order.h"
-#include "vmdk/format.h"
 #include "vmdk/deflate.h"
 #include "vmdk/layout.h"
 #include "vmdk/streamopt.h"
@@ -33,7 +32,6 @@ struct hosted {
 	struct tree tree;
 	uint64_t overhead; /* sectors before the first grain */
 	bool zeroed, warned_overhead;
-	struct format_opts opts;
 	/* of compressed grains: their markers are counted along with the walk over the tables */
 	struct streamopt_shape markers;
 	struct streamopt_sums marks;
@@ -92,11 +90,9 @@ static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, ui
  */
 static int check_tables(struct tree *g, const struct tree_sums *s, struct err *e)
 {
-	struct hosted *h = container_of(g, struct hosted, tree);
-
 	if (s->tables == g->shape.tables)
 		return 0;
-	return unbalanced(&h->opts, g->reader.name, e,
+	return unbalanced(&g->shape.opts, g->reader.name, e,
 			  "directory entry %" PRIu64 " is 0, as are %" PRIu64 " of %" PRIu64
 			  ": an extent of this kind has all its tables; it is damaged" HINT ": copy it again",
 			  s->missing, g->shape.tables - s->tables, g->shape.tables);
@@ -121,7 +117,7 @@ static int account_plain(struct hosted *h, const struct tree_sums *s, struct err
 		return r;
 	used = min_u64(used, end - min_u64(end, from));
 	spare = end - min_u64(end, from) - used;
-	account_missing(&h->opts, spare * SECTOR);
+	account_missing(&g->shape.opts, spare * SECTOR);
 	if (!spare || (h->zeroed && (g->shape.mirror || spare <= s->zero * grain)))
 		return 0;
 	return warning(e,
@@ -137,7 +133,7 @@ static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *
 	struct err why = {0};
 	int r;
 
-	if (h->opts.unbalanced || src->streaming)
+	if (h->tree.shape.opts.unbalanced || src->streaming)
 		return 0;
 	r = streamopt_check(h->tree.src, &h->markers, &why, e);
 	if (r < 0 || !why.set)
@@ -166,11 +162,11 @@ static int account_compressed(struct hosted *h, const struct tree_sums *s, struc
 	    m->grains == s->data && m->hash == s->hash &&
 	    g->src->size - min_u64(g->src->size, m->pos) < g->shape.grain) {
 		if (m->why.set || m->tail)
-			account_missing(&h->opts, g->src->size - m->pos);
+			account_missing(&g->shape.opts, g->src->size - m->pos);
 		return 0;
 	}
 	if (m->why.set) /* it names the file */
-		return h->opts.unbalanced ? warning(e, "%s", m->why.msg)
+		return g->shape.opts.unbalanced ? warning(e, "%s", m->why.msg)
 					  : fail_again(e, EBADMSG, &m->why);
 	if (m->grains != s->data || m->hash != s->hash) {
 		r = check_offer(h, s, e);
@@ -178,23 +174,23 @@ static int account_compressed(struct hosted *h, const struct tree_sums *s, struc
 			return r;
 	}
 	if (m->grains != s->data)
-		return unbalanced(&h->opts, g->reader.name, e,
+		return unbalanced(&g->shape.opts, g->reader.name, e,
 				  "its grain tables name %" PRIu64 " grain%s, but there are %" PRIu64
 				  " in the file: it is damaged" HINT "; copy it again, or read it by the "
 				  "markers of its grains",
 				  s->data, plural(s->data), m->grains);
 	if (m->hash != s->hash)
-		return unbalanced(&h->opts, g->reader.name, e,
+		return unbalanced(&g->shape.opts, g->reader.name, e,
 				  "its %" PRIu64
 				  " grains are not where its grain tables have them: it is damaged" HINT "; "
 				  "copy it again, or read it by the markers of its grains",
 				  s->data);
 	if (m->tail)
-		return streamopt_tail(g->src, &h->opts, m->pos, e);
+		return streamopt_tail(g->src, &g->shape.opts, m->pos, e);
 	/* an end marker may be all that there is, but then the directory precedes it */
 	behind = g->src->size - min_u64(g->src->size, h->markers.start);
 	if (!s->data && !m->others && behind > SECTOR)
-		return unbalanced(&h->opts, g->reader.name, e,
+		return unbalanced(&g->shape.opts, g->reader.name, e,
 				  "names no grain, but has %" PRIu64
 				  " bytes behind its overhead: it is damaged" HINT "; copy it again",
 				  behind);
@@ -585,8 +581,7 @@ static struct tree_shape table_shape(const struct head *h, const struct format_o
 		.least = h->overhead * SECTOR,
 		.received = hosted_received,
 		.judge = h->compressed ? NULL : check_tables,
-		.memory = o->remember,
-		.fill = o->fill,
+		.opts = *o,
 	};
 
 	if (h->desc)
@@ -615,7 +610,6 @@ static int open_by_tables(struct reader **out, struct source *src, const struct 
 		return fail(e, ENOMEM, "out of memory");
 	hosted->overhead = h->overhead;
 	hosted->zeroed = h->flags & KDMV_FLAG_ZEROED;
-	hosted->opts = *o;
 	hosted->markers = *markers;
 	return tree_open(out, &hosted->tree, src, &shape, e);
 }

@@ -7,7 +7,6 @@
  * one-swap, sesparse.c).
  */
 #include "vmdk/file_order.h"
-#include "vmdk/format.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -63,7 +62,6 @@ struct sesparse {
 	uint64_t free_gt;
 	uint64_t grains;       /* first sector of the grains */
 	struct map bitmap, backmap;
-	struct format_opts opts;
 	bool warned_free, warned_maps;
 };
 
@@ -376,7 +374,7 @@ static int sesparse_account(struct tree *t, const struct tree_sums *s, struct er
 	const uint64_t most = s->data + s->zero;
 	int r = 0;
 
-	account_missing(&x->opts, whole > most + 1 ? (whole - most - 1) * GRAIN * SECTOR : 0);
+	account_missing(&t->shape.opts, whole > most + 1 ? (whole - most - 1) * GRAIN * SECTOR : 0);
 	if (!t->file) { /* of a stream both are counted and judged */
 		/* how bits stand in a byte nobody needs to know: the end is rounded up */
 		r = count_map(t->src, &x->bitmap, 0,
@@ -482,7 +480,6 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	s->grains = grains.at;
 	s->bitmap = (struct map){areas[FREE_BITMAP], count_bits, 0, 0};
 	s->backmap = (struct map){areas[BACKMAP], count_entries, 0, 0};
-	s->opts = *o;
 	shape = (struct tree_shape){
 		.size = capacity * SECTOR,
 		.grain = (uint64_t)GRAIN * SECTOR,
@@ -498,8 +495,7 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		.areas = 3,
 		.floor = grains.at * SECTOR,
 		.least = max_u64(gd.at + gd.size, gt.at + gt.size) * SECTOR,
-		.memory = o->remember,
-		.fill = o->fill,
+		.opts = *o,
 		.table = sesparse_table,
 		.grain_at = sesparse_grain,
 		.received = sesparse_received,

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmdk/tree.h"
 #include "vmdk/deflate.h"
-#include "vmdk/format.h"
 
 #include <inttypes.h>
 #include <stdlib.h>

@@ -13,7 +13,7 @@
 #ifndef TREE_H
 #define TREE_H
 
-#include "run/run.h"
+#include "vmdk/format.h"
 
 enum tree_grain { GRAIN_NONE, GRAIN_ZERO, GRAIN_DATA };
 
@@ -59,13 +59,12 @@ struct tree_shape {
 	/* Grains are compressed: each is a run of its own, of kind COMPRESSED, whose pos is that of its
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool compressed;
+	struct format_opts opts;
 	/* Of streams: */
 	uint64_t floor;    /* no sane file has a grain before this position; what judge() needs to know,
 			    * but for tables, ends here */
 	uint64_t least;    /* no whole file is shorter */
 	uint64_t promised; /* bytes in use, as the header says; 0: it does not */
-	uint64_t memory;   /* for what is pending; 0: the usual number */
-	bool fill;         /* what no table names is given as zeros */
 	/* File bytes [from, to), a window or the received part of it, are there until this returns.
 	 * NULL: nobody looks at them, and bytes behind the last grain are dropped. */
 	int (*received)(struct tree *t, uint64_t from, uint64_t to, struct err *e);

@@ -295,7 +295,7 @@ static void test_file_order(void)
 		struct source *src;
 
 		order_make(o, round % 4);
-		o->shape.memory = below(2) ? 0 : 4100 + below(1000);
+		o->shape.opts.remember = below(2) ? 0 : 4100 + below(1000);
 		o->shape.promised = below(2) ? o->end : 0;
 		if (source_memory(&src, "file", o->file, o->end, &e) < 0)
 			die(e.msg);
