@@ -126,6 +126,8 @@ int err_pass(struct err *e, int code, const struct err *copy);
 /* Hands a warning on and returns 0; with e->strict it is a failure, -EBADMSG. */
 int warning(struct err *e, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3), cold, warn_unused_result));
+/* The same, but for the first time only, which *said keeps. */
+#define warning_once(said, e, ...) (*(said) ? 0 : (*(said) = true, warning(e, __VA_ARGS__)))
 
 /* Warnings, in order. Zeroed before the first use. */
 struct warnings {

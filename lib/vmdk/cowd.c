@@ -39,14 +39,13 @@ struct cowd {
 
 static int warn_free(struct cowd *c, const char *what, uint64_t n, uint64_t sector, struct err *e)
 {
-	if (c->warned_free || sector < c->free_sector)
+	if (sector < c->free_sector)
 		return 0;
-	c->warned_free = true;
-	return warning(e,
-		       "%s: %s %" PRIu64 " at file sector %" PRIu64
-		       " lies beyond the last sector in use by the header (%" PRIu64
-		       "): copied from a running VM, or after a crash?",
-		       c->tree.reader.name, what, n, sector, c->free_sector);
+	return warning_once(&c->warned_free, e,
+			    "%s: %s %" PRIu64 " at file sector %" PRIu64
+			    " lies beyond the last sector in use by the header (%" PRIu64
+			    "): copied from a running VM, or after a crash?",
+			    c->tree.reader.name, what, n, sector, c->free_sector);
 }
 
 static int cowd_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
@@ -62,21 +61,17 @@ static int cowd_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, s
 	return warn_free(c, "grain table", i, raw, e) < 0 ? -EBADMSG : 1;
 }
 
-static int cowd_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
-		      struct err *e)
+static int cowd_grain(struct tree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	struct cowd *c = container_of(g, struct cowd, tree);
 
 	if (raw == 1) {
 		/* Sector 1 lies in the header and can be no grain. Writers that use 1 at all mean zeros
 		 * by it, as in hosted disks; qemu-img copies the header there. */
-		if (first && !c->warned_one) {
-			c->warned_one = true;
-			if (warning(e, "%s: grain %" PRIu64 " has table entry 1: read as zeros",
-				    g->reader.name, n) < 0)
-				return -EBADMSG;
-		}
-		return GRAIN_ZERO;
+		return warning_once(&c->warned_one, e, "%s: grain %" PRIu64
+				    " has table entry 1: read as zeros", g->reader.name, n) < 0
+			       ? -EBADMSG
+			       : GRAIN_ZERO;
 	}
 	if (raw < c->data_from)
 		return fail(e, EBADMSG,
@@ -84,9 +79,7 @@ static int cowd_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint
 			    ", which lies inside the header or the directory",
 			    g->reader.name, n, raw);
 	*pos = raw * SECTOR;
-	if (first && warn_free(c, "grain", n, raw, e) < 0)
-		return -EBADMSG;
-	return GRAIN_DATA;
+	return warn_free(c, "grain", n, raw, e) < 0 ? -EBADMSG : GRAIN_DATA;
 }
 
 /*

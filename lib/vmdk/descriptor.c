@@ -277,13 +277,12 @@ static int parse_filters(struct parse *p, struct text value, const char *key)
 	if (contains(value, "vmwarevmcrypt"))
 		return fail_line(p, ENOTSUP, "the disk is encrypted (%s names vmwarevmcrypt): "
 				 "decrypt it in vSphere first", key);
-	if (!value.n || p->warned_filter)
+	if (!value.n)
 		return 0;
-	p->warned_filter = true;
-	return warning(p->e,
-		       "%s: line %u: %s: an I/O filter is attached to the disk; it may keep data "
-		       "outside of it",
-		       p->name, p->line, key);
+	return warning_once(&p->warned_filter, p->e,
+			    "%s: line %u: %s: an I/O filter is attached to the disk; it may keep data "
+			    "outside of it",
+			    p->name, p->line, key);
 }
 
 static int parse_key(struct parse *p, struct text key, struct text value)

@@ -326,7 +326,7 @@ static int take_grains(struct tree *t, uint64_t index, struct err *e)
 	uint64_t at = index * bytes;
 	struct tree_scan scan;
 	struct tree_span span;
-	int r = tree_scan_begin(t, &scan, index, q->buf, true, source_limit(t->src), e);
+	int r = tree_scan_begin(t, &scan, index, q->buf, source_limit(t->src), e);
 
 	if (q->verdict != VERDICT_FIRST)
 		q->readies = q->ready_at = 0;

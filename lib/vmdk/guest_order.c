@@ -42,7 +42,6 @@ struct guest_order {
 	uint8_t *mirror_buf;   /* one table */
 	size_t table_bytes;
 	/* first walk */
-	bool first;
 	uint64_t *claimed;     /* NULL: nothing is claimed in this walk */
 	uint64_t claim_from;   /* unit of the first bit */
 	uint64_t claim_next;   /* first unit behind the bitmap that wants to be claimed */
@@ -75,9 +74,9 @@ static int claim(struct tree *t, uint64_t at, uint64_t end, const char *what, ui
 }
 
 /* Whether the sums are added up: of walks that claim only in the first. */
-static bool counting(const struct guest_order *w)
+static bool counting(const struct tree *t)
 {
-	return w->first && w->parts == 1;
+	return t->first && t->guest->parts == 1;
 }
 
 static void restart(struct guest_order *w)
@@ -129,7 +128,7 @@ static int load_dir(struct tree *t, struct err *e)
 	if (!w->mirror_dir && source_is_hole(t->src, t->shape.dir + at, n))
 		return 0;
 	r = source_read(t->src, t->shape.dir + at, w->dir, n, "grain directory", e);
-	if (!r && w->mirror_dir && w->first)
+	if (!r && w->mirror_dir && t->first)
 		r = source_read(t->src, t->shape.mirror + at, w->mirror_dir, n,
 				"redundant grain directory", e);
 	return r < 0 ? r : w->mirror_dir || !all_zero(w->dir, n);
@@ -183,7 +182,7 @@ static int read_tables(struct tree *t, struct err *e)
 		if (r < 0)
 			return r;
 	}
-	for (unsigned i = w->read; w->mirror_dir && w->first && i < end; i++) {
+	for (unsigned i = w->read; w->mirror_dir && t->first && i < end; i++) {
 		r = compare_mirror(t, i, e);
 		if (r < 0)
 			return r;
@@ -197,13 +196,13 @@ static int next_entry(struct tree *t, struct guest_table *table, struct err *e)
 {
 	struct guest_order *w = t->guest;
 	const uint64_t i = w->next_table++, at = (i - w->dir_first) * t->shape.width;
-	const bool compare = w->mirror_dir && w->first;
+	const bool compare = w->mirror_dir && t->first;
 	int used, r = 0;
 
 	table->index = i;
 	used = tree_tables(t, i, tree_entry(t, w->dir + at),
 			   compare ? tree_entry(t, w->mirror_dir + at) : 0, t->src->size,
-			   counting(w), &table->pos, compare ? &table->mirror : NULL, e);
+			   counting(t), &table->pos, compare ? &table->mirror : NULL, e);
 	if (used > 0)
 		r = claim(t, table->pos, table->pos + w->table_bytes, tree_table_text(false), i, e);
 	if (used > 0 && !r && compare)
@@ -236,7 +235,7 @@ static int load_window(struct tree *t, struct err *e)
 	}
 	for (unsigned i = 0; i < w->tables; i++) {
 		w->table[i].empty = source_is_hole(t->src, w->table[i].pos, w->table_bytes);
-		if (!w->table[i].empty && w->first)
+		if (!w->table[i].empty && t->first)
 			source_hint(t->src, w->table[i].pos, w->table_bytes);
 	}
 	return w->tables > 0;
@@ -265,7 +264,7 @@ static int walk_next(struct tree *t, struct tree_span *span, struct err *e)
 			continue;
 		if (!w->scanning)
 			r = tree_scan_begin(t, &w->scan, w->table[w->t].index, table_at(w, w->t),
-					    w->first, t->src->size, e);
+					    t->src->size, e);
 		w->scanning = true;
 		if (r >= 0)
 			r = tree_scan_next(t, &w->scan, span, e);
@@ -273,7 +272,7 @@ static int walk_next(struct tree *t, struct tree_span *span, struct err *e)
 			return r;
 		if (!r)
 			continue;
-		if (counting(w))
+		if (counting(t))
 			tree_count(t, &w->scan, span);
 		if (span->pos == TREE_ZEROS)
 			return 1;
@@ -329,7 +328,7 @@ static int end_first(struct tree *t, struct err *e)
 	r = t->shape.account ? t->shape.account(t, &t->sums, e) : 0;
 	if (r < 0)
 		return r;
-	w->first = false;
+	t->first = false;
 	w->replay = w->kept_whole;
 	w->kept_at = w->kept_n;
 	return 0;
@@ -348,15 +347,15 @@ static int guest_order_next(struct reader *reader, struct run *run, struct err *
 		tree_run(t, &w->kept[w->kept_at++], run);
 		return 1;
 	}
-	if (w->first && !w->claimed)
+	if (t->first && !w->claimed)
 		r = begin_part(t, 0, e);
 	if (!r)
 		r = walk_next(t, &span, e);
 	if (r > 0)
 		tree_run(t, &span, run);
-	if (r > 0 && w->first)
+	if (r > 0 && t->first)
 		keep(t, &span);
-	return r || !w->first ? r : end_first(t, e);
+	return r || !t->first ? r : end_first(t, e);
 }
 
 static int guest_order_rewind(struct reader *reader, struct err *e)
@@ -367,7 +366,7 @@ static int guest_order_rewind(struct reader *reader, struct err *e)
 	(void)e;
 	restart(w);
 	w->kept_at = 0;
-	if (w->first) { /* it did not reach its end: it does not count */
+	if (t->first) { /* it did not reach its end: it does not count */
 		w->parts = 0;
 		tree_reset_sums(t);
 		free(w->claimed);
@@ -433,7 +432,7 @@ int guest_order_open(struct tree *t, struct source *src, const struct tree_shape
 		walk_free(w);
 		return fail(e, ENOMEM, "out of memory");
 	}
-	w->first = w->kept_whole = true;
+	w->kept_whole = true;
 	t->guest = w;
 	return 0;
 }

@@ -46,8 +46,7 @@ static int hosted_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos,
 	return 1;
 }
 
-static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
-			struct err *e)
+static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	struct hosted *h = container_of(g, struct hosted, tree);
 
@@ -60,15 +59,13 @@ static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, ui
 			    g->reader.name, n);
 	}
 	*pos = raw * SECTOR;
-	if (first && raw < h->overhead && !h->warned_overhead) {
-		h->warned_overhead = true;
-		if (warning(e,
-			    "%s: grain %" PRIu64 " at file sector %" PRIu64
-			    " lies before the first grain of the header (%" PRIu64 ")",
-			    g->reader.name, n, raw, h->overhead) < 0)
-			return -EBADMSG;
-	}
-	if (first && g->shape.compressed && !g->file) { /* in file order hosted_received() does it */
+	if (raw < h->overhead &&
+	    warning_once(&h->warned_overhead, e,
+			 "%s: grain %" PRIu64 " at file sector %" PRIu64
+			 " lies before the first grain of the header (%" PRIu64 ")",
+			 g->reader.name, n, raw, h->overhead) < 0)
+		return -EBADMSG;
+	if (g->first && g->shape.compressed && !g->file) { /* in file order hosted_received() does it */
 		uint64_t bytes;
 		int r = deflate_check_head(g->src, *pos, n * g->shape.grain, g->shape.grain, &bytes, e);
 

@@ -80,26 +80,21 @@ static int sesparse_table(struct tree *t, uint64_t i, uint64_t raw, uint64_t *po
 			    "%s: directory entry %" PRIu64 " names table %" PRIu64
 			    ", but there is room for %" PRIu64,
 			    t->reader.name, i, index, s->gt_count);
-	if (index >= s->free_gt && !s->warned_free) {
-		s->warned_free = true;
-		if (warning(e,
-			    "%s: directory entry %" PRIu64 " names table %" PRIu64
-			    ", which the header calls unused (from %" PRIu64
-			    " on): copied from a running VM?",
-			    t->reader.name, i, index, s->free_gt) < 0)
-			return -EBADMSG;
-	}
+	if (index >= s->free_gt &&
+	    warning_once(&s->warned_free, e,
+			 "%s: directory entry %" PRIu64 " names table %" PRIu64
+			 ", which the header calls unused (from %" PRIu64 " on): copied from a running VM?",
+			 t->reader.name, i, index, s->free_gt) < 0)
+		return -EBADMSG;
 	*pos = (s->gt + index * TABLE) * SECTOR;
 	return 1;
 }
 
-static int sesparse_grain(struct tree *t, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
-			  struct err *e)
+static int sesparse_grain(struct tree *t, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	struct sesparse *s = container_of(t, struct sesparse, tree);
 	uint64_t index;
 
-	(void)first;
 	switch (raw >> 60) {
 	case 1: /* unmapped by the guest: reads as zeros, not as the parent */
 	case 2:

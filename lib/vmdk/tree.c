@@ -110,23 +110,21 @@ int tree_tables(struct tree *t, uint64_t i, uint64_t raw, uint64_t raw_mirror, u
 
 /* --- grains --- */
 
-int tree_scan_begin(struct tree *t, struct tree_scan *s, uint64_t index, const uint8_t *p, bool first,
-		    uint64_t limit, struct err *e)
+int tree_scan_begin(struct tree *t, struct tree_scan *s, uint64_t index, const uint8_t *p, uint64_t limit,
+		    struct err *e)
 {
 	const uint64_t base = index * t->shape.entries;
 	const uint64_t grains = div_up(t->shape.size, t->shape.grain);
 	const uint32_t used = (uint32_t)min_u64(t->shape.entries, grains - base);
 	const size_t at = (size_t)used * t->shape.width;
 
-	*s = (struct tree_scan){
-		.p = p, .base = base, .limit = limit, .used = used, .first = first};
-	if (!first || t->warned_beyond || all_zero(p + at, tree_table_bytes(t) - at))
+	*s = (struct tree_scan){.p = p, .base = base, .limit = limit, .used = used};
+	if (all_zero(p + at, tree_table_bytes(t) - at))
 		return 0;
-	t->warned_beyond = true;
-	return warning(e,
-		       "%s: grain table %" PRIu64
-		       " has entries for grains beyond the end of the disk; they are ignored",
-		       t->reader.name, index);
+	return warning_once(&t->warned_beyond, e,
+			    "%s: grain table %" PRIu64
+			    " has entries for grains beyond the end of the disk; they are ignored",
+			    t->reader.name, index);
 }
 
 /* Decodes entry k, and checks that it leads to bytes of the file. */
@@ -137,7 +135,7 @@ static int decode(struct tree *t, struct tree_scan *s, uint64_t raw, struct err 
 				     ? 1
 				     : min_u64(t->shape.grain, t->shape.size - n * t->shape.grain);
 
-	s->kind = t->shape.grain_at(t, n, raw, s->first, &s->pos, e);
+	s->kind = t->shape.grain_at(t, n, raw, &s->pos, e);
 	if (s->kind == GRAIN_DATA && (s->pos > limit || len > limit - s->pos))
 		return fail_with(e, EBADMSG, TRUNCATED(limit, s->pos + len),
 			    "%s: " OBJECT("grain %" PRIu64) " at file sector %" PRIu64
@@ -264,6 +262,7 @@ int tree_init(struct tree *t, struct source *src, const struct tree_shape *shape
 	if (!t->shape.unit)
 		t->shape.unit = 1;
 	t->src = src;
+	t->first = true;
 	tree_reset_sums(t);
 	return 0;
 }

@@ -78,10 +78,8 @@ struct tree_shape {
 	/* raw: the entry as it stands in the file, not 0 (that is "none" in every format). Table i:
 	 * 1 and its position, or 0, or -errno. */
 	int (*table)(struct tree *t, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e);
-	/* Grain n: GRAIN_ZERO, GRAIN_DATA and its position, or -errno. first: this is the first walk,
-	 * the one that warns. */
-	int (*grain_at)(struct tree *t, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
-			struct err *e);
+	/* Grain n: GRAIN_ZERO, GRAIN_DATA and its position, or -errno. */
+	int (*grain_at)(struct tree *t, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e);
 };
 
 /* A leaf has this in front of what it adds, in one piece of memory. */
@@ -91,6 +89,7 @@ struct tree {
 	struct inflater *inflater; /* NULL: grains are plain */
 	struct tree_shape shape;
 	struct tree_sums sums;
+	bool first; /* walk, of which sums are made; the only one of a stream */
 	bool warned_beyond;
 	struct guest_order *guest; /* private to guest_order.c */
 	struct file_order *file;   /* private to file_order.c; NULL in guest order */
@@ -139,14 +138,13 @@ struct tree_scan {
 	uint64_t limit;    /* where the file ends */
 	uint32_t used, k;  /* entries that belong to the disk, and the one in work */
 	uint32_t grains;   /* in the last span */
-	bool first;        /* see shape.grain_at */
 	int kind;          /* of entry k where that is decoded, or GRAIN_NONE; */
 	uint64_t pos;      /* and its position */
 };
 
 /* Of table `index`, whose entries p stay there; warns of entries beyond the disk. -errno. */
-int tree_scan_begin(struct tree *t, struct tree_scan *s, uint64_t index, const uint8_t *p, bool first,
-		    uint64_t limit, struct err *e);
+int tree_scan_begin(struct tree *t, struct tree_scan *s, uint64_t index, const uint8_t *p, uint64_t limit,
+		    struct err *e);
 /* The next grains that lie one behind the other. 1, 0 when there are no more, -errno. */
 int tree_scan_next(struct tree *t, struct tree_scan *s, struct tree_span *span, struct err *e);
 /* Adds that span to the sums. */

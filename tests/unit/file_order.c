@@ -34,10 +34,9 @@ static int order_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, 
 	return 1;
 }
 
-static int order_grain(struct tree *g, uint64_t n, uint64_t raw, bool first, uint64_t *pos,
-		       struct err *e)
+static int order_grain(struct tree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
-	(void)g, (void)n, (void)first, (void)e;
+	(void)g, (void)n, (void)e;
 	*pos = raw * SECTOR;
 	return raw == 1 ? GRAIN_ZERO : GRAIN_DATA;
 }
