@@ -58,6 +58,13 @@ static inline void account_missing(const struct format_opts *o, uint64_t bytes)
 				     "%s: " fmt HINT "; --force=accounts skips this check", name,   \
 				     ##__VA_ARGS__))
 
+/* What a file of `is` bytes should have, but `least` are needed for that. */
+#define fail_outside(e, name, is, least, fmt, ...)                                                 \
+	fail_with(e, EBADMSG, TRUNCATED(is, least),                                                \
+		  "%s: " fmt " lies outside the file of %" PRIu64 " bytes" HINT                    \
+		  ": is it truncated? expected at least %" PRIu64 " bytes",                        \
+		  name, ##__VA_ARGS__, is, least)
+
 /* Where the data of a file that begin at `from` or behind it end: all bytes behind *end are zeros. */
 int account_data_end(struct source *src, uint64_t from, uint64_t *end, struct err *e);
 

@@ -311,11 +311,9 @@ static int check_directories(const struct source *src, uint64_t gd, const uint64
 
 	/* a file that is cut short there has no grains, whatever its directories say */
 	if (gd > file_sectors && overhead > file_sectors && gd < overhead && overhead < POS_LIMIT / SECTOR)
-		return fail_with(e, EBADMSG, TRUNCATED(src->size, overhead * SECTOR),
-			    "%s: " OBJECT("hosted sparse header") ": the grain directory at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64
-			    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
-			    src->name, gd, src->size, overhead * SECTOR);
+		return fail_outside(e, src->name, src->size, overhead * SECTOR,
+				    OBJECT("hosted sparse header")
+				    ": the grain directory at file sector %" PRIu64, gd);
 	if (copies != COPY_REDUNDANT && (gd < 1 || gd > file_sectors))
 		return fail(e, EBADMSG,
 			    "%s: hosted sparse header: the grain directory at file sector %" PRIu64
@@ -492,11 +490,9 @@ static int check_places(const struct source *src, const struct head *h, struct e
 	const uint64_t file_sectors = src->size / SECTOR;
 
 	if (h->overhead > file_sectors && h->overhead < POS_LIMIT / SECTOR)
-		return fail_with(e, EBADMSG, TRUNCATED(src->size, h->overhead * SECTOR),
-			    "%s: " OBJECT("hosted sparse header") ": overhead of %" PRIu64
-			    " sectors, in a file of %" PRIu64
-			    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
-			    src->name, h->overhead, src->size, h->overhead * SECTOR);
+		return fail_outside(e, src->name, src->size, h->overhead * SECTOR,
+				    OBJECT("hosted sparse header") ": the overhead of %" PRIu64 " sectors",
+				    h->overhead);
 	if (h->overhead < 1 || h->overhead > file_sectors)
 		return bad_header(src, e, "overhead of %" PRIu64 " sectors, in a file of %" PRIu64
 				  " bytes", h->overhead, src->size);

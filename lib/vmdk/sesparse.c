@@ -117,31 +117,17 @@ static int sesparse_grain(struct tree *t, uint64_t n, uint64_t raw, uint64_t *po
 	}
 }
 
-/* An area that is read: sane numbers, and inside the file. */
-static int check_area(const struct source *src, const struct area *a, struct err *e)
+/* Its numbers are possible; where it is read it lies inside the file. */
+static int check_area(const struct source *src, const struct area *a, bool is_read, struct err *e)
 {
-	if (a->at >= 1 && a->size >= 1 && a->at < SECTOR_MAX && a->size < SECTOR_MAX &&
-	    a->at + a->size <= src->size / SECTOR)
+	if (a->at >= SECTOR_MAX || a->size >= SECTOR_MAX || (is_read && (!a->at || !a->size)))
+		return bad_header(src, e, "the %s of %" PRIu64 " sector%s at file sector %" PRIu64
+				  " is out of range", a->what, a->size, plural(a->size), a->at);
+	if (!is_read || a->at + a->size <= src->size / SECTOR)
 		return 0;
-	return a->at >= 1 && a->at < SECTOR_MAX && a->size < SECTOR_MAX
-		       ? fail_with(e, EBADMSG, TRUNCATED(src->size, (a->at + a->size) * SECTOR),
-				   "%s: " OBJECT("SEsparse header") ": the %s of %" PRIu64 " sector%s at file "
-				   "sector %" PRIu64 " lies outside the file of %" PRIu64 " bytes" HINT
-				   ": is it truncated? expected at least %" PRIu64 " bytes", src->name,
-				   a->what, a->size, plural(a->size), a->at, src->size,
-				   (a->at + a->size) * SECTOR)
-		       : bad_header(src, e, "the %s of %" PRIu64 " sector%s at file sector "
-				    "%" PRIu64 " lies outside the file of %" PRIu64 " bytes", a->what,
-				    a->size, plural(a->size), a->at, src->size);
-}
-
-/* One of which nothing is read; its numbers have to be possible all the same. */
-static int check_unread(const struct source *src, const struct area *a, struct err *e)
-{
-	if (a->at < SECTOR_MAX && a->size < SECTOR_MAX)
-		return 0;
-	return bad_header(src, e, "the %s of %" PRIu64 " sectors at file sector %" PRIu64
-			  " is out of range", a->what, a->size, a->at);
+	return fail_outside(e, src->name, src->size, (a->at + a->size) * SECTOR,
+			    OBJECT("SEsparse header") ": the %s of %" PRIu64 " sector%s at file sector %" PRIu64,
+			    a->what, a->size, plural(a->size), a->at);
 }
 
 /* Where every file that anyone has seen has the areas that come first. */
@@ -409,8 +395,7 @@ static int check_layout(struct source *src, const uint8_t *h, struct area *a, ui
 		a[i] = (struct area){what[i], le64(h + AT_AREAS + 16 * i),
 				     le64(h + AT_AREAS + 16 * i + 8)};
 	for (size_t i = 0; !r && i < AREAS; i++)
-		r = i == VOLATILE || i == GD || i == GT ? check_area(src, &a[i], e)
-							: check_unread(src, &a[i], e);
+		r = check_area(src, &a[i], i == VOLATILE || i == GD || i == GT, e);
 	vol = a[VOLATILE];
 	gd = a[GD];
 	gt = a[GT];

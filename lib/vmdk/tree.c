@@ -71,11 +71,9 @@ static int check_table(struct tree *t, bool copy, uint64_t i, uint64_t pos, uint
 	const size_t bytes = tree_table_bytes(t);
 
 	if (pos > limit || bytes > limit - pos)
-		return fail_with(e, EBADMSG, TRUNCATED(limit, pos + bytes),
-			    "%s: " OBJECT("%s %" PRIu64) " at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64
-			    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
-			    t->reader.name, tree_table_text(copy), i, pos / SECTOR, limit, pos + bytes);
+		return fail_outside(e, t->reader.name, limit, pos + bytes,
+				    OBJECT("%s %" PRIu64) " at file sector %" PRIu64, tree_table_text(copy), i,
+				    pos / SECTOR);
 	if (count)
 		count_place(t, pos, pos + bytes);
 	return 0;
@@ -137,11 +135,8 @@ static int decode(struct tree *t, struct tree_scan *s, uint64_t raw, struct err 
 
 	s->kind = t->shape.grain_at(t, n, raw, &s->pos, e);
 	if (s->kind == GRAIN_DATA && (s->pos > limit || len > limit - s->pos))
-		return fail_with(e, EBADMSG, TRUNCATED(limit, s->pos + len),
-			    "%s: " OBJECT("grain %" PRIu64) " at file sector %" PRIu64
-			    " lies outside the file of %" PRIu64
-			    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
-			    t->reader.name, n, s->pos / SECTOR, limit, s->pos + len);
+		return fail_outside(e, t->reader.name, limit, s->pos + len,
+				    OBJECT("grain %" PRIu64) " at file sector %" PRIu64, n, s->pos / SECTOR);
 	return s->kind;
 }
 
@@ -243,12 +238,9 @@ int tree_init(struct tree *t, struct source *src, const struct tree_shape *shape
 		const struct tree_area *a = &shape->area[i];
 
 		if (a->at > a->end || a->end > src->size)
-			return fail_with(e, EBADMSG, TRUNCATED(src->size, a->end),
-				    "%s: the " OBJECT("%s") " (file sectors %" PRIu64 " to %" PRIu64
-				    ") lies outside the file of %" PRIu64
-				    " bytes" HINT ": is it truncated? expected at least %" PRIu64 " bytes",
-				    src->name, a->what, a->at / SECTOR, a->end / SECTOR, src->size,
-				    a->end);
+			return fail_outside(e, src->name, src->size, a->end,
+					    "the " OBJECT("%s") " (file sectors %" PRIu64 " to %" PRIu64 ")",
+					    a->what, a->at / SECTOR, a->end / SECTOR);
 		for (size_t j = 0; j < i; j++)
 			if (a->at < shape->area[j].end && shape->area[j].at < a->end)
 				return fail(e, EBADMSG,
