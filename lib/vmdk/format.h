@@ -65,8 +65,8 @@ static inline void account_missing(const struct format_opts *o, uint64_t bytes)
 		  ": is it truncated? expected at least %" PRIu64 " bytes",                        \
 		  name, ##__VA_ARGS__, is, least)
 
-/* Where the data of a file that begin at `from` or behind it end: all bytes behind *end are zeros. */
-int account_data_end(struct source *src, uint64_t from, uint64_t *end, struct err *e);
+/* Where the data in file bytes [from, to) end, but not behind the end of the file: from *end on all are zeros. */
+int account_data_end(struct source *src, uint64_t from, uint64_t to, uint64_t *end, struct err *e);
 
 int cowd_open(struct reader **out, struct source *src, const struct format_opts *o,
 	      struct format_facts *facts, struct err *e);

@@ -21,7 +21,6 @@
 #define DESCRIPTOR_MAX 2048u /* sectors */
 
 #define MARKS (1u << 20)     /* held where there are no tables: 16 MiB */
-#define TAIL_STEP 4096u
 #define TAIL_MAX 65536u      /* zeros behind the end marker over which the footer is looked for */
 
 /* -EBADMSG for a field of the header. */
@@ -107,7 +106,7 @@ static int account_plain(struct hosted *h, const struct tree_sums *s, struct err
 	} else {
 		r = check_tables(g, s, e);
 		if (!r)
-			r = account_data_end(g->src, s->end, &end, e);
+			r = account_data_end(g->src, s->end, UINT64_MAX, &end, e);
 		end = div_up(end, SECTOR);
 	}
 	if (r < 0)
@@ -199,19 +198,17 @@ static int count_markers(struct hosted *h, uint64_t from, uint64_t to, struct er
 {
 	struct source *src = h->tree.src;
 	struct streamopt_sums *m = &h->marks;
-	uint8_t buf[TAIL_STEP];
+	uint64_t end;
 	int r = 0;
 
 	/* those of a stream stand at the beginning of sectors, and windows do */
 	while (!r && !m->ended && max_u64(m->pos, h->markers.start) + MARKER_BYTES <= to)
 		r = streamopt_count(m, src, &h->markers, e);
-	for (uint64_t pos = max_u64(from, m->pos); !r && m->ended && !m->tail && pos < to;) {
-		size_t n = (size_t)min_u64(sizeof(buf), to - pos);
-
-		r = source_read(src, pos, buf, n, "end of the file", e);
-		m->tail = !r && !all_zero(buf, n);
-		pos += n;
-	}
+	if (r < 0 || !m->ended || m->tail)
+		return r;
+	from = max_u64(from, m->pos);
+	r = account_data_end(src, from, to, &end, e);
+	m->tail = end > from;
 	return r;
 }
 

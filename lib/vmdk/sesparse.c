@@ -232,23 +232,16 @@ static int check_volatile(struct source *src, uint64_t at, uint64_t *free_gt, st
 /* Directory entries that no grain of the disk needs: 0 in a sane file. */
 static int check_beyond(struct source *src, const struct area *gd, uint64_t tables, struct err *e)
 {
-	uint64_t at = gd->at * SECTOR + tables * 8, end = (gd->at + gd->size) * SECTOR;
-	uint8_t buf[16 * 1024];
+	const uint64_t at = gd->at * SECTOR + tables * 8;
+	uint64_t end;
+	int r = account_data_end(src, at, (gd->at + gd->size) * SECTOR, &end, e);
 
-	while (at < end) {
-		size_t n = (size_t)min_u64(sizeof(buf), end - at);
-		int r = source_read(src, at, buf, n, "grain directory", e);
-
-		if (r < 0)
-			return r;
-		if (!all_zero(buf, n))
-			return warning(e,
-				       "%s: the grain directory has entries for tables beyond the "
-				       "end of the disk; they are ignored",
-				       src->name);
-		at += n;
-	}
-	return 0;
+	if (r < 0 || end == at)
+		return r;
+	return warning(e,
+		       "%s: the grain directory has entries for tables beyond the end of the disk; they are "
+		       "ignored",
+		       src->name);
 }
 
 /* --- accounts --- */

@@ -157,7 +157,7 @@ int streamopt_tail(const struct source *src, const struct format_opts *o, uint64
 static int check_tail(struct streamopt *s, uint64_t pos, struct err *e)
 {
 	uint64_t end;
-	int r = account_data_end(s->src, pos, &end, e);
+	int r = account_data_end(s->src, pos, UINT64_MAX, &end, e);
 
 	return r < 0 || end == pos ? r : streamopt_tail(s->src, &s->shape.opts, pos, e);
 }
@@ -252,7 +252,7 @@ int streamopt_count(struct streamopt_sums *sums, struct source *src,
 	} else {
 		sums->ended = true;
 		if (!src->streaming) /* what follows in a stream is not here yet */
-			r = account_data_end(src, m.next, &end, e);
+			r = account_data_end(src, m.next, UINT64_MAX, &end, e);
 		sums->tail = !src->streaming && !r && end > m.next;
 	}
 	sums->pos = m.next;
@@ -402,7 +402,7 @@ static int find_end(struct streamopt *s, struct err *e)
 	}
 	/* a crash may leave that, and so may damage; in either case there is nothing to roll back */
 	if (!r && s->end == s->shape.start && !s->shape.opts.unbalanced) {
-		r = account_data_end(s->src, s->end, &end, e);
+		r = account_data_end(s->src, s->end, UINT64_MAX, &end, e);
 		if (!r && end > s->end)
 			r = fail(e, EBADMSG,
 				 "%s: is an undo log without a whole record: it is damaged, or the run "
