@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "vmdk/descriptor.h"
 
+#include <ctype.h>
 #include <iconv.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -169,40 +170,20 @@ static const char *why_refused(const struct refused *table, size_t n, struct tex
 	return NULL;
 }
 
-static bool decimal(struct text p, uint64_t *v)
+/* base: 10 or 16. */
+static bool number(struct text p, size_t base, uint64_t *v)
 {
+	static const char digits[] = "0123456789abcdef";
 	uint64_t sum = 0;
 
-	if (!p.n)
-		return false;
 	for (size_t i = 0; i < p.n; i++) {
-		if (p.s[i] < '0' || p.s[i] > '9' || !mul_ok(sum, 10, &sum) ||
-		    !add_ok(sum, (uint64_t)(p.s[i] - '0'), &sum))
+		const char *digit = memchr(digits, tolower((unsigned char)p.s[i]), base);
+
+		if (!digit || !mul_ok(sum, base, &sum) || !add_ok(sum, (uint64_t)(digit - digits), &sum))
 			return false;
 	}
 	*v = sum;
-	return true;
-}
-
-static bool hex32(struct text p, uint32_t *v)
-{
-	uint32_t sum = 0;
-
-	if (p.n < 1 || p.n > 8)
-		return false;
-	for (size_t i = 0; i < p.n; i++) {
-		char c = p.s[i];
-
-		if (c >= '0' && c <= '9')
-			c -= '0';
-		else if ((c | 0x20) >= 'a' && (c | 0x20) <= 'f')
-			c = (char)((c | 0x20) - 'a' + 10);
-		else
-			return false;
-		sum = sum << 4 | (uint32_t)c;
-	}
-	*v = sum;
-	return true;
+	return p.n;
 }
 
 static struct text unquote(struct text p)
@@ -232,13 +213,13 @@ static int keep(struct parse *p, char **where, struct text value, const char *ke
 static int keep_cid(struct parse *p, uint32_t *where, bool *has, struct text value,
 		    const char *key)
 {
-	uint32_t v;
+	uint64_t v;
 
-	if (!hex32(value, &v))
+	if (value.n > 8 || !number(value, 16, &v))
 		return refuse(p, EBADMSG, "the content ID ", value, " is not 1 to 8 hex digits");
 	if (*has && v != *where)
 		return fail_line(p, EBADMSG, "a second %s, different from the first", key);
-	*where = v;
+	*where = (uint32_t)v;
 	*has = true;
 	return 0;
 }
@@ -247,7 +228,7 @@ static int parse_version(struct parse *p, struct text value)
 {
 	uint64_t v;
 
-	if (!decimal(value, &v))
+	if (!number(value, 10, &v))
 		return refuse(p, EBADMSG, "the version ", value, " is not a number");
 	if (v < 1 || v > 3)
 		return fail_line(p, ENOTSUP, "descriptor version %" PRIu64 " is not known (only 1 "
@@ -337,7 +318,7 @@ static int parse_offset(struct parse *p, struct descriptor_extent *x, struct tex
 	word = take_word(&rest);
 	if (x->type != EXTENT_FLAT && x->type != EXTENT_VMFS)
 		return refuse(p, EBADMSG, "", word, " behind the file name of a sparse extent");
-	if (!decimal(word, &x->offset))
+	if (!number(word, 10, &x->offset))
 		return refuse(p, EBADMSG, "the extent's offset ", word,
 			      " is not a number of sectors");
 	if (x->type == EXTENT_VMFS && (x->offset || rest.n))
@@ -411,7 +392,7 @@ static int parse_extent(struct parse *p, struct text access, struct text rest)
 	size_t i;
 	int ret;
 
-	if (!decimal(size, &x.sectors))
+	if (!number(size, 10, &x.sectors))
 		return refuse(p, EBADMSG, "the extent's size ", size,
 			      " is not a number of sectors");
 	why = why_refused(refused_types, ARRAY_SIZE(refused_types), type, is_word);
