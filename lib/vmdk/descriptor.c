@@ -51,12 +51,7 @@ struct refused {
 };
 
 static const struct refused refused_types[] = {
-	{"VMFSRDM", HELP_RDM},
-	{"VMFSRAW", HELP_DEVICE},
-	{"VSANSPARSE", HELP_VSAN},
-};
-
-static const struct refused refused_create[] = {
+	/* of extents, in capitals, and of disks */
 	{"vmfsRDM", HELP_RDM},    {"vmfsRawDeviceMap", HELP_RDM},
 	{"vmfsRDMP", HELP_RDM},   {"vmfsPassthroughRawDeviceMap", HELP_RDM},
 	{"vmfsRaw", HELP_DEVICE}, {"vsanSparse", HELP_VSAN},
@@ -278,7 +273,7 @@ static int parse_key(struct parse *p, struct text key, struct text value)
 	if (is_word(key, "parentCID"))
 		return keep_cid(p, &d->parent_cid, &p->has_parent_cid, value, "parentCID");
 	if (is_word(key, "createType")) {
-		why = why_refused(refused_create, ARRAY_SIZE(refused_create), value, is_word);
+		why = why_refused(refused_types, ARRAY_SIZE(refused_types), value, is_word);
 		if (why)
 			return refuse(p, ENOTSUP, "a disk of type ", value, why);
 		return keep(p, &d->create_type, value, "createType", true);
@@ -448,9 +443,6 @@ static int parse_line(struct parse *p, struct text line)
 	struct text key = {line.s, 0}, value, rest, word;
 	const char *equals;
 
-	while (line.n && line.s[line.n - 1] == '\r')
-		line.n--;
-	line = trim(line);
 	equals = memchr(line.s, '=', line.n);
 	if (equals) {
 		key = trim((struct text){line.s, (size_t)(equals - line.s)});
@@ -481,21 +473,13 @@ static int parse_line(struct parse *p, struct text line)
 	return parse_key(p, key, unquote(trim(value)));
 }
 
-static bool is_ascii(const char *s)
-{
-	for (; *s; s++)
-		if ((unsigned char)*s >= 0x80)
-			return false;
-	return true;
-}
-
 /* Replaces *s by its UTF-8; where that fails the bytes stay as they are. */
 static int convert(struct parse *p, iconv_t cd, char **s)
 {
 	size_t in_left, out_left, room;
 	char *in, *out, *utf8;
 
-	if (!*s || is_ascii(*s))
+	if (!*s)
 		return 0;
 	in = *s;
 	in_left = strlen(in);
@@ -527,9 +511,7 @@ static int convert_names(struct parse *p)
 	for (size_t i = 0; d->encoding && i < ARRAY_SIZE(encodings) && !from; i++)
 		if (!strcasecmp(d->encoding, encodings[i].name))
 			from = encodings[i].iconv;
-	if (!from)
-		return 0;
-	cd = iconv_open("UTF-8", from);
+	cd = from ? iconv_open("UTF-8", from) : (iconv_t)-1;
 	if (cd == (iconv_t)-1)
 		return 0;
 	ret = convert(p, cd, &d->parent_hint);
@@ -609,7 +591,7 @@ static struct text cut_padding(struct text text)
 	return text;
 }
 
-/* Cuts the first line off, without its LF. */
+/* Cuts the first line off, without CR, LF, and blanks around it. */
 static struct text take_line(struct text *text)
 {
 	const char *lf = memchr(text->s, '\n', text->n);
@@ -617,7 +599,9 @@ static struct text take_line(struct text *text)
 
 	text->s += line.n + (lf ? 1 : 0);
 	text->n -= line.n + (lf ? 1 : 0);
-	return line;
+	while (line.n && line.s[line.n - 1] == '\r')
+		line.n--;
+	return trim(line);
 }
 
 int descriptor_parse(struct descriptor **out, const char *name, const char *text, size_t len,
@@ -678,16 +662,11 @@ bool descriptor_looks_like(const void *head, size_t n)
 		return true;
 	while (text.n) {
 		struct text line = take_line(&text);
+		const char *equals = memchr(line.s, '=', line.n);
 
-		while (line.n && line.s[line.n - 1] == '\r')
-			line.n--;
-		line = trim(line);
-		if (!line.n || line.s[0] == '#')
-			continue;
-		if (!begins(line, "version"))
-			return false;
-		line = trim((struct text){line.s + 7, line.n - 7});
-		return line.n && line.s[0] == '=';
+		if (line.n && line.s[0] != '#')
+			return equals && is_word(trim((struct text){line.s, (size_t)(equals - line.s)}),
+						 "version");
 	}
 	return false;
 }
