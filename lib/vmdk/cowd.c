@@ -32,27 +32,27 @@ enum { /* byte offsets in the header */
 
 struct cowd {
 	struct tree tree;
-	uint64_t data_from;   /* first sector that no metadata of the header occupies */
-	uint64_t free_sector; /* what the header calls never used yet */
 	bool warned_one, warned_free;
 };
 
 static int warn_free(struct cowd *c, const char *what, uint64_t n, uint64_t sector, struct err *e)
 {
-	if (sector < c->free_sector)
+	const uint64_t used = c->tree.shape.promised / SECTOR;
+
+	if (sector < used)
 		return 0;
 	return warning_once(&c->warned_free, e,
 			    "%s: %s %" PRIu64 " at file sector %" PRIu64
 			    " lies beyond the last sector in use by the header (%" PRIu64
 			    "): copied from a running VM, or after a crash?",
-			    c->tree.reader.name, what, n, sector, c->free_sector);
+			    c->tree.reader.name, what, n, sector, used);
 }
 
 static int cowd_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	struct cowd *c = container_of(g, struct cowd, tree);
 
-	if (raw < c->data_from)
+	if (raw < g->shape.floor / SECTOR)
 		return fail(e, EBADMSG,
 			    "%s: directory entry %" PRIu64 " is %" PRIu64
 			    ", which lies inside the header or the directory",
@@ -73,7 +73,7 @@ static int cowd_grain(struct tree *g, uint64_t n, uint64_t raw, uint64_t *pos, s
 			       ? -EBADMSG
 			       : GRAIN_ZERO;
 	}
-	if (raw < c->data_from)
+	if (raw < g->shape.floor / SECTOR)
 		return fail(e, EBADMSG,
 			    "%s: table entry of grain %" PRIu64 " is %" PRIu64
 			    ", which lies inside the header or the directory",
@@ -90,19 +90,19 @@ static int cowd_grain(struct tree *g, uint64_t n, uint64_t raw, uint64_t *pos, s
 static int cowd_account(struct tree *g, const struct tree_sums *s, struct err *e)
 {
 	struct cowd *c = container_of(g, struct cowd, tree);
-	const uint64_t end = min_u64(c->free_sector, g->src->size / SECTOR);
+	const uint64_t promised = g->shape.promised / SECTOR, end = min_u64(promised, g->src->size / SECTOR);
 	const uint64_t used = s->claimed + s->beyond;
 
 	if (c->warned_free)
 		return 0;
 	account_missing(&g->shape.opts, end > used ? (end - used) * SECTOR : 0);
-	if (c->free_sector <= used + s->zero * (g->shape.grain / SECTOR))
+	if (promised <= used + s->zero * (g->shape.grain / SECTOR))
 		return 0;
 	return warning(e,
 		       "%s: %" PRIu64 " of the %" PRIu64
 		       " sectors in use by the header belong to no table and no grain: is it damaged? "
 		       "compare its checksum with the original's",
-		       g->reader.name, c->free_sector - used, c->free_sector);
+		       g->reader.name, promised - used, promised);
 }
 
 /* The fields that do not say where anything is. */
@@ -211,8 +211,6 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		return fail(e, ENOMEM, "out of memory");
 	gd = (uint64_t)le32(h + AT_GD) * SECTOR;
 	gd_end = gd + (uint64_t)le32(h + AT_GD_ENTRIES) * 4;
-	c->data_from = div_up(gd_end, SECTOR);
-	c->free_sector = le32(h + AT_FREE);
 	shape = (struct tree_shape){
 		.size = capacity * SECTOR,
 		.grain = grain * SECTOR,
@@ -222,15 +220,13 @@ int cowd_open(struct reader **out, struct source *src, const struct format_opts 
 		.width = 4,
 		.area = {{0, HEADER, "header"}, {gd, gd_end, "grain directory"}},
 		.areas = 2,
-		.floor = c->data_from * SECTOR,
+		.floor = div_up(gd_end, SECTOR) * SECTOR,
 		.least = gd_end,
-		.promised = c->free_sector * SECTOR,
+		.promised = (uint64_t)le32(h + AT_FREE) * SECTOR, /* what it calls never used begins there */
 		.opts = *o,
 		.table = cowd_table,
 		.grain_at = cowd_grain,
 		.account = cowd_account,
-		.plain_from = c->data_from,
-		.plain_to = c->free_sector,
 	};
 	*facts = (struct format_facts){.format = "COWD", .version = 1, .grain = shape.grain};
 	return tree_open(out, &c->tree, src, &shape, e);

@@ -29,7 +29,6 @@
 
 struct hosted {
 	struct tree tree;
-	uint64_t overhead; /* sectors before the first grain */
 	bool zeroed, warned_overhead;
 	/* of compressed grains: their markers are counted along with the walk over the tables */
 	struct streamopt_shape markers;
@@ -58,11 +57,11 @@ static int hosted_grain(struct tree *g, uint64_t n, uint64_t raw, uint64_t *pos,
 			    g->reader.name, n);
 	}
 	*pos = raw * SECTOR;
-	if (raw < h->overhead &&
+	if (*pos < g->shape.floor &&
 	    warning_once(&h->warned_overhead, e,
 			 "%s: grain %" PRIu64 " at file sector %" PRIu64
 			 " lies before the first grain of the header (%" PRIu64 ")",
-			 g->reader.name, n, raw, h->overhead) < 0)
+			 g->reader.name, n, raw, g->shape.floor / SECTOR) < 0)
 		return -EBADMSG;
 	if (g->first && g->shape.compressed && !g->file) { /* in file order hosted_received() does it */
 		uint64_t bytes;
@@ -97,7 +96,7 @@ static int check_tables(struct tree *g, const struct tree_sums *s, struct err *e
 static int account_plain(struct hosted *h, const struct tree_sums *s, struct err *e)
 {
 	struct tree *g = &h->tree;
-	const uint64_t from = h->overhead, grain = g->shape.grain / SECTOR;
+	const uint64_t from = g->shape.floor / SECTOR, grain = g->shape.grain / SECTOR;
 	uint64_t end = 0, used = s->claimed + s->beyond, spare;
 	int r = 0;
 
@@ -598,7 +597,6 @@ static int open_by_tables(struct reader **out, struct source *src, const struct 
 
 	if (!hosted)
 		return fail(e, ENOMEM, "out of memory");
-	hosted->overhead = h->overhead;
 	hosted->zeroed = h->flags & KDMV_FLAG_ZEROED;
 	hosted->markers = *markers;
 	return tree_open(out, &hosted->tree, src, &shape, e);

@@ -163,11 +163,11 @@ static uint32_t skip_plain(const struct tree *t, const struct tree_scan *s, uint
 {
 	const uint64_t step = t->shape.grain / SECTOR, limit = s->limit;
 	const uint64_t to = limit < t->shape.grain ? 0
-						   : min_u64(t->shape.plain_to,
+						   : min_u64(t->shape.promised / SECTOR,
 							     (limit - t->shape.grain) / SECTOR + 1);
 	uint32_t k = s->k + 1;
 
-	if (raw < t->shape.plain_from || t->shape.width != 4)
+	if (raw < t->shape.floor / SECTOR || t->shape.width != 4)
 		return k;
 	while (k < s->used && (raw += step) < to && le32(s->p + k * 4) == raw)
 		k++;

@@ -53,18 +53,17 @@ struct tree_shape {
 	struct tree_area area[TREE_AREAS];
 	size_t areas;
 	uint64_t count_from; /* position, see tree_sums.claimed */
-	/* Where entries are sector numbers: of one from plain_from on and before plain_to, grain_at
-	 * says that a data grain begins there, and nothing more. 0, 0: there are none. */
-	uint64_t plain_from, plain_to;
 	/* Grains are compressed: each is a run of its own, of kind COMPRESSED, whose pos is that of its
 	 * record; only the first sector of that is claimed. grain_at checks the record. */
 	bool compressed;
 	struct format_opts opts;
-	/* Of streams: */
 	uint64_t floor;    /* no sane file has a grain before this position; what judge() needs to know,
 			    * but for tables, ends here */
-	uint64_t least;    /* no whole file is shorter */
-	uint64_t promised; /* bytes in use, as the header says; 0: it does not */
+	/* Bytes in use, as the header says; 0: it does not. Where it does, an entry of 4 bytes that leads from
+	 * `floor` on to less is the sector of a data grain, and grain_at says nothing more of it. */
+	uint64_t promised;
+	/* Of streams: */
+	uint64_t least; /* no whole file is shorter */
 	/* File bytes [from, to), a window or the received part of it, are there until this returns.
 	 * NULL: nobody looks at them, and bytes behind the last grain are dropped. */
 	int (*received)(struct tree *t, uint64_t from, uint64_t to, struct err *e);
