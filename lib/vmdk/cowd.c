@@ -35,51 +35,48 @@ struct cowd {
 	bool warned_one, warned_free;
 };
 
-static int warn_free(struct cowd *c, const char *what, uint64_t n, uint64_t sector, struct err *e)
+/* Where an entry leads to: grain or table n. */
+static int locate(struct tree *g, const char *entry, const char *what, uint64_t n, uint64_t raw,
+		  uint64_t *pos, struct err *e)
 {
-	const uint64_t used = c->tree.shape.promised / SECTOR;
+	struct cowd *c = container_of(g, struct cowd, tree);
+	const uint64_t used = g->shape.promised / SECTOR;
 
-	if (sector < used)
+	if (raw < g->shape.floor / SECTOR)
+		return fail(e, EBADMSG,
+			    "%s: %s %" PRIu64 " is %" PRIu64
+			    ", which lies inside the header or the directory",
+			    g->reader.name, entry, n, raw);
+	*pos = raw * SECTOR;
+	if (raw < used)
 		return 0;
 	return warning_once(&c->warned_free, e,
 			    "%s: %s %" PRIu64 " at file sector %" PRIu64
 			    " lies beyond the last sector in use by the header (%" PRIu64
 			    "): copied from a running VM, or after a crash?",
-			    c->tree.reader.name, what, n, sector, used);
+			    g->reader.name, what, n, raw, used);
 }
 
 static int cowd_table(struct tree *g, uint64_t i, uint64_t raw, uint64_t *pos, struct err *e)
 {
-	struct cowd *c = container_of(g, struct cowd, tree);
+	int r = locate(g, "directory entry", "grain table", i, raw, pos, e);
 
-	if (raw < g->shape.floor / SECTOR)
-		return fail(e, EBADMSG,
-			    "%s: directory entry %" PRIu64 " is %" PRIu64
-			    ", which lies inside the header or the directory",
-			    g->reader.name, i, raw);
-	*pos = raw * SECTOR;
-	return warn_free(c, "grain table", i, raw, e) < 0 ? -EBADMSG : 1;
+	return r < 0 ? r : 1;
 }
 
 static int cowd_grain(struct tree *g, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
 	struct cowd *c = container_of(g, struct cowd, tree);
+	int r;
 
-	if (raw == 1) {
-		/* Sector 1 lies in the header and can be no grain. Writers that use 1 at all mean zeros
-		 * by it, as in hosted disks; qemu-img copies the header there. */
-		return warning_once(&c->warned_one, e, "%s: grain %" PRIu64
-				    " has table entry 1: read as zeros", g->reader.name, n) < 0
-			       ? -EBADMSG
-			       : GRAIN_ZERO;
-	}
-	if (raw < g->shape.floor / SECTOR)
-		return fail(e, EBADMSG,
-			    "%s: table entry of grain %" PRIu64 " is %" PRIu64
-			    ", which lies inside the header or the directory",
-			    g->reader.name, n, raw);
-	*pos = raw * SECTOR;
-	return warn_free(c, "grain", n, raw, e) < 0 ? -EBADMSG : GRAIN_DATA;
+	/* Sector 1 lies in the header and can be no grain. Writers that use 1 at all mean zeros by it, as
+	 * in hosted disks; qemu-img copies the header there. */
+	if (raw == 1)
+		r = warning_once(&c->warned_one, e, "%s: grain %" PRIu64 " has table entry 1: read as zeros",
+				 g->reader.name, n);
+	else
+		r = locate(g, "table entry of grain", "grain", n, raw, pos, e);
+	return r < 0 ? r : raw == 1 ? GRAIN_ZERO : GRAIN_DATA;
 }
 
 /*
