@@ -381,7 +381,7 @@ static int check_layout(struct source *src, const uint8_t *h, struct area *a, ui
 		"volatile header", "journal header", "journal", "grain directory",
 		"area of the grain tables", "free bitmap", "backmap", "area of the grains",
 	};
-	struct area vol, gd, gt, grains;
+	const struct area *vol = &a[VOLATILE], *gd = &a[GD], *gt = &a[GT], *grains = &a[GRAINS];
 	int r = 0;
 
 	for (size_t i = 0; i < AREAS; i++)
@@ -389,30 +389,26 @@ static int check_layout(struct source *src, const uint8_t *h, struct area *a, ui
 				     le64(h + AT_AREAS + 16 * i + 8)};
 	for (size_t i = 0; !r && i < AREAS; i++)
 		r = check_area(src, &a[i], i == VOLATILE || i == GD || i == GT, e);
-	vol = a[VOLATILE];
-	gd = a[GD];
-	gt = a[GT];
-	grains = a[GRAINS];
 	if (r < 0)
 		return r;
-	if (gd.size > GD_MAX || gd.size * SECTOR / 8 < tables)
+	if (gd->size > GD_MAX || gd->size * SECTOR / 8 < tables)
 		return bad_header(src, e, "a grain directory of %" PRIu64 " sector%s, but %" PRIu64
-				  " tables need %" PRIu64, gd.size, plural(gd.size), tables,
+				  " tables need %" PRIu64, gd->size, plural(gd->size), tables,
 				  div_up(tables * 8, SECTOR));
-	if (grains.at < gt.at + gt.size)
+	if (grains->at < gt->at + gt->size)
 		return bad_header(src, e, "the grains begin at file sector %" PRIu64 ", before the "
-				  "tables end (%" PRIu64 ")", grains.at, gt.at + gt.size);
-	if (grains.at < gd.at + gd.size || grains.at < vol.at + vol.size)
+				  "tables end (%" PRIu64 ")", grains->at, gt->at + gt->size);
+	if (grains->at < gd->at + gd->size || grains->at < vol->at + vol->size)
 		return bad_header(src, e, "the grains begin at file sector %" PRIu64 ", inside "
-				  "other metadata", grains.at);
-	if (areas_overlap(&gt, &gd) || areas_overlap(&gt, &vol))
+				  "other metadata", grains->at);
+	if (areas_overlap(gt, gd) || areas_overlap(gt, vol))
 		return bad_header(src, e, "the area of the grain tables at file sector %" PRIu64 " "
-				  "overlaps the %s", gt.at,
-				  areas_overlap(&gt, &gd) ? gd.what : vol.what);
+				  "overlaps the %s", gt->at,
+				  areas_overlap(gt, gd) ? gd->what : vol->what);
 	r = check_usual(src, a, e);
 	if (!r)
 		r = check_gaps(src, a + GD, AREAS - GD, e);
-	return r < 0 ? r : check_beyond(src, &gd, tables, e);
+	return r < 0 ? r : check_beyond(src, gd, tables, e);
 }
 
 int sesparse_open(struct reader **out, struct source *src, const struct format_opts *o,
@@ -420,7 +416,8 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 {
 	uint8_t h[HEADER];
 	uint64_t capacity, tables, free_gt = 0;
-	struct area areas[AREAS], vol, gd, gt, grains;
+	struct area a[AREAS];
+	const struct area *vol = &a[VOLATILE], *gd = &a[GD], *gt = &a[GT], *grains = &a[GRAINS];
 	struct tree_shape shape;
 	struct sesparse *s;
 	int r;
@@ -435,39 +432,35 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 		return bad_header(src, e, "capacity of %" PRIu64 " sectors is not from 1 to "
 				  "%" PRIu64, capacity, CAPACITY_MAX);
 	tables = div_up(capacity, (uint64_t)ENTRIES * GRAIN);
-	r = check_layout(src, h, areas, tables, e);
+	r = check_layout(src, h, a, tables, e);
 	if (!r)
-		r = check_volatile(src, areas[VOLATILE].at, &free_gt, e);
+		r = check_volatile(src, vol->at, &free_gt, e);
 	if (r < 0)
 		return r;
 	s = calloc(1, sizeof(*s));
 	if (!s)
 		return fail(e, ENOMEM, "out of memory");
-	vol = areas[VOLATILE];
-	gd = areas[GD];
-	gt = areas[GT];
-	grains = areas[GRAINS];
-	s->gt = gt.at;
-	s->gt_count = gt.size / TABLE;
+	s->gt = gt->at;
+	s->gt_count = gt->size / TABLE;
 	s->free_gt = free_gt;
-	s->grains = grains.at;
-	s->bitmap = (struct map){areas[FREE_BITMAP], count_bits, 0, 0};
-	s->backmap = (struct map){areas[BACKMAP], count_entries, 0, 0};
+	s->grains = grains->at;
+	s->bitmap = (struct map){a[FREE_BITMAP], count_bits, 0, 0};
+	s->backmap = (struct map){a[BACKMAP], count_entries, 0, 0};
 	shape = (struct tree_shape){
 		.size = capacity * SECTOR,
 		.grain = (uint64_t)GRAIN * SECTOR,
-		.dir = gd.at * SECTOR,
+		.dir = gd->at * SECTOR,
 		.tables = tables,
 		.entries = ENTRIES,
 		.width = 8,
 		/* one bit for a grain, where the areas let it */
-		.unit = (gd.at | gd.size | gt.at | grains.at) % GRAIN ? 1 : GRAIN,
+		.unit = (gd->at | gd->size | gt->at | grains->at) % GRAIN ? 1 : GRAIN,
 		.area = {{0, HEADER, "header"},
-			 {vol.at * SECTOR, (vol.at + vol.size) * SECTOR, vol.what},
-			 {gd.at * SECTOR, (gd.at + gd.size) * SECTOR, gd.what}},
+			 {vol->at * SECTOR, (vol->at + vol->size) * SECTOR, vol->what},
+			 {gd->at * SECTOR, (gd->at + gd->size) * SECTOR, gd->what}},
 		.areas = 3,
-		.floor = grains.at * SECTOR,
-		.least = max_u64(gd.at + gd.size, gt.at + gt.size) * SECTOR,
+		.floor = grains->at * SECTOR,
+		.least = max_u64(gd->at + gd->size, gt->at + gt->size) * SECTOR,
 		.opts = *o,
 		.table = sesparse_table,
 		.grain_at = sesparse_grain,
