@@ -102,12 +102,17 @@ struct inflater {
 	bool warned_left;     /* about bytes behind the data */
 };
 
-static void lane_free(struct lane *l)
+static void lanes_free(struct lane *l)
 {
-	inflateEnd(&l->z);
-	free(l->compressed);
-	free(l->grain_buf);
-	free(l);
+	while (l) {
+		struct lane *next = l->next;
+
+		inflateEnd(&l->z);
+		free(l->compressed);
+		free(l->grain_buf);
+		free(l);
+		l = next;
+	}
 }
 
 static struct lane *lane_new(const struct inflater *u)
@@ -116,18 +121,13 @@ static struct lane *lane_new(const struct inflater *u)
 
 	if (!l)
 		return NULL;
-	if (inflateInit(&l->z) != Z_OK) {
-		free(l);
-		return NULL;
-	}
 	l->held = UINT64_MAX;
 	l->compressed = malloc(record_max(u->grain));
 	l->grain_buf = malloc(u->grain);
-	if (!l->compressed || !l->grain_buf) {
-		lane_free(l);
-		return NULL;
-	}
-	return l;
+	if (inflateInit(&l->z) == Z_OK && l->compressed && l->grain_buf)
+		return l;
+	lanes_free(l); /* inflateEnd() takes what was not begun, too */
+	return NULL;
 }
 
 /* last: for the last bytes of the grain at pos. */
@@ -155,16 +155,6 @@ static int lane_take(struct inflater *u, uint64_t pos, bool last, struct lane **
 	pthread_cond_signal(&u->given);
 	pthread_mutex_unlock(&u->lock);
 	return fail(e, ENOMEM, "out of memory");
-}
-
-static void lanes_free(struct lane *l)
-{
-	while (l) {
-		struct lane *next = l->next;
-
-		lane_free(l);
-		l = next;
-	}
 }
 
 /*
