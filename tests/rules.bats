@@ -21,7 +21,7 @@ folders() {
 	vmdk    base input run <zlib>
 	chain   base input run vmdk
 	output  base input run <liburing>
-	jobs    base input run chain output vmdk/undo vmdk/undonote vmdk/zerolog <zlib>
+	jobs    base input run chain output vmdk/undo vmdk/undonote <zlib>
 	cli     base run chain jobs input/source
 	main    base input/source chain output jobs cli
 	END

@@ -3,6 +3,7 @@
 #include "chain/image.h"
 #include "chain/beside.h"
 #include "chain/sides.h"
+#include "vmdk/zerolog.h"
 
 #include <assert.h>
 #include <ctype.h>
@@ -256,6 +257,8 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 		if (rc < 0)
 			return rc;
 	}
+	if (m->undo)
+		m->reader = r = zerolog_over(r, src, m->facts.grain);
 	if (m->descriptor && m->descriptor->extents != 1)
 		return fail(e, ENOTSUP,
 			    "%s: its embedded descriptor lists %zu extents; name the descriptor of "

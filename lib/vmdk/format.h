@@ -19,8 +19,6 @@ struct format_opts {
 	bool fill;
 	/* files whose accounts do not balance are accepted; compressed ones are read by their markers */
 	bool unbalanced;
-	/* each record of an undo log is a COMPRESSED run of its own, be it zeros or not */
-	bool records;
 	/* The first walk of a file adds the bytes that belong to no header, table, grain or known
 	 * padding. It has to outlive the reader; NULL: nobody asks. */
 	uint64_t *unaccounted;

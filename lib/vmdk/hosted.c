@@ -8,8 +8,6 @@
 #include "vmdk/deflate.h"
 #include "vmdk/layout.h"
 #include "vmdk/streamopt.h"
-#include "vmdk/undonote.h"
-#include "vmdk/zerolog.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -333,21 +331,6 @@ static int check_directories(const struct source *src, uint64_t gd, const uint64
 	return 0;
 }
 
-/* Whether the descriptor at the given sector is that of an undo log. */
-static int is_undo_log(struct source *src, uint64_t desc, uint64_t desc_size, bool *log, struct err *e)
-{
-	char text[sizeof(UNDO_ABOUT)];
-	const size_t n = strlen(UNDO_ABOUT);
-	int r;
-
-	*log = false;
-	if (!desc || !desc_size || desc > src->size / SECTOR || src->size - desc * SECTOR < n)
-		return 0;
-	r = source_read(src, desc * SECTOR, text, n, "descriptor", e);
-	*log = !r && !memcmp(text, UNDO_ABOUT, n);
-	return r;
-}
-
 /*
  * A file without footer, or one whose accounts are not to count, is read by its markers if they lead
  * through all of it. 1 when it is to be read so, 0 by its tables, -errno.
@@ -390,7 +373,6 @@ struct head {
 	uint64_t entries, tables;    /* of a table; of the directory in use */
 	uint64_t footer_at;          /* bytes; 0: it was not needed */
 	bool compressed, open_log;   /* open_log: an undo log that was not finished */
-	bool log;                    /* any undo log */
 	bool footless;               /* the footer that has to be there was not found */
 	bool by_markers;             /* how grains are found: by their markers, or by tables */
 };
@@ -611,8 +593,6 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 
 	if (!r && src->streaming)
 		r = prepare_stream(src, &h, e);
-	if (!r && h.compressed)
-		r = is_undo_log(src, h.desc, h.desc_size, &h.log, e);
 	if (!r)
 		r = find_directory(src, &h, o->copies, e);
 	if (!r)
@@ -641,7 +621,5 @@ int hosted_open(struct reader **out, struct source *src, const struct format_opt
 		.descriptor_size = h.desc ? h.desc_size * SECTOR : 0,
 		.open_log = h.open_log,
 	};
-	if (h.log && !o->records)
-		*out = zerolog_over(*out, src, facts->grain);
 	return 0;
 }

@@ -219,8 +219,7 @@ static int check_head(struct undo *u, struct err *e)
 static int open_reader(struct reader **reader, const char *path, struct err *e)
 {
 	/* one that was interrupted in its first record goes on, too */
-	const struct format_opts opts = {
-		.copies = COPIES_EQUAL, .unbalanced = true, .records = true};
+	const struct format_opts opts = {.copies = COPIES_EQUAL, .unbalanced = true};
 	struct format_facts facts;
 	struct source *src = NULL;
 	int r = source_open(&src, path, e);

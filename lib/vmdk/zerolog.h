@@ -2,7 +2,7 @@
 /*
  * A reader over the reader of an undo log, in which zeros are compressed grains of zeros: gives them as
  * runs of zeros, neighbours as one, so that a rollback makes holes again. Knows how long such a record
- * can be; must not know where records are. Called by hosted.
+ * can be; must not know where records are. Called by image.
  */
 #ifndef ZEROLOG_H
 #define ZEROLOG_H
