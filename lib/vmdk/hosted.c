@@ -91,9 +91,9 @@ static int check_tables(struct tree *g, const struct tree_sums *s, struct err *e
 			  s->missing, g->shape.tables - s->tables, g->shape.tables);
 }
 
-static int account_plain(struct hosted *h, const struct tree_sums *s, struct err *e)
+static int account_plain(struct tree *g, const struct tree_sums *s, struct err *e)
 {
-	struct tree *g = &h->tree;
+	const struct hosted *h = container_of(g, struct hosted, tree);
 	const uint64_t from = g->shape.floor / SECTOR, grain = g->shape.grain / SECTOR;
 	uint64_t end = 0, used = s->claimed + s->beyond, spare;
 	int r = 0;
@@ -138,10 +138,10 @@ static int check_offer(struct hosted *h, const struct tree_sums *s, struct err *
 }
 
 /* Every marker of a grain has its entry, and the other way round. */
-static int account_compressed(struct hosted *h, const struct tree_sums *s, struct err *e)
+static int account_compressed(struct tree *g, const struct tree_sums *s, struct err *e)
 {
+	struct hosted *h = container_of(g, struct hosted, tree);
 	const struct streamopt_sums *m = &h->marks;
-	struct tree *g = &h->tree;
 	uint64_t behind;
 	int r = 0;
 
@@ -190,14 +190,17 @@ static int account_compressed(struct hosted *h, const struct tree_sums *s, struc
 	return 0;
 }
 
-/* Counts the markers of a stream. */
-static int count_markers(struct hosted *h, uint64_t from, uint64_t to, struct err *e)
+/* Counts the markers of a stream; of plain grains it is enough to know where the data end. */
+static int hosted_received(struct tree *g, uint64_t from, uint64_t to, struct err *e)
 {
-	struct source *src = h->tree.src;
+	struct hosted *h = container_of(g, struct hosted, tree);
+	struct source *src = g->src;
 	struct streamopt_sums *m = &h->marks;
 	uint64_t end;
 	int r = 0;
 
+	if (!g->shape.compressed)
+		return 0;
 	/* those of a stream stand at the beginning of sectors, and windows do */
 	while (!r && !m->ended && max_u64(m->pos, h->markers.start) + MARKER_BYTES <= to)
 		r = streamopt_count(m, src, &h->markers, e);
@@ -207,20 +210,6 @@ static int count_markers(struct hosted *h, uint64_t from, uint64_t to, struct er
 	r = account_data_end(src, from, to, &end, e);
 	m->tail = end > from;
 	return r;
-}
-
-static int hosted_received(struct tree *g, uint64_t from, uint64_t to, struct err *e)
-{
-	struct hosted *h = container_of(g, struct hosted, tree);
-
-	return g->shape.compressed ? count_markers(h, from, to, e) : 0;
-}
-
-static int hosted_account(struct tree *g, const struct tree_sums *s, struct err *e)
-{
-	struct hosted *h = container_of(g, struct hosted, tree);
-
-	return g->shape.compressed ? account_compressed(h, s, e) : account_plain(h, s, e);
 }
 
 /* The fields that do not say where anything is. */
@@ -545,7 +534,7 @@ static struct tree_shape table_shape(const struct head *h, const struct format_o
 		.areas = 2,
 		.table = hosted_table,
 		.grain_at = hosted_grain,
-		.account = hosted_account,
+		.account = h->compressed ? account_compressed : account_plain,
 		.count_from = h->overhead * SECTOR,
 		.compressed = h->compressed,
 		.floor = h->overhead * SECTOR,
