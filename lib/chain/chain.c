@@ -11,42 +11,33 @@
 
 struct layer {
 	struct reader *reader;
-	struct run run; /* what it has next; run.len 0: nothing more */
+	struct run run; /* what it has next; behind everything: nothing more */
 	uint64_t size;  /* what it has beyond is dropped */
 };
 
 struct merge {
 	struct reader reader;
-	bool primed;
 	uint64_t from;        /* gaps behind this byte read as zeros */
-	uint64_t at;          /* no gap is given before this byte */
+	uint64_t at;          /* everything before it was given */
 	size_t n;
 	struct layer layer[]; /* newest first */
 };
 
-static int pull(struct layer *l, struct err *e)
-{
-	int got = reader_next(l->reader, &l->run, e);
-
-	if (got < 0)
-		return got;
-	if (!got || l->run.off >= l->size)
-		l->run = (struct run){0};
-	l->run.len = min_u64(l->run.len, l->size - l->run.off);
-	l->run.layer = l->reader->layer;
-	return 0;
-}
-
 /* Makes l->run begin at or behind `from`. */
 static int advance(struct layer *l, uint64_t from, struct err *e)
 {
-	while (l->run.len && l->run.off + l->run.len <= from) {
-		int r = pull(l, e);
+	while (l->run.off + l->run.len <= from) {
+		int got = reader_next(l->reader, &l->run, e);
 
-		if (r < 0)
-			return r;
+		if (got < 0)
+			return got;
+		if (!got || l->run.off >= l->size)
+			l->run = (struct run){.off = UINT64_MAX};
+		else
+			l->run.len = min_u64(l->run.len, l->size - l->run.off);
+		l->run.layer = l->reader->layer;
 	}
-	if (l->run.len && l->run.off < from)
+	if (l->run.off < from)
 		run_trim_front(&l->run, from - l->run.off);
 	return 0;
 }
@@ -54,25 +45,22 @@ static int advance(struct layer *l, uint64_t from, struct err *e)
 static int merge_next(struct reader *reader, struct run *run, struct err *e)
 {
 	struct merge *m = container_of(reader, struct merge, reader);
-	uint64_t end = reader->size;
+	uint64_t end = reader->size, zeros = max_u64(m->at, m->from);
 	size_t top = m->n;
-	int r;
 
-	for (size_t i = 0; !m->primed && i < m->n; i++) {
-		r = pull(&m->layer[i], e);
+	for (size_t i = 0; i < m->n; i++) {
+		int r = advance(&m->layer[i], m->at, e);
+
 		if (r < 0)
 			return r;
-	}
-	m->primed = true;
-	for (size_t i = 0; i < m->n; i++) /* the lowest offset; ties go to the newest */
-		if (m->layer[i].run.len &&
-		    (top == m->n || m->layer[i].run.off < m->layer[top].run.off))
+		if (m->layer[i].run.off < end) { /* the lowest offset; ties go to the newest */
+			end = m->layer[i].run.off;
 			top = i;
-	if (top < m->n)
-		end = m->layer[top].run.off;
-	if (m->at < end) {
+		}
+	}
+	if (zeros < end) {
 		*run = (struct run){
-			.off = m->at, .len = end - m->at, .kind = RUN_ZERO, .layer = LAYER_NONE};
+			.off = zeros, .len = end - zeros, .kind = RUN_ZERO, .layer = LAYER_NONE};
 		m->at = end;
 		return 1;
 	}
@@ -81,15 +69,9 @@ static int merge_next(struct reader *reader, struct run *run, struct err *e)
 	*run = m->layer[top].run;
 	end = run->off + run->len;
 	for (size_t i = 0; i < top; i++) /* a newer one that begins inside ends it */
-		if (m->layer[i].run.len)
-			end = min_u64(end, m->layer[i].run.off);
+		end = min_u64(end, m->layer[i].run.off);
 	run->len = end - run->off;
-	m->at = max_u64(m->at, end);
-	for (size_t i = 0; i < m->n; i++) {
-		r = advance(&m->layer[i], end, e);
-		if (r < 0)
-			return r;
-	}
+	m->at = end;
 	return 1;
 }
 
@@ -98,10 +80,11 @@ static int merge_rewind(struct reader *reader, struct err *e)
 	struct merge *m = container_of(reader, struct merge, reader);
 	int r = 0;
 
-	m->primed = false;
-	m->at = m->from;
-	for (size_t i = 0; !r && i < m->n; i++)
+	m->at = 0;
+	for (size_t i = 0; !r && i < m->n; i++) {
+		m->layer[i].run = (struct run){0};
 		r = reader_rewind(m->layer[i].reader, e);
+	}
 	return r;
 }
 
@@ -131,7 +114,7 @@ int merge_new(struct reader **out, struct reader *const *layers, size_t n, uint6
 		return fail(e, ENOMEM, "out of memory");
 	}
 	m->n = n;
-	m->from = m->at = zeros_from;
+	m->from = zeros_from;
 	reader_init(&m->reader, &merge_ops, n ? layers[0]->name : "nothing", size);
 	for (size_t i = 0; i < n; i++) {
 		size = min_u64(size, layers[i]->size);
