@@ -845,7 +845,7 @@ int main(int argc, char **argv)
 		catch_signals(o.info || o.map);
 		status = finish(&w, run(&w, &e), &e);
 	}
-	progress_last(w.progress, (int)status, status > DIFFERENT ? err_word(e.facts.code) : NULL);
+	progress_last(w.progress, (int)status, status > DIFFERENT ? e.facts.code : NULL);
 	clean_up(&w, status);
 	return status;
 }

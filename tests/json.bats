@@ -9,7 +9,7 @@ setup() {
 
 # codes: those of the program
 codes() {
-	sed -n 's/^\t\[ERR_[A-Z_]*\] = "\([a-z_]*\)",$/\1/p' "$TOP/lib/base/base.c"
+	sed -n 's/^#define ERR_[A-Z_]* "\([a-z_]*\)"$/\1/p' "$TOP/lib/base/base.h"
 }
 
 # told CODE EXIT: standard output, in out, is one object that says so, and agrees with standard error

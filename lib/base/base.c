@@ -10,45 +10,11 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const words[] = {
-	[ERR_ACCOUNTS] = "accounts",
-	[ERR_BUSY] = "busy",
-	[ERR_CHANGED] = "changed",
-	[ERR_CONFINED] = "confined",
-	[ERR_CONNECTION] = "connection",
-	[ERR_DAMAGED] = "damaged",
-	[ERR_EXISTS] = "exists",
-	[ERR_FINISHED] = "finished",
-	[ERR_IO] = "io",
-	[ERR_MEMORY] = "memory",
-	[ERR_MISSING_PARENT] = "missing_parent",
-	[ERR_NO_SPACE] = "no_space",
-	[ERR_NOT_A_DISK] = "not_a_disk",
-	[ERR_NOT_FOUND] = "not_found",
-	[ERR_PERMISSION] = "permission",
-	[ERR_STOPPED] = "stopped",
-	[ERR_STRICT] = "strict",
-	[ERR_TOO_LARGE] = "too_large",
-	[ERR_TOO_SMALL] = "too_small",
-	[ERR_TRUNCATED] = "truncated",
-	[ERR_UNSUPPORTED] = "unsupported",
-	[ERR_USAGE] = "usage",
-	[ERR_WRONG_DISK] = "wrong_disk",
-	[ERR_WRONG_ORDER] = "wrong_order",
-	[ERR_WRONG_PARENT] = "wrong_parent",
-	[ERR_WRONG_SIZE] = "wrong_size",
-};
-
-const char *err_word(enum err_code code)
-{
-	return words[code ? code : ERR_IO];
-}
-
-static enum err_code code_of(int number)
+static const char *code_of(int number)
 {
 	static const struct {
 		int number;
-		enum err_code code;
+		const char *code;
 	} known[] = {
 		{EBUSY, ERR_BUSY}, {EAGAIN, ERR_BUSY}, {ETXTBSY, ERR_BUSY},
 		{ESTALE, ERR_CHANGED}, {EXDEV, ERR_CONFINED}, {ECONNREFUSED, ERR_CONNECTION},
@@ -120,7 +86,7 @@ void fail_text(struct err *e, int code, const struct err_facts *facts, const cha
 	e->facts = facts ? *facts : (struct err_facts){.placed = false};
 	if (!e->facts.code)
 		e->facts.code = code_of(code);
-	if (!e->facts.force && e->facts.code != ERR_USAGE)
+	if (!e->facts.force && strcmp(e->facts.code, ERR_USAGE) != 0)
 		e->facts.force = force_word(fmt);
 	va_start(ap, fmt);
 	format(e, fmt, ap);

@@ -162,7 +162,7 @@ void json_error(struct text *t, const struct work *w, const struct err *e, int s
 		return;
 	}
 	json_open(t, "error", '{');
-	json_string(t, "code", err_word(f->code));
+	json_string(t, "code", f->code);
 	json_number(t, "exit", (uint64_t)status);
 	json_string(t, "message", cut(&part, e, 0, e->hint.len ? e->hint.at : strlen(e->msg)));
 	if (e->file.len)
