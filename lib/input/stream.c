@@ -8,7 +8,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,7 +25,7 @@
  * out of, one is looked through, one is filled. */
 #define FRESH_FROM 3u
 #define FRESH_WAIT 5 /* milliseconds */
-#define ASK_STOP 100 /* milliseconds between questions whether to go on waiting */
+#define ASK_STOP 100 /* milliseconds between questions whether to go on waiting, or to quit */
 
 struct stream {
 	const char *name;
@@ -57,7 +56,7 @@ struct stream {
 	/* 1 to n bytes into buf; 0: no more come; -errno, with f->e */
 	ssize_t (*fill)(struct stream *f, uint8_t *buf, size_t n);
 	/* from a descriptor */
-	int fd, wake;
+	int fd;
 	uint8_t head[2]; /* bytes read already */
 	size_t heads, head_at;
 	int aside[2];    /* a pipe of our own, -1: there is none */
@@ -73,90 +72,7 @@ struct stream {
 
 /* --- a descriptor --- */
 
-/* As fill; -EINTR when woken. */
-static ssize_t read_some(int fd, int wake, int timeout, uint8_t *buf, size_t n)
-{
-	struct pollfd p[2] = {{.fd = fd, .events = POLLIN}, {.fd = wake, .events = POLLIN}};
-	ssize_t got;
-
-	for (;;) {
-		int r = poll(p, 2, timeout);
-
-		if (r == 0 || p[1].revents)
-			return -EINTR;
-		if (r < 0 && errno == EINTR)
-			continue;
-		got = read(fd, buf, n);
-		if (got >= 0)
-			return got;
-		if (errno != EINTR && errno != EAGAIN)
-			return -errno;
-	}
-}
-
-/*
- * A reader of a pipe keeps out its writer while the bytes are copied, and the other way round. So the
- * pages are moved into a pipe of our own, which takes no time, and the bytes are copied from there
- * while the next ones come. As read_some(); -EINVAL: such pages cannot be moved.
- */
-static ssize_t read_aside(struct stream *f, uint8_t *buf, size_t n)
-{
-	ssize_t got;
-
-	while (!f->in_aside) {
-		struct pollfd p[2] = {{.fd = f->fd, .events = POLLIN},
-				      {.fd = f->wake, .events = POLLIN}};
-
-		if (poll(p, 2, -1) < 0)
-			continue;
-		if (p[1].revents)
-			return -EINTR;
-		got = splice(f->fd, NULL, f->aside[1], NULL, PIPE_SIZE,
-			     SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-		if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN))
-			return got < 0 ? -errno : 0;
-		f->in_aside = got > 0 ? (size_t)got : 0;
-	}
-	do {
-		got = read(f->aside[0], buf, n);
-	} while (got < 0 && errno == EINTR);
-	if (got > 0)
-		f->in_aside -= (size_t)got;
-	return got < 0 ? -errno : got;
-}
-
-static void close_aside(struct stream *f)
-{
-	for (int i = 0; i < 2; i++) {
-		if (f->aside[i] >= 0)
-			close(f->aside[i]);
-		f->aside[i] = -1;
-	}
-}
-
-static ssize_t fill_read(struct stream *f, uint8_t *buf, size_t n)
-{
-	ssize_t got = -EINVAL;
-
-	if (f->head_at < f->heads) {
-		*buf = f->head[f->head_at++];
-		return 1;
-	}
-	if (f->aside[0] >= 0)
-		got = read_aside(f, buf, n);
-	if (got == -EINVAL && !f->in_aside) {
-		close_aside(f);
-		got = read_some(f->fd, f->wake, -1, buf, n);
-	}
-	if (got < 0 && got != -EINTR)
-		return fail(&f->e, (int)-got, "%s: reading at byte %" PRIu64 ": %s", f->name,
-			    f->have, strerror((int)-got));
-	return got < 0 ? 0 : got;
-}
-
-/* --- gzip: RFC 1952, members one behind the other --- */
-
-static bool compressed_quit(void *arg)
+static bool told_to_quit(void *arg)
 {
 	struct stream *f = arg;
 	bool quit;
@@ -166,6 +82,50 @@ static bool compressed_quit(void *arg)
 	pthread_mutex_unlock(&f->lock);
 	return quit;
 }
+
+/*
+ * A reader of a pipe keeps out its writer while the bytes are copied, and the other way round. So the
+ * pages are moved into a pipe of our own, which takes no time, and the bytes are copied from there
+ * while the next ones come. As read(2).
+ */
+static ssize_t read_aside(struct stream *f, uint8_t *buf, size_t n)
+{
+	ssize_t got;
+
+	if (!f->in_aside) {
+		got = splice(f->fd, NULL, f->aside[1], NULL, PIPE_SIZE,
+			     SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+		if (got <= 0)
+			return got;
+		f->in_aside = (size_t)got;
+	}
+	got = read(f->aside[0], buf, n);
+	if (got > 0)
+		f->in_aside -= (size_t)got;
+	return got;
+}
+
+static ssize_t fill_read(struct stream *f, uint8_t *buf, size_t n)
+{
+	struct pollfd p = {.fd = f->fd, .events = POLLIN};
+	ssize_t got;
+
+	if (f->head_at < f->heads) {
+		*buf = f->head[f->head_at++];
+		return 1;
+	}
+	do {
+		while (!f->in_aside && poll(&p, 1, ASK_STOP) <= 0)
+			if (told_to_quit(f))
+				return 0;
+		got = f->aside[0] < 0 ? read(f->fd, buf, n) : read_aside(f, buf, n);
+	} while (got < 0 && (errno == EINTR || errno == EAGAIN));
+	return got < 0 ? fail(&f->e, errno, "%s: reading at byte %" PRIu64 ": %s", f->name, f->have,
+			      strerror(errno))
+		       : got;
+}
+
+/* --- gzip: RFC 1952, members one behind the other --- */
 
 static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 {
@@ -440,7 +400,7 @@ static struct stream *stream_new(const char *name, size_t window, unsigned windo
 
 	if (!f)
 		return NULL;
-	f->fd = f->wake = f->aside[0] = f->aside[1] = -1;
+	f->fd = f->aside[0] = f->aside[1] = -1;
 	f->name = name;
 	f->window = window;
 	f->windows = windows;
@@ -462,8 +422,6 @@ static struct stream *stream_new(const char *name, size_t window, unsigned windo
 
 void stream_free(struct stream *f)
 {
-	const uint64_t one = 1;
-
 	if (!f)
 		return;
 	if (f->running) {
@@ -471,13 +429,6 @@ void stream_free(struct stream *f)
 		f->quit = true;
 		pthread_cond_signal(&f->freed);
 		pthread_mutex_unlock(&f->lock);
-		if (f->compressed) { /* it may be waiting there */
-			pthread_mutex_lock(&f->compressed->lock);
-			pthread_cond_signal(&f->compressed->grown);
-			pthread_mutex_unlock(&f->compressed->lock);
-		} else if (write(f->wake, &one, sizeof(one)) < 0) {
-			/* cannot be: a counter of 1 does not overflow */
-		}
 		pthread_join(f->thread, NULL);
 		pthread_mutex_destroy(&f->lock);
 		pthread_cond_destroy(&f->grown);
@@ -488,9 +439,8 @@ void stream_free(struct stream *f)
 		inflateEnd(&f->z);
 	if (f->fd >= 0)
 		close(f->fd);
-	if (f->wake >= 0)
-		close(f->wake);
-	close_aside(f);
+	for (int i = 0; i < 2 && f->aside[i] >= 0; i++)
+		close(f->aside[i]);
 	if (f->memory != MAP_FAILED)
 		munmap(f->memory, f->window * f->windows);
 	free(f->place);
@@ -502,19 +452,17 @@ void stream_free(struct stream *f)
 static int sniff(uint8_t *buf, size_t n, size_t *got, int fd, const char *name,
 		 const struct stream_opts *o, struct err *e)
 {
-	*got = 0;
-	while (*got < n) {
-		ssize_t r;
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	ssize_t r = 1;
 
-		if (o->stop && o->stop(o->arg))
-			return fail(e, EINTR, "%s: stopped", name);
-		r = read_some(fd, -1, ASK_STOP, buf + *got, n - *got);
-		if (r == 0)
-			return 0;
-		if (r < 0 && r != -EINTR)
-			return fail(e, (int)-r, "%s: %s", name, strerror((int)-r));
-		if (r > 0)
-			*got += (size_t)r;
+	for (*got = 0; r && *got < n; *got += r > 0 ? (size_t)r : 0) {
+		do {
+			if (o->stop && o->stop(o->arg))
+				return fail(e, EINTR, "%s: stopped", name);
+		} while (poll(&p, 1, ASK_STOP) <= 0);
+		r = read(fd, buf + *got, n - *got);
+		if (r < 0 && errno != EINTR && errno != EAGAIN)
+			return fail(e, errno, "%s: %s", name, strerror(errno));
 	}
 	return 0;
 }
@@ -543,7 +491,6 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 		return fail(e, ENOMEM, "out of memory");
 	}
 	f->fd = fd;
-	f->wake = eventfd(0, EFD_CLOEXEC);
 	f->fill = fill_read;
 	/* where there is none it is slower; only pages of a pipe are moved and not copied */
 	if (fcntl(fd, F_GETPIPE_SZ) > 0 && pipe2(f->aside, O_CLOEXEC) == 0)
@@ -554,8 +501,7 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 	f->heads = heads;
 	f->stop = o->stop;
 	f->arg = o->arg;
-	r = f->wake < 0 ? fail(e, errno, "eventfd: %s", strerror(errno)) : 0;
-	if (!r && gzip) {
+	if (gzip) {
 		g = stream_new(name, window, windows);
 		if (!g || inflateInit2(&g->z, 15 + 16) != Z_OK) {
 			stream_free(g);
@@ -567,7 +513,7 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 		g->fill = fill_inflate;
 		g->stop = o->stop;
 		g->arg = o->arg;
-		f->stop = compressed_quit;
+		f->stop = told_to_quit;
 		f->arg = g;
 		f = g;
 		r = start(f->compressed, e);
