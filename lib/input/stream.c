@@ -50,7 +50,7 @@ struct stream {
 	int64_t complete; /* when that had come, milliseconds; 0: it has not */
 	bool cut; /* the end was not waited for: what comes later does not count */
 	uint64_t cut_at;
-	struct err e; /* why it ended; the thread's own until `end` is set */
+	struct err e; /* why it ended; the thread's own, as is failed, until `end` is set */
 	int failed;
 
 	/* 1 to n bytes into buf; 0: no more come; -errno, with f->e */
@@ -67,7 +67,6 @@ struct stream {
 	z_stream z;
 	bool inflating; /* z is initialized */
 	bool between;   /* members; others look, too */
-	bool bad;       /* damaged, which is still to be said */
 };
 
 /* --- a descriptor --- */
@@ -127,13 +126,14 @@ static ssize_t fill_read(struct stream *f, uint8_t *buf, size_t n)
 
 /* --- gzip: RFC 1952, members one behind the other --- */
 
+/* What is wrong is said when all bytes before it are on their way. */
 static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 {
 	z_stream *z = &f->z;
 
 	z->next_out = buf;
 	z->avail_out = (uInt)n;
-	while (z->avail_out) {
+	while (z->avail_out && !f->failed) {
 		uint64_t have;
 		size_t here;
 		int r;
@@ -157,39 +157,33 @@ static ssize_t fill_inflate(struct stream *f, uint8_t *buf, size_t n)
 			f->compressed_at += here - z->avail_in;
 			if (!z->avail_in)
 				continue;
-			if (*z->next_in != 0x1f && z->avail_out < n)
-				break; /* first the bytes before that */
-			if (*z->next_in != 0x1f)
-				return fail(&f->e, EBADMSG, "%s: there is something else behind "
-					    "the gzip data, at byte %" PRIu64, f->name,
-					    f->compressed_at);
+			if (*z->next_in != 0x1f) {
+				f->failed = fail(&f->e, EBADMSG, "%s: there is something else behind the "
+						 "gzip data, at byte %" PRIu64, f->name, f->compressed_at);
+				break;
+			}
 			here = z->avail_in;
 			__atomic_store_n(&f->between, false, __ATOMIC_RELAXED);
 			inflateReset(z);
 		}
-		r = f->bad ? Z_DATA_ERROR : inflate(z, Z_NO_FLUSH);
-		if (f->bad)
-			z->avail_in = (uInt)here;
+		r = inflate(z, Z_NO_FLUSH);
 		f->compressed_at += here - z->avail_in;
 		if (r == Z_STREAM_END)
 			__atomic_store_n(&f->between, true, __ATOMIC_RELAXED);
 		else if (r == Z_MEM_ERROR)
-			return fail(&f->e, ENOMEM, "out of memory");
-		else if (r != Z_OK && r != Z_BUF_ERROR && z->avail_out < n && !f->bad) {
-			f->bad = true; /* first the bytes before that */
-			f->compressed_at -= here > z->avail_in;
-			break;
-		} else if (r != Z_OK && r != Z_BUF_ERROR)
-			return fail(&f->e, EBADMSG, "%s: the gzip data is damaged near its byte "
-				    "%" PRIu64 " (%" PRIu64 " bytes uncompressed): %s", f->name,
-				    f->compressed_at, f->have + n - z->avail_out,
-				    z->msg ? z->msg : "unknown compression");
+			f->failed = fail(&f->e, ENOMEM, "out of memory");
+		else if (r != Z_OK && r != Z_BUF_ERROR)
+			f->failed = fail(&f->e, EBADMSG, "%s: the gzip data is damaged near its byte %" PRIu64
+					 " (%" PRIu64 " bytes uncompressed): %s", f->name, f->compressed_at,
+					 f->have + n - z->avail_out, z->msg ? z->msg : "unknown compression");
 		/* what is there goes on its way at once */
 		if (!z->avail_in && z->avail_out < n)
 			break;
 	}
 	if (z->avail_out < n)
 		return (ssize_t)(n - z->avail_out);
+	if (f->failed)
+		return f->failed;
 	/* nothing was received, so nothing more will be */
 	if (stream_error(f->compressed, &f->e) < 0)
 		return -EIO;
