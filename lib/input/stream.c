@@ -49,7 +49,6 @@ struct stream {
 	uint64_t expect; /* see stream_opts */
 	int64_t complete; /* when that had come, milliseconds; 0: it has not */
 	bool cut; /* the end was not waited for: what comes later does not count */
-	uint64_t cut_at;
 	struct err e; /* why it ended; the thread's own, as is failed, until `end` is set */
 	int failed;
 
@@ -57,15 +56,12 @@ struct stream {
 	ssize_t (*fill)(struct stream *f, uint8_t *buf, size_t n);
 	/* from a descriptor */
 	int fd;
-	uint8_t head[2]; /* bytes read already */
-	size_t heads, head_at;
 	int aside[2];    /* a pipe of our own, -1: there is none */
 	size_t in_aside; /* bytes in it */
 	/* from gzip */
 	struct stream *compressed;
 	uint64_t compressed_at;
 	z_stream z;
-	bool inflating; /* z is initialized */
 	bool between;   /* members; others look, too */
 };
 
@@ -109,10 +105,6 @@ static ssize_t fill_read(struct stream *f, uint8_t *buf, size_t n)
 	struct pollfd p = {.fd = f->fd, .events = POLLIN};
 	ssize_t got;
 
-	if (f->head_at < f->heads) {
-		*buf = f->head[f->head_at++];
-		return 1;
-	}
 	do {
 		while (!f->in_aside && poll(&p, 1, ASK_STOP) <= 0)
 			if (told_to_quit(f))
@@ -249,7 +241,7 @@ static void *work(void *arg)
 		got = n ? f->fill(f, address(f, f->have), (size_t)n) : 0;
 
 		pthread_mutex_lock(&f->lock);
-		if (got > 0)
+		if (got > 0 && !f->cut)
 			f->have += (uint64_t)got;
 		if (got < 0)
 			f->failed = (int)got;
@@ -319,8 +311,7 @@ int stream_wait(struct stream *f, uint64_t end, uint64_t *have, struct err *e)
 		struct timespec until;
 
 		if (out_of_patience(f)) {
-			f->cut = true;
-			f->cut_at = f->have;
+			f->cut = f->quit = true;
 			break;
 		}
 		f->want = end;
@@ -332,7 +323,7 @@ int stream_wait(struct stream *f, uint64_t end, uint64_t *have, struct err *e)
 		until = from_now(ASK_STOP);
 		pthread_cond_timedwait(&f->grown, &f->lock, &until);
 	}
-	*have = f->cut ? f->cut_at : f->have;
+	*have = f->have;
 	pthread_mutex_unlock(&f->lock);
 	return r;
 }
@@ -429,8 +420,7 @@ void stream_free(struct stream *f)
 		pthread_cond_destroy(&f->freed);
 	}
 	stream_free(f->compressed);
-	if (f->inflating)
-		inflateEnd(&f->z);
+	inflateEnd(&f->z); /* which looks whether it is initialized */
 	if (f->fd >= 0)
 		close(f->fd);
 	for (int i = 0; i < 2 && f->aside[i] >= 0; i++)
@@ -474,15 +464,12 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 
 	fcntl(fd, F_SETPIPE_SZ, PIPE_SIZE); /* fewer turns; where it cannot be had it is slower */
 	r = sniff(head, sizeof(head), &heads, fd, name, o, e);
-	if (r < 0) {
-		close(fd);
-		return r;
-	}
 	gzip = !o->plain && heads == 2 && head[0] == 0x1f && head[1] == 0x8b;
-	f = stream_new(name, gzip ? COMPRESSED_WINDOW : window, gzip ? COMPRESSED_WINDOWS : windows);
+	if (!r)
+		f = stream_new(name, gzip ? COMPRESSED_WINDOW : window, gzip ? COMPRESSED_WINDOWS : windows);
 	if (!f) {
 		close(fd);
-		return fail(e, ENOMEM, "out of memory");
+		return r < 0 ? r : fail(e, ENOMEM, "out of memory");
 	}
 	f->fd = fd;
 	f->fill = fill_read;
@@ -491,10 +478,10 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 		fcntl(f->aside[0], F_SETPIPE_SZ, PIPE_SIZE);
 	else
 		f->aside[0] = f->aside[1] = -1;
-	memcpy(f->head, head, heads);
-	f->heads = heads;
-	f->stop = o->stop;
-	f->arg = o->arg;
+	if (heads)
+		take_place(f);
+	memcpy(address(f, 0), head, heads);
+	f->have = heads;
 	if (gzip) {
 		g = stream_new(name, window, windows);
 		if (!g || inflateInit2(&g->z, 15 + 16) != Z_OK) {
@@ -502,17 +489,16 @@ int stream_start(struct stream **out, int fd, const char *name, const struct str
 			stream_free(f);
 			return fail(e, ENOMEM, "out of memory");
 		}
-		g->inflating = true;
-		g->compressed = f;
-		g->fill = fill_inflate;
-		g->stop = o->stop;
-		g->arg = o->arg;
 		f->stop = told_to_quit;
 		f->arg = g;
+		g->compressed = f;
+		g->fill = fill_inflate;
 		f = g;
-		r = start(f->compressed, e);
 	}
+	f->stop = o->stop;
+	f->arg = o->arg;
 	f->expect = o->expect;
+	r = gzip ? start(f->compressed, e) : 0;
 	if (!r)
 		r = start(f, e);
 	if (r < 0) {
