@@ -180,11 +180,11 @@ static struct chain_opts chain_options(const struct options *o)
 		.image.format.fill = o->full,
 		.image.plain = o->raw,
 		.image.force_plain = o->force & FORCE_RAW,
-		.image.source = {.plain = o->raw && !o->raw_gzip,
-				 .spool = o->spool,
+		.image.source = {.spool = o->spool,
 				 .spool_first = o->spool_first || o->info || o->map,
-				 .expect = o->expect,
-				 .stop = on_stop},
+				 .stream.plain = o->raw && !o->raw_gzip,
+				 .stream.expect = o->expect,
+				 .stream.stop = on_stop},
 		.parents = o->chain || o->full || o->verify || o->map,
 		.alone = o->full && o->placed && !o->base,
 		/* else it is compared with the target, and not written */
@@ -229,7 +229,7 @@ static int open_resumed(struct work *w, struct chain_opts *opts, struct err *e)
 {
 	const struct checkpoint *c = resume_found(w->resume);
 
-	opts->image.source.window = RAW_STEP;
+	opts->image.source.stream.window = RAW_STEP;
 	if (!c || !c->stream)
 		return 0;
 	if (!w->o->raw || c->size != w->o->expect)
@@ -237,7 +237,7 @@ static int open_resumed(struct work *w, struct chain_opts *opts, struct err *e)
 				       "--expect-size=%" PRIu64 "): remove it to begin again from the start",
 			    resume_name(w->resume), c->size, c->size);
 	opts->image.from = c->restart;
-	opts->image.source.expect -= c->restart;
+	opts->image.source.stream.expect -= c->restart;
 	return 0;
 }
 

@@ -615,7 +615,7 @@ static int check_plain(struct source *src, const struct image_opts *o, struct er
 				       "(--force=raw takes its bytes as they are)", src->name, kind.name);
 	if (n < 3 || head[0] != 0x1f || head[1] != 0x8b || head[2] != 8 || source_is_gzip(src))
 		return 0;
-	if (!o->source.plain)
+	if (!o->source.stream.plain)
 		return fail(e, EINVAL, "%s: is compressed with gzip; unpack it first, or send it through a pipe",
 			    src->name);
 	return warning(e, "%s: begins as gzip data do, and is taken as it is; --raw=gzip decompresses "
@@ -625,11 +625,11 @@ static int check_plain(struct source *src, const struct image_opts *o, struct er
 /* Takes src over when it succeeds. */
 static int open_plain(struct image *m, struct source *src, const struct image_opts *o, struct err *e)
 {
-	const uint64_t size = src->piped ? o->from + o->source.expect : src->size;
+	const uint64_t size = src->piped ? o->from + o->source.stream.expect : src->size;
 	struct sides *s;
 	int r = 0;
 
-	if (src->piped && !o->source.expect)
+	if (src->piped && !o->source.stream.expect)
 		r = fail(e, EINVAL, "%s: --raw needs --expect-size=N for what a pipe brings: nothing else says "
 				    "how large the disk is, and whether all of it was received", m->name);
 	else if (!o->from && !o->force_plain)

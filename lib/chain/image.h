@@ -42,8 +42,8 @@ struct image_opts {
 	struct source_opts source; /* of image_open() */
 	bool placed;               /* an extent without descriptor belongs at `offset`, bytes */
 	uint64_t offset;
-	bool plain;                /* no VMDK, but a plain disk; of a stream, source.expect says its size, less
-				    * what it leaves out, the first `from` bytes */
+	bool plain;                /* no VMDK, but a plain disk; of a stream, source.stream.expect says its size,
+				    * less what it leaves out, the first `from` bytes */
 	bool force_plain;          /* though it begins as an image does */
 	uint64_t from;
 	bool force_size;           /* a descriptor found that says another size than the extent is not

@@ -2,7 +2,6 @@
 #include "input/source.h"
 #include "input/beneath.h"
 #include "input/spool.h"
-#include "input/stream.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
@@ -411,8 +410,7 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 		    struct err *e)
 {
 	const bool standard = source_is_stdin(path);
-	const struct stream_opts flow = {
-		.window = o->window, .expect = o->expect, .plain = o->plain, .stop = o->stop, .arg = o->arg};
+	const uint64_t expect = o->stream.expect;
 	struct source *s = NULL;
 	struct stat st = {0};
 	int fd, r;
@@ -422,14 +420,14 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	if (fd < 0 && standard)
 		return fail(e, errno, "standard input: is closed (%s)", strerror(errno));
 	if (fd < 0 || (standard && fstat(fd, &st) < 0) || (!standard && !S_ISFIFO(st.st_mode)) ||
-	    like_a_file(fd, &st, o->plain) || S_ISDIR(st.st_mode)) {
+	    like_a_file(fd, &st, o->stream.plain) || S_ISDIR(st.st_mode)) {
 		r = source_fd(&s, standard ? "standard input" : path, fd, &st, e);
-		if (!r && o->expect && s->size != o->expect)
+		if (!r && expect && s->size != expect)
 			r = fail_with(e, EBADMSG,
-				      FACTS(.code = s->size < o->expect ? ERR_TRUNCATED : ERR_WRONG_SIZE,
-					    SIZES(s->size, o->expect)),
+				      FACTS(.code = s->size < expect ? ERR_TRUNCATED : ERR_WRONG_SIZE,
+					    SIZES(s->size, expect)),
 				      "%s: has %" PRIu64 " byte%s, but %" PRIu64 " were expected",
-				      s->name, s->size, plural(s->size), o->expect);
+				      s->name, s->size, plural(s->size), expect);
 		goto out;
 	}
 	r = source_new(&s, standard ? "standard input" : path, e);
@@ -444,15 +442,15 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 	/* the stream closes fd no sooner than the source is freed */
 	if (S_ISREG(st.st_mode) && take_stamp(fd, &s->stamp) == 0)
 		s->stamp_fd = fd;
-	s->expect = o->expect;
-	s->size = o->expect ? o->expect : POS_LIMIT;
+	s->expect = expect;
+	s->size = expect ? expect : POS_LIMIT;
 	s->spool_dir = strdup(spool_folder(o->spool));
 	if (!s->spool_dir) {
 		close(fd);
 		r = fail(e, ENOMEM, "out of memory");
 		goto out;
 	}
-	r = stream_start(&s->flow, fd, s->name, &flow, e);
+	r = stream_start(&s->flow, fd, s->name, &o->stream, e);
 	if (!r && o->spool_first)
 		r = source_spool_all(s, SPOOL_ASKED, e);
 out:

@@ -11,7 +11,7 @@
 #ifndef SOURCE_H
 #define SOURCE_H
 
-#include "base/base.h"
+#include "input/stream.h"
 
 /* What tells whether a file was written to. */
 struct source_stamp {
@@ -53,12 +53,7 @@ struct source {
 struct source_opts {
 	const char *spool; /* folder of the spool; NULL: $TMPDIR, else /var/tmp */
 	bool spool_first;  /* take in everything before anything is looked at */
-	uint64_t expect;   /* bytes that have to be received, inflated; 0: not known */
-	bool plain;        /* a stream is not inflated, whatever it begins with */
-	/* asked while waiting for a stream: true gives up, with -EINTR. NULL: never. */
-	bool (*stop)(void *arg);
-	void *arg;
-	size_t window; /* for tests, see stream.h; 32 KiB at least, which file_order.c relies on */
+	struct stream_opts stream; /* window: 32 KiB at least, which file_order.c relies on */
 };
 
 /* Opens a regular file or a block device for reading. Anything else is refused without being waited

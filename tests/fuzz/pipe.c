@@ -155,7 +155,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	memset(piped, UNTOUCHED, DISK_MAX);
 	memset(filed, UNTOUCHED, DISK_MAX);
-	o.source.window = (size_t)32768 << data[0] % 3;
+	o.source.stream.window = (size_t)32768 << data[0] % 3;
 	o.format.remember = memory[data[0] / 3 % 4];
 	o.format.fill = data[0] / 12 & 1;
 	o.source.spool_first = data[1] == 1;

@@ -195,7 +195,7 @@ static int order_apply(struct order *o, struct source *src, bool *queued, struct
 static int order_pipe(struct order *o, uint64_t size, bool *queued, struct err *e)
 {
 	struct feed f = {.bytes = o->file, .n = size, .chunk = 5000 + below(60000)};
-	const struct source_opts opts = {.window = (size_t)32768 << below(3)};
+	const struct source_opts opts = {.stream = {.window = (size_t)32768 << below(3)}};
 	struct source *src = NULL;
 	char path[32];
 	pthread_t thread;
@@ -220,7 +220,7 @@ static void test_window_claim(void)
 {
 	static uint8_t bytes[256 * KIB];
 	struct feed f = {.bytes = bytes, .n = sizeof(bytes), .chunk = 4096};
-	const struct source_opts opts = {.window = 32768};
+	const struct source_opts opts = {.stream = {.window = 32768}};
 	const struct tree_shape shape = {
 		.size = MIB,
 		.grain = SECTOR,

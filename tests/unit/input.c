@@ -281,7 +281,7 @@ static void test_stream_stop(void)
 		struct feed f = {.bytes = bytes, .n = SIZE, .chunk = 6};
 		struct err e = {.set = false};
 		bool stop = false;
-		struct source_opts o = {.window = 32768, .stop = flag_stop, .arg = &stop};
+		struct source_opts o = {.stream = {.window = 32768, .stop = flag_stop, .arg = &stop}};
 		struct source *s = NULL;
 		char path[32];
 		pthread_t thread;
