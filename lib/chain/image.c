@@ -237,28 +237,36 @@ static int find_descriptor(struct image *m, opener *open, const struct image_opt
 	return r;
 }
 
+/* Its reader becomes one of `size` bytes from byte `start` of the disk on. */
+static int place(struct image *m, uint64_t start, uint64_t size, struct err *e)
+{
+	struct sides *s = sides_new(m->name, 1);
+
+	if (!s)
+		return fail(e, ENOMEM, "out of memory");
+	sides_add(s, m->reader, start, size);
+	m->reader = &s->reader;
+	if (s->reader.size > POS_LIMIT) /* both below POS_LIMIT, their sum is no wrap */
+		return fail(e, EFBIG, "%s: --offset %" PRIu64 " is too far out", m->name, start);
+	return 0;
+}
+
 /* Takes src over when it succeeds. */
 static int open_bare(struct image *m, const char *path, struct source *src, opener *open,
 		     const struct image_opts *o, struct err *e)
 {
-	struct reader *r;
-	struct sides *s;
 	struct format_opts format = o->format;
-	int rc;
+	uint64_t size;
+	int r;
 
 	format.unaccounted = &m->unaccounted;
-	rc = open(&r, src, &format, &m->facts, e);
-
-	if (rc < 0)
-		return rc;
-	m->reader = r; /* and src belongs to it */
-	if (m->facts.descriptor_size) {
-		rc = read_descriptor(m, src, m->facts.descriptor, m->facts.descriptor_size, true, e);
-		if (rc < 0)
-			return rc;
-	}
+	r = open(&m->reader, src, &format, &m->facts, e);
+	if (!r && m->facts.descriptor_size)
+		r = read_descriptor(m, src, m->facts.descriptor, m->facts.descriptor_size, true, e);
+	if (r < 0)
+		return r;
 	if (m->undo)
-		m->reader = r = zerolog_over(r, src, m->facts.grain);
+		m->reader = zerolog_over(m->reader, src, m->facts.grain);
 	if (m->descriptor && m->descriptor->extents != 1)
 		return fail(e, ENOTSUP,
 			    "%s: its embedded descriptor lists %zu extents; name the descriptor of "
@@ -270,38 +278,24 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 			    "file itself",
 			    m->name, m->descriptor->extent[0].line);
 	if (!o->placed && !m->descriptor && !src->piped) {
-		rc = find_descriptor(m, open, o, e);
-		if (rc < 0)
-			return rc;
+		r = find_descriptor(m, open, o, e);
+		if (r < 0)
+			return r;
 	}
 	if (!o->placed && !m->descriptor && later_extent(path))
 		return fail(e, ENOTSUP,
 			    "%s: is an extent of a split disk and does not say where it belongs; name "
 			    "the disk's descriptor, or give --offset",
 			    m->name);
-	if (m->descriptor && m->descriptor->extent[0].sectors) {
-		uint64_t size = m->descriptor->extent[0].sectors * SECTOR;
-
-		if (!fits(m, size))
-			return fail(e, EBADMSG,
-				    "%s: holds %" PRIu64 " sectors, but its descriptor says %" PRIu64,
-				    m->name, r->size / SECTOR, size / SECTOR);
-		if (r->size == size && !o->placed)
-			return 0;
-	} else if (!o->placed) {
+	size = m->descriptor ? m->descriptor->extent[0].sectors * SECTOR : 0;
+	if (size && !fits(m, size))
+		return fail(e, EBADMSG, "%s: holds %" PRIu64 " sectors, but its descriptor says %" PRIu64,
+			    m->name, m->reader->size / SECTOR, size / SECTOR);
+	if (!size)
+		size = m->reader->size;
+	if (size == m->reader->size && !o->placed)
 		return 0;
-	}
-	s = sides_new(m->name, 1);
-	if (!s)
-		return fail(e, ENOMEM, "out of memory");
-	sides_add(s, r, o->placed ? o->offset : 0,
-		  m->descriptor && m->descriptor->extent[0].sectors
-			  ? m->descriptor->extent[0].sectors * SECTOR
-			  : r->size);
-	m->reader = &s->reader;
-	if (s->reader.size > POS_LIMIT) /* both below POS_LIMIT, their sum is no wrap */
-		return fail(e, EFBIG, "%s: --offset %" PRIu64 " is too far out", m->name, o->offset);
-	return 0;
+	return place(m, o->placed ? o->offset : 0, size, e);
 }
 
 /* --- a descriptor and its extents ----------------------------------------------------------------- */
@@ -626,7 +620,6 @@ static int check_plain(struct source *src, const struct image_opts *o, struct er
 static int open_plain(struct image *m, struct source *src, const struct image_opts *o, struct err *e)
 {
 	const uint64_t size = src->piped ? o->from + o->source.stream.expect : src->size;
-	struct sides *s;
 	int r = 0;
 
 	if (src->piped && !o->source.stream.expect)
@@ -636,8 +629,6 @@ static int open_plain(struct image *m, struct source *src, const struct image_op
 		r = check_plain(src, o, e);
 	if (!r && size % SECTOR)
 		r = fail(e, EINVAL, "%s: %" PRIu64 " bytes are not a whole number of sectors", m->name, size);
-	else if (!r && size > POS_LIMIT - o->offset)
-		r = fail(e, EFBIG, "%s: --offset %" PRIu64 " is too far out", m->name, o->offset);
 	else if (!r && src->piped && !src->streaming && src->size != size)
 		r = fail(e, EBADMSG, "%s: has %" PRIu64 " bytes, but %" PRIu64 " were expected", m->name,
 			 src->size, size);
@@ -649,14 +640,7 @@ static int open_plain(struct image *m, struct source *src, const struct image_op
 		return r;
 	m->facts = (struct format_facts){.format = "raw", .grain = SECTOR};
 	m->raw = true;
-	if (!o->placed)
-		return 0;
-	s = sides_new(m->name, 1);
-	if (!s)
-		return fail(e, ENOMEM, "out of memory");
-	sides_add(s, m->reader, o->offset, size);
-	m->reader = &s->reader;
-	return 0;
+	return o->placed ? place(m, o->offset, size, e) : 0;
 }
 
 static int image_plain(struct image **out, struct source *src, const char *path, const struct image_opts *o,
