@@ -88,16 +88,14 @@ static int unknown(const struct source *src, const uint8_t *head, size_t n, stru
 		    src->name, begins, size);
 }
 
-/* The opener for what the file holds. Refuses what is none of ours. */
-static int probe(struct source *src, opener **open, bool *text, struct err *e)
+/* The opener for what the file holds; NULL: it is a text descriptor. Refuses what is none of ours. */
+static int probe(struct source *src, opener **open, struct err *e)
 {
 	uint8_t head[PROBE];
 	const struct magic *k;
 	size_t n;
 	int r;
 
-	*open = NULL;
-	*text = false;
 	r = source_some(src, sizeof(head), &n, e);
 	if (!r)
 		r = source_read(src, 0, head, n, "first bytes", e);
@@ -107,15 +105,8 @@ static int probe(struct source *src, opener **open, bool *text, struct err *e)
 	if (k && !k->open)
 		return fail(e, ENOTSUP, "%s: is %s%s", src->name, k->refusal,
 			    k->driver ? ", not a VMDK" : "");
-	if (k) {
-		*open = k->open;
-		return 0;
-	}
-	if (n && descriptor_looks_like(head, n)) {
-		*text = true;
-		return 0;
-	}
-	return unknown(src, head, n, e);
+	*open = k ? k->open : NULL;
+	return k || (n && descriptor_looks_like(head, n)) ? 0 : unknown(src, head, n, e);
 }
 
 static int note_file(struct image *m, const struct source *src, struct err *e)
@@ -309,8 +300,7 @@ static int open_sparse_extent(struct image *m, struct reader **r, struct source 
 	struct format_opts format = o->format;
 	struct format_facts facts;
 	opener *is;
-	bool text;
-	int rc = probe(*src, &is, &text, e);
+	int rc = probe(*src, &is, e);
 
 	if (rc < 0)
 		return rc;
@@ -491,70 +481,6 @@ static int open_descriptor(struct image *m, const char *path, struct source *src
 	return r < 0 ? fail_again(e, -r, &mine) : 0;
 }
 
-static int image_new(struct image **out, const char *path, const struct source *src,
-		     struct err *e)
-{
-	struct image *m = calloc(1, sizeof(*m));
-
-	if (!m)
-		return fail(e, ENOMEM, "out of memory");
-	*out = m;
-	m->name = source_is_stdin(path) ? strdup(src->name) : name_text(path);
-	m->path = strdup(path);
-	if (!m->name || !m->path)
-		return fail(e, ENOMEM, "out of memory");
-	return note_file(m, src, e);
-}
-
-static int image_done(struct image **out, struct image *m, struct source *src, int r)
-{
-	source_free(src);
-	if (r < 0) {
-		image_free(m);
-		return r;
-	}
-	assert(m && (m->reader || m->descriptor));
-	m->size = m->reader ? m->reader->size : m->descriptor->sectors * SECTOR;
-	*out = m;
-	return 0;
-}
-
-int image_from(struct image **out, struct source *src, const char *path,
-	       const struct image_opts *o, struct err *e)
-{
-	struct image *m = NULL;
-	opener *open = NULL;
-	bool text = false;
-	int r = image_new(&m, path, src, e);
-
-	if (!r)
-		r = probe(src, &open, &text, e);
-	if (!r && text && o->placed)
-		r = fail(e, EINVAL, "%s: a descriptor says itself where its extents belong: --offset "
-				    "is for bare extents", m->name);
-	if (!r && !text && o->text_only)
-		r = fail(e, EINVAL, "%s: is not a text descriptor, and --descriptors reads no other files",
-			 m->name);
-	if (!r && text && src->piped)
-		r = fail(e, ENOTSUP,
-			 "%s: is a descriptor, and the files it names cannot come through a pipe; "
-			 "send the extent (-delta.vmdk, -sesparse.vmdk), or name the descriptor's file",
-			 m->name);
-	if (!r && src->piped)
-		m->piped = src;
-	if (!r && text) {
-		r = open_descriptor(m, path, src, o, e);
-		m->text = src;
-		src = NULL;
-	} else if (!r) {
-		r = open_bare(m, path, src, open, o, e);
-		if (m->reader)
-			src = NULL;
-	}
-	return image_done(out, m, src, r);
-}
-
-
 /* min: bytes of its mark. What a boot disk may hold further back says nothing. */
 static bool looks_like(const uint8_t *head, size_t n, size_t min)
 {
@@ -643,19 +569,56 @@ static int open_plain(struct image *m, struct source *src, const struct image_op
 	return o->placed ? place(m, o->offset, size, e) : 0;
 }
 
-static int image_plain(struct image **out, struct source *src, const char *path, const struct image_opts *o,
-		       struct err *e)
+/* Has taken src over where it leaves a reader or a text. */
+static int open_vmdk(struct image *m, const char *path, struct source *src, const struct image_opts *o,
+		     struct err *e)
 {
-	struct image *m = NULL;
-	int r = image_new(&m, path, src, e);
+	opener *open;
+	int r = probe(src, &open, e);
 
-	if (!r)
-		r = open_plain(m, src, o, e);
-	if (m && m->reader) {
+	if (r < 0)
+		return r;
+	if (open && o->text_only)
+		return fail(e, EINVAL, "%s: is not a text descriptor, and --descriptors reads no other files",
+			    m->name);
+	if (open)
+		return open_bare(m, path, src, open, o, e);
+	if (o->placed)
+		return fail(e, EINVAL, "%s: a descriptor says itself where its extents belong: --offset "
+				       "is for bare extents", m->name);
+	if (src->piped)
+		return fail(e, ENOTSUP,
+			    "%s: is a descriptor, and the files it names cannot come through a pipe; "
+			    "send the extent (-delta.vmdk, -sesparse.vmdk), or name the descriptor's file",
+			    m->name);
+	m->text = src;
+	return open_descriptor(m, path, src, o, e);
+}
+
+int image_from(struct image **out, struct source *src, const char *path,
+	       const struct image_opts *o, struct err *e)
+{
+	struct image *m = calloc(1, sizeof(*m));
+	int r;
+
+	if (m) {
+		m->name = source_is_stdin(path) ? strdup(src->name) : name_text(path);
+		m->path = strdup(path);
 		m->piped = src->piped ? src : NULL;
-		src = NULL;
 	}
-	return image_done(out, m, src, r);
+	r = m && m->name && m->path ? note_file(m, src, e) : fail(e, ENOMEM, "out of memory");
+	if (!r)
+		r = o->plain ? open_plain(m, src, o, e) : open_vmdk(m, path, src, o, e);
+	if (!m || (!m->reader && !m->text))
+		source_free(src);
+	if (r < 0) {
+		image_free(m);
+		return r;
+	}
+	assert(m && (m->reader || m->descriptor));
+	m->size = m->reader ? m->reader->size : m->descriptor->sectors * SECTOR;
+	*out = m;
+	return 0;
 }
 
 int image_open(struct image **out, const char *path, const struct image_opts *o, struct err *e)
@@ -663,9 +626,7 @@ int image_open(struct image **out, const char *path, const struct image_opts *o,
 	struct source *src;
 	int r = source_open_any(&src, path, &o->source, e);
 
-	if (r < 0)
-		return r;
-	return o->plain ? image_plain(out, src, path, o, e) : image_from(out, src, path, o, e);
+	return r < 0 ? r : image_from(out, src, path, o, e);
 }
 
 int image_open_base(struct image **out, const char *path, const struct image_opts *o, struct err *e)
@@ -679,7 +640,7 @@ int image_open_base(struct image **out, const char *path, const struct image_opt
 		return r;
 	r = is_image(src, &image, e);
 	if (!r)
-		return image ? image_from(out, src, path, o, e) : image_plain(out, src, path, &plain, e);
+		return image_from(out, src, path, image ? o : &plain, e);
 	source_free(src);
 	return r;
 }
