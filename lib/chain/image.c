@@ -168,30 +168,20 @@ static bool later_extent(const char *path)
 }
 
 /* Whether the extent holds a disk of that size. A capacity may be rounded up to a whole grain. */
-static bool fits(const struct image *m, uint64_t size)
+static bool fits(const struct reader *r, const struct format_facts *f, uint64_t size)
 {
-	return m->reader->size >= size && m->reader->size - size < m->facts.grain;
+	return r->size >= size && r->size - size < f->grain;
 }
 
 static const struct {
-	enum extent_type type;
-	opener *open; /* NULL: raw */
+	opener *open; /* NULL: raw, or zeros */
 	const char *word;
 } types[] = {
-	{EXTENT_FLAT, NULL, "FLAT"},
-	{EXTENT_VMFS, NULL, "VMFS"},
-	{EXTENT_SPARSE, hosted_open, "SPARSE"},
-	{EXTENT_VMFSSPARSE, cowd_open, "VMFSSPARSE"},
-	{EXTENT_SESPARSE, sesparse_open, "SESPARSE"},
+	[EXTENT_SPARSE] = {hosted_open, "SPARSE"},
+	[EXTENT_VMFSSPARSE] = {cowd_open, "VMFSSPARSE"},
+	[EXTENT_SESPARSE] = {sesparse_open, "SESPARSE"},
+	[EXTENT_ZERO] = {NULL, NULL},
 };
-
-static opener *opener_of(enum extent_type type)
-{
-	for (size_t t = 0; t < sizeof(types) / sizeof(*types); t++)
-		if (types[t].type == type)
-			return types[t].open;
-	return NULL;
-}
 
 /* The descriptor that lies beside the extent, with the facts that the extent does not have itself. */
 static int find_descriptor(struct image *m, opener *open, const struct image_opts *o, struct err *e)
@@ -205,11 +195,11 @@ static int find_descriptor(struct image *m, opener *open, const struct image_opt
 		return r;
 	r = read_descriptor(m, src, 0, src->size, false, e);
 	size = r < 0 ? 0 : m->descriptor->extent[0].sectors * SECTOR;
-	if (!r && (opener_of(m->descriptor->extent[0].type) != open ||
-		   (o->force_size && !fits(m, size)))) {
+	if (!r && (types[m->descriptor->extent[0].type].open != open ||
+		   (o->force_size && !fits(m->reader, &m->facts, size)))) {
 		descriptor_free(m->descriptor);
 		m->descriptor = NULL;
-	} else if (!r && !fits(m, size)) {
+	} else if (!r && !fits(m->reader, &m->facts, size)) {
 		r = fail(e, EBADMSG,
 			 "%s: holds %" PRIu64 " sectors, but its descriptor %s says %" PRIu64
 			 ": it is damaged or of another disk (--force=size ignores the descriptor)",
@@ -243,8 +233,8 @@ static int place(struct image *m, uint64_t start, uint64_t size, struct err *e)
 }
 
 /* Takes src over when it succeeds. */
-static int open_bare(struct image *m, const char *path, struct source *src, opener *open,
-		     const struct image_opts *o, struct err *e)
+static int open_bare(struct image *m, struct source *src, opener *open, const struct image_opts *o,
+		     struct err *e)
 {
 	struct format_opts format = o->format;
 	uint64_t size;
@@ -273,13 +263,13 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 		if (r < 0)
 			return r;
 	}
-	if (!o->placed && !m->descriptor && later_extent(path))
+	if (!o->placed && !m->descriptor && later_extent(m->path))
 		return fail(e, ENOTSUP,
 			    "%s: is an extent of a split disk and does not say where it belongs; name "
 			    "the disk's descriptor, or give --offset",
 			    m->name);
 	size = m->descriptor ? m->descriptor->extent[0].sectors * SECTOR : 0;
-	if (size && !fits(m, size))
+	if (size && !fits(m->reader, &m->facts, size))
 		return fail(e, EBADMSG, "%s: holds %" PRIu64 " sectors, but its descriptor says %" PRIu64,
 			    m->name, m->reader->size / SECTOR, size / SECTOR);
 	if (!size)
@@ -293,8 +283,7 @@ static int open_bare(struct image *m, const char *path, struct source *src, open
 
 /* *src becomes NULL when the reader has taken it over. */
 static int open_sparse_extent(struct image *m, struct reader **r, struct source **src,
-			      const struct descriptor_extent *x, opener *want, const char *word,
-			      const struct image_opts *o, struct err *e)
+			      const struct descriptor_extent *x, const struct image_opts *o, struct err *e)
 {
 	const uint64_t size = x->sectors * SECTOR;
 	struct format_opts format = o->format;
@@ -304,9 +293,9 @@ static int open_sparse_extent(struct image *m, struct reader **r, struct source 
 
 	if (rc < 0)
 		return rc;
-	if (is != want)
+	if (is != types[x->type].open)
 		return fail(e, EBADMSG, "%s: line %u: %s is not a %s extent", m->name, x->line,
-			    (*src)->name, word);
+			    (*src)->name, types[x->type].word);
 	format.unaccounted = &m->unaccounted;
 	rc = is(r, *src, &format, &facts, e);
 	if (rc < 0)
@@ -314,7 +303,7 @@ static int open_sparse_extent(struct image *m, struct reader **r, struct source 
 	*src = NULL;
 	if (!m->facts.format)
 		m->facts = facts;
-	if ((*r)->size >= size && (*r)->size - size < facts.grain)
+	if (fits(*r, &facts, size))
 		return 0;
 	rc = fail(e, EBADMSG, "%s: line %u: %s holds %" PRIu64 " sectors, the line says %" PRIu64,
 		  m->name, x->line, (*r)->name, (*r)->size / SECTOR, x->sectors);
@@ -323,12 +312,12 @@ static int open_sparse_extent(struct image *m, struct reader **r, struct source 
 }
 
 /* The file of an extent. */
-static int open_named(struct image *m, struct source **src, const char *path,
-		      const struct descriptor_extent *x, const struct image_opts *o, struct err *e)
+static int open_named(struct image *m, struct source **src, const struct descriptor_extent *x,
+		      const struct image_opts *o, struct err *e)
 {
 	struct lookup l;
 	char *found = NULL;
-	int r = lookup_begin(&l, path, m->name, x->file, &o->lookup, e);
+	int r = lookup_begin(&l, m->path, m->name, x->file, &o->lookup, e);
 
 	if (!r)
 		r = lookup_next(&l, src, &found, e);
@@ -340,23 +329,20 @@ static int open_named(struct image *m, struct source **src, const char *path,
 	return r < 0 ? r : 0;
 }
 
-static int open_listed(struct image *m, struct reader **r, const char *path,
-		       const struct descriptor_extent *x, const struct image_opts *o, struct err *e)
+static int open_listed(struct image *m, struct reader **r, const struct descriptor_extent *x,
+		       const struct image_opts *o, struct err *e)
 {
 	const uint64_t size = x->sectors * SECTOR;
 	struct source *src = NULL;
-	size_t t = 0;
 	int rc;
 
 	if (x->type == EXTENT_ZERO)
 		return zero_open(r, m->name, size, e);
-	while (types[t].type != x->type)
-		t++;
-	rc = open_named(m, &src, path, x, o, e);
+	rc = open_named(m, &src, x, o, e);
 	if (!rc)
 		rc = note_file(m, src, e);
-	if (!rc && types[t].open)
-		rc = open_sparse_extent(m, r, &src, x, types[t].open, types[t].word, o, e);
+	if (!rc && types[x->type].open)
+		rc = open_sparse_extent(m, r, &src, x, o, e);
 	else if (!rc) {
 		if (src->size / SECTOR < x->offset || src->size - x->offset * SECTOR < size)
 			rc = fail(e, EBADMSG,
@@ -435,8 +421,7 @@ static int check_shared(const struct image *m, const struct image_file *file, st
 	return r;
 }
 
-static int open_extents(struct image *m, const char *path, const struct image_opts *o,
-			struct err *e)
+static int open_extents(struct image *m, const struct image_opts *o, struct err *e)
 {
 	const size_t first = m->files;
 	struct sides *s;
@@ -451,7 +436,7 @@ static int open_extents(struct image *m, const char *path, const struct image_op
 		const struct descriptor_extent *x = &m->descriptor->extent[i];
 		struct reader *part;
 
-		r = open_listed(m, &part, path, x, o, e);
+		r = open_listed(m, &part, x, o, e);
 		if (r < 0)
 			return r;
 		sides_add(s, part, at, x->sectors * SECTOR);
@@ -462,15 +447,14 @@ static int open_extents(struct image *m, const char *path, const struct image_op
 	return check_shared(m, m->file + first, e);
 }
 
-static int open_descriptor(struct image *m, const char *path, struct source *src,
-			   const struct image_opts *o, struct err *e)
+static int open_descriptor(struct image *m, const struct image_opts *o, struct err *e)
 {
 	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
-	int r = read_descriptor(m, src, 0, src->size, false, e);
+	int r = read_descriptor(m, m->text, 0, m->text->size, false, e);
 
 	if (r < 0 || o->text_only)
 		return r;
-	r = open_extents(m, path, o, &mine);
+	r = open_extents(m, o, &mine);
 	if (r == -ENOENT && o->base_unread && !descriptor_has_parent(m->descriptor)) {
 		reader_free(m->reader);
 		m->reader = NULL;
@@ -570,8 +554,7 @@ static int open_plain(struct image *m, struct source *src, const struct image_op
 }
 
 /* Has taken src over where it leaves a reader or a text. */
-static int open_vmdk(struct image *m, const char *path, struct source *src, const struct image_opts *o,
-		     struct err *e)
+static int open_vmdk(struct image *m, struct source *src, const struct image_opts *o, struct err *e)
 {
 	opener *open;
 	int r = probe(src, &open, e);
@@ -582,7 +565,7 @@ static int open_vmdk(struct image *m, const char *path, struct source *src, cons
 		return fail(e, EINVAL, "%s: is not a text descriptor, and --descriptors reads no other files",
 			    m->name);
 	if (open)
-		return open_bare(m, path, src, open, o, e);
+		return open_bare(m, src, open, o, e);
 	if (o->placed)
 		return fail(e, EINVAL, "%s: a descriptor says itself where its extents belong: --offset "
 				       "is for bare extents", m->name);
@@ -592,7 +575,7 @@ static int open_vmdk(struct image *m, const char *path, struct source *src, cons
 			    "send the extent (-delta.vmdk, -sesparse.vmdk), or name the descriptor's file",
 			    m->name);
 	m->text = src;
-	return open_descriptor(m, path, src, o, e);
+	return open_descriptor(m, o, e);
 }
 
 int image_from(struct image **out, struct source *src, const char *path,
@@ -608,7 +591,7 @@ int image_from(struct image **out, struct source *src, const char *path,
 	}
 	r = m && m->name && m->path ? note_file(m, src, e) : fail(e, ENOMEM, "out of memory");
 	if (!r)
-		r = o->plain ? open_plain(m, src, o, e) : open_vmdk(m, path, src, o, e);
+		r = o->plain ? open_plain(m, src, o, e) : open_vmdk(m, src, o, e);
 	if (!m || (!m->reader && !m->text))
 		source_free(src);
 	if (r < 0) {
