@@ -109,7 +109,8 @@ static int probe(struct source *src, opener **open, struct err *e)
 	return k || (n && descriptor_looks_like(head, n)) ? 0 : unknown(src, head, n, e);
 }
 
-static int note_file(struct image *m, const struct source *src, struct err *e)
+static int note_file(struct image *m, const struct source *src, const struct descriptor_extent *x,
+		     struct err *e)
 {
 	struct image_file *more = realloc(m->file, (m->files + 1) * sizeof(*more));
 	char *name = strdup(src->name);
@@ -120,7 +121,7 @@ static int note_file(struct image *m, const struct source *src, struct err *e)
 		free(name);
 		return fail(e, ENOMEM, "out of memory");
 	}
-	m->file[m->files++] = (struct image_file){name, src->st, src};
+	m->file[m->files++] = (struct image_file){name, src->st, src, x};
 	/* cppcheck-suppress memleak ; it is in the array */
 	return 0;
 }
@@ -205,7 +206,7 @@ static int find_descriptor(struct image *m, opener *open, const struct image_opt
 			 ": it is damaged or of another disk (--force=size ignores the descriptor)",
 			 m->name, m->reader->size / SECTOR, src->name, size / SECTOR);
 	} else if (!r) {
-		r = note_file(m, src, e);
+		r = note_file(m, src, NULL, e);
 		m->found = true;
 		m->text = src;
 		src = NULL;
@@ -340,7 +341,7 @@ static int open_listed(struct image *m, struct reader **r, const struct descript
 		return zero_open(r, m->name, size, e);
 	rc = open_named(m, &src, x, o, e);
 	if (!rc)
-		rc = note_file(m, src, e);
+		rc = note_file(m, src, x, e);
 	if (!rc && types[x->type].open)
 		rc = open_sparse_extent(m, r, &src, x, o, e);
 	else if (!rc) {
@@ -359,71 +360,30 @@ static int open_listed(struct image *m, struct reader **r, const struct descript
 	return rc;
 }
 
-struct use { /* of a file by an extent: bytes [from, to) */
-	dev_t dev;
-	ino_t ino;
-	uint64_t from, to;
-	unsigned line;
-	const char *name;
-};
-
-static int by_place(const void *a, const void *b)
+/* Of the same file; a sparse extent takes all of it. */
+static bool overlap(const struct descriptor_extent *a, const struct descriptor_extent *b)
 {
-	const struct use *x = a, *y = b;
-
-	if (x->dev != y->dev)
-		return x->dev < y->dev ? -1 : 1;
-	if (x->ino != y->ino)
-		return x->ino < y->ino ? -1 : 1;
-	if (x->from != y->from)
-		return x->from < y->from ? -1 : 1;
-	return (x->line > y->line) - (x->line < y->line);
+	return types[a->type].open || types[b->type].open ||
+	       (a->offset < b->offset + b->sectors && b->offset < a->offset + a->sectors);
 }
 
-/* Extents may share a file, but who writes the same bytes twice? file: of the extents, but for ZERO. */
-static int check_shared(const struct image *m, const struct image_file *file, struct err *e)
+/* Extents may share a file, but who writes the same bytes twice? */
+static int check_shared(const struct image *m, struct err *e)
 {
-	const size_t n = m->descriptor->extents;
-	struct use *use = calloc(n, sizeof(*use));
-	size_t k = 0;
-	int r = 0;
+	for (size_t i = 2; i < m->files; i++)
+		for (size_t k = 1; k < i; k++) {
+			const struct image_file *a = &m->file[k], *b = &m->file[i];
 
-	if (!use)
-		return fail(e, ENOMEM, "out of memory");
-	for (size_t i = 0; i < n; i++) {
-		const struct descriptor_extent *x = &m->descriptor->extent[i];
-		bool raw = x->type == EXTENT_FLAT || x->type == EXTENT_VMFS;
-
-		if (x->type == EXTENT_ZERO)
-			continue;
-		use[k++] = (struct use){
-			.dev = file->st.st_dev,
-			.ino = file->st.st_ino,
-			.from = x->offset * SECTOR,
-			.to = raw ? (x->offset + x->sectors) * SECTOR : UINT64_MAX,
-			.line = x->line,
-			.name = file->name,
-		};
-		file++;
-	}
-	qsort(use, k, sizeof(*use), by_place);
-	for (size_t i = 1; !r && i < k; i++) {
-		const struct use *a = &use[i - 1], *b = &use[i];
-
-		if (a->dev != b->dev || a->ino != b->ino || b->from >= a->to)
-			continue;
-		r = warning(e, "%s: line %u: %s: bytes of it are those of line %u, too", m->name,
-			    a->line > b->line ? a->line : b->line, b->name,
-			    a->line < b->line ? a->line : b->line);
-		break; /* once is enough to know */
-	}
-	free(use);
-	return r;
+			if (same_file(&a->st, &b->st) && overlap(a->extent, b->extent))
+				/* once is enough to know */
+				return warning(e, "%s: line %u: %s: bytes of it are those of line %u, too",
+					       m->name, b->extent->line, b->name, a->extent->line);
+		}
+	return 0;
 }
 
 static int open_extents(struct image *m, const struct image_opts *o, struct err *e)
 {
-	const size_t first = m->files;
 	struct sides *s;
 	uint64_t at = 0;
 	int r;
@@ -444,7 +404,7 @@ static int open_extents(struct image *m, const struct image_opts *o, struct err 
 	}
 	if (!m->facts.format)
 		m->facts = (struct format_facts){.format = "zeros", .grain = SECTOR};
-	return check_shared(m, m->file + first, e);
+	return check_shared(m, e);
 }
 
 static int open_descriptor(struct image *m, const struct image_opts *o, struct err *e)
@@ -589,7 +549,7 @@ int image_from(struct image **out, struct source *src, const char *path,
 		m->path = strdup(path);
 		m->piped = src->piped ? src : NULL;
 	}
-	r = m && m->name && m->path ? note_file(m, src, e) : fail(e, ENOMEM, "out of memory");
+	r = m && m->name && m->path ? note_file(m, src, NULL, e) : fail(e, ENOMEM, "out of memory");
 	if (!r)
 		r = o->plain ? open_plain(m, src, o, e) : open_vmdk(m, src, o, e);
 	if (!m || (!m->reader && !m->text))

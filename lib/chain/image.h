@@ -15,6 +15,7 @@ struct image_file { /* one that was opened */
 	char *name; /* printable */
 	struct stat st;
 	const struct source *src; /* the reader's, or `text`; NULL where none is left */
+	const struct descriptor_extent *extent; /* for which it was; NULL: for none of a descriptor's */
 };
 
 struct image {
