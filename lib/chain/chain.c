@@ -446,8 +446,10 @@ int chain_unchanged(const struct chain *c, struct err *e)
 {
 	int r = 0;
 
-	for (size_t i = 0; !r && i < c->links; i++)
-		r = image_unchanged(c->link[i], e);
+	for (size_t i = 0; i < c->links; i++)
+		for (size_t k = 0; !r && k < c->link[i]->files; k++)
+			if (c->link[i]->file[k].src)
+				r = source_unchanged(c->link[i]->file[k].src, e);
 	return r;
 }
 

@@ -94,11 +94,8 @@ static int probe(struct source *src, opener **open, struct err *e)
 	uint8_t head[PROBE];
 	const struct magic *k;
 	size_t n;
-	int r;
+	int r = source_head(src, head, sizeof(head), &n, e);
 
-	r = source_some(src, sizeof(head), &n, e);
-	if (!r)
-		r = source_read(src, 0, head, n, "first bytes", e);
 	if (r < 0)
 		return r;
 	k = find_magic(head, n);
@@ -448,28 +445,14 @@ bool image_looks_like(const void *head, size_t n, struct image_kind *kind)
 	return looks_like(head, n, 4); /* an encrypted disk begins with anything */
 }
 
-/* Nobody but the first bytes says whether it is an image: a device never is. */
-static int is_image(struct source *src, bool *image, struct err *e)
-{
-	uint8_t head[PROBE];
-	size_t n = (size_t)min_u64(sizeof(head), src->size);
-	int r = S_ISBLK(src->st.st_mode) ? 0 : source_read(src, 0, head, n, "first bytes", e);
-
-	*image = !r && !S_ISBLK(src->st.st_mode) && looks_like(head, n, 1);
-	return r;
-}
-
 /* Before a disk is written with whatever it holds: is it one? */
 static int check_plain(struct source *src, const struct image_opts *o, struct err *e)
 {
 	struct image_kind kind;
 	uint8_t head[SECTOR];
 	size_t n;
-	int r = source_some(src, sizeof(head), &n, e);
+	int r = source_head(src, head, sizeof(head), &n, e);
 
-	n = (size_t)min_u64(n, src->size); /* of a stream, what is expected */
-	if (!r)
-		r = source_read(src, 0, head, n, "first bytes", e);
 	if (r < 0)
 		return r;
 	if (!n)
@@ -576,26 +559,19 @@ int image_open_base(struct image **out, const char *path, const struct image_opt
 {
 	const struct image_opts plain = {.plain = true, .force_plain = true};
 	struct source *src;
-	bool image;
+	uint8_t head[PROBE];
+	size_t n = 0;
 	int r = source_open(&src, path, e);
 
 	if (r < 0)
 		return r;
-	r = is_image(src, &image, e);
-	if (!r)
-		return image_from(out, src, path, image ? o : &plain, e);
-	source_free(src);
-	return r;
-}
-
-int image_unchanged(const struct image *m, struct err *e)
-{
-	int r = 0;
-
-	for (size_t i = 0; !r && i < m->files; i++)
-		if (m->file[i].src)
-			r = source_unchanged(m->file[i].src, e);
-	return r;
+	if (!S_ISBLK(src->st.st_mode)) /* which never is an image */
+		r = source_head(src, head, sizeof(head), &n, e);
+	if (r < 0) {
+		source_free(src);
+		return r;
+	}
+	return image_from(out, src, path, looks_like(head, n, 1) ? o : &plain, e);
 }
 
 void image_free(struct image *m)

@@ -69,9 +69,6 @@ bool image_looks_like(const void *head, size_t n, struct image_kind *kind);
 /* The same as image_open() for what is a VMDK; all else, and every device, is a raw disk. */
 int image_open_base(struct image **out, const char *path, const struct image_opts *o,
 		    struct err *e);
-/* Whether all its files still are as they were when they were opened, see source.h. Its reader, or the
- * one that took it over, must still be there. */
-int image_unchanged(const struct image *m, struct err *e);
 /* NULL-safe. */
 void image_free(struct image *m);
 

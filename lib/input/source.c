@@ -309,16 +309,15 @@ int source_read(struct source *s, uint64_t off, void *buf, size_t n, const char 
 			  : read_fd(s, s->fd, off, buf, n, what, e);
 }
 
-int source_some(struct source *s, size_t most, size_t *n, struct err *e)
+int source_head(struct source *s, void *buf, size_t most, size_t *n, struct err *e)
 {
 	uint64_t have = s->size;
 	int r = s->streaming ? stream_wait(s->flow, min_u64(most, stream_room(s->flow)), &have, e) : 0;
 
 	if (!r && s->streaming && have < most) /* why it ends here */
 		r = stream_error(s->flow, e);
-	/* whoever misses bytes behind the end says which */
-	*n = (size_t)min_u64(most, have);
-	return r;
+	*n = (size_t)min_u64(most, min_u64(have, s->size));
+	return r < 0 ? r : source_read(s, 0, buf, *n, "first bytes", e);
 }
 
 /* Whether the file still is as long as it was. */

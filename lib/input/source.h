@@ -84,9 +84,9 @@ bool source_is_hole(struct source *s, uint64_t off, uint64_t n);
 uint64_t source_range(struct source *s, uint64_t off, bool *hole);
 /* The range will be read soon. */
 void source_hint(struct source *s, uint64_t off, uint64_t n);
-/* *n: how many bytes there are, at most `most`; a stream is waited for until it has as many, or ends. -errno
- * where it fails. */
-int source_some(struct source *s, size_t most, size_t *n, struct err *e);
+/* The first bytes, at most `most`; *n: how many there are. A stream is waited for until it has as many, or
+ * ends; bytes behind the expected ones do not count. */
+int source_head(struct source *s, void *buf, size_t most, size_t *n, struct err *e);
 
 /* --- for readers of a stream, in file order --- */
 

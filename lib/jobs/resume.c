@@ -390,18 +390,16 @@ static int check_stream(struct resume *r, struct source *src, struct target *t, 
 
 	if (r->was.durable < RAW_STEP)
 		return 0;
-	result = source_some(src, RAW_STEP, &n, e);
-	if (result < 0)
-		return result;
-	if (n < RAW_STEP)
-		return fail(e, EINVAL,
-			    "%s: ended after %zu bytes: it has to bring those from byte %" PRIu64 " of the disk on "
-			    "('vmdksync --resume=%s --position' prints that)", src->name, n, r->was.restart, r->name);
 	is = malloc(2 * RAW_STEP);
 	if (!is)
 		return fail(e, ENOMEM, "out of memory");
 	want = is + RAW_STEP;
-	result = source_read(src, 0, want, RAW_STEP, "first bytes", e);
+	result = source_head(src, want, RAW_STEP, &n, e);
+	if (!result && n < RAW_STEP)
+		result = fail(e, EINVAL,
+			      "%s: ended after %zu bytes: it has to bring those from byte %" PRIu64 " of the disk "
+			      "on ('vmdksync --resume=%s --position' prints that)", src->name, n, r->was.restart,
+			      r->name);
 	if (!result && !target_look(t, r->was.restart, is, RAW_STEP))
 		result = fail(e, EIO, "%s: %" PRIu64 " bytes at byte %" PRIu64 " cannot be read", t->name, RAW_STEP,
 			      r->was.restart);
