@@ -274,10 +274,10 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 	if (r < 0)
 		return r;
 	/* where a whole disk was not asked for, what is there is compared, and the last line says so */
-	if (c->incomplete && (o->chain || o->full || (c->incomplete_code != ENODATA && c->incomplete_code != ENOENT)))
-		return fail_again(e, c->incomplete_code, &c->why);
-	if (c->incomplete && c->incomplete_code == ENOENT)
-		r = warning(e, "%s", c->incomplete);
+	if (c->incomplete && (o->chain || o->full || (c->incomplete != -ENODATA && c->incomplete != -ENOENT)))
+		return fail_again(e, -c->incomplete, &c->why);
+	if (c->incomplete == -ENOENT)
+		r = warning(e, "%s", c->why.msg);
 	n = o->chain ? c->links - 1 : c->links;
 	if (!n)
 		return fail(e, EINVAL, "%s: has no parent" HINT "; use --full to write it",

@@ -341,8 +341,8 @@ static struct chain *chain_new(struct err *e)
 	return c;
 }
 
-/* Adds the parents of the lowest link: base, or what descriptors name. */
-static int add_parents(struct chain *c, const struct chain_opts *o, struct err *e, struct err *mine)
+/* Adds the parents of the lowest link: base, or what descriptors name. Frees c when it fails. */
+static int add_parents(struct chain **out, struct chain *c, const struct chain_opts *o, struct err *e)
 {
 	struct image *m;
 	int r = 0;
@@ -352,20 +352,17 @@ static int add_parents(struct chain *c, const struct chain_opts *o, struct err *
 		if (!r)
 			r = push(c, m, o, e);
 	}
-	if (r < 0)
-		return r;
-	c->named = c->links;
-	r = o->parents ? find_parents(c, o, mine) : 0;
 	if (r < 0) {
-		c->incomplete_code = -r;
-		c->incomplete = strdup(mine->msg);
-		c->why = *mine;
-		if (!c->incomplete)
-			return fail(e, ENOMEM, "out of memory");
+		chain_free(c);
+		return r;
 	}
+	c->named = c->links;
+	c->incomplete = o->parents ? find_parents(c, o, &c->why) : 0;
 	for (size_t i = c->borrowed; i < c->links; i++)
 		if (c->link[i]->reader)
 			c->link[i]->reader->share = (unsigned)c->links;
+	assert(c->links && c->link);
+	*out = c;
 	return 0;
 }
 
@@ -373,12 +370,12 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
 	       struct err *e)
 {
 	struct chain *c = chain_new(e);
-	struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
 	struct image *m;
 	int r = 0;
 
 	if (!c)
 		return -ENOMEM;
+	c->why = (struct err){.warn = e->warn, .arg = e->arg, .strict = e->strict};
 	if (n > CHAIN_MAX - 1)
 		r = fail(e, EFBIG, "%zu images are more than %u", n, CHAIN_MAX - 1);
 	while (!r && n--) {
@@ -391,34 +388,21 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
 		}
 	}
 	if (!r)
-		r = add_parents(c, o, e, &mine);
-	if (r < 0) {
-		chain_free(c);
-		return r;
-	}
-	assert(c->links && c->link);
-	*out = c;
-	return 0;
+		return add_parents(out, c, o, e);
+	chain_free(c);
+	return r;
 }
 
 int chain_beneath(struct chain **out, const struct chain *of, size_t n, const struct chain_opts *o,
 		  struct err *e)
 {
 	struct chain *c = chain_new(e);
-	struct err quiet = {.set = false};
-	int r;
 
 	if (!c)
 		return -ENOMEM;
 	memcpy(c->link, of->link, n * sizeof(*c->link));
 	c->links = c->borrowed = n;
-	r = add_parents(c, o, e, &quiet);
-	if (r < 0) {
-		chain_free(c);
-		return r;
-	}
-	*out = c;
-	return 0;
+	return add_parents(out, c, o, e);
 }
 
 int chain_read(struct chain *c, size_t from, size_t n, bool whole, struct err *e)
@@ -461,6 +445,5 @@ void chain_free(struct chain *c)
 	for (size_t i = c->borrowed; i < c->links; i++)
 		image_free(c->link[i]);
 	free(c->link);
-	free(c->incomplete);
 	free(c);
 }

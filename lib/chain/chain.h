@@ -16,11 +16,10 @@ struct chain {
 	size_t links;
 	size_t borrowed;       /* the newest ones, which belong to another chain */
 	size_t named;          /* the newest ones: those that were named, and base; below come parents */
-	/* Why the chain is incomplete, a whole message; NULL when it is complete, or parents were not asked
-	 * for. code: positive, ENOENT for a parent that is missing. */
-	char *incomplete;
-	int incomplete_code;
-	struct err why;        /* the same, where incomplete is not NULL */
+	/* 0 when it is complete, or parents were not asked for; else -errno, -ENOENT for a parent that is
+	 * missing, and `why` has the message. */
+	int incomplete;
+	struct err why;
 	uint64_t start;        /* the disk begins here: not 0 for an extent alone, see chain_opts */
 	struct reader *reader; /* owned; NULL before chain_read() */
 };

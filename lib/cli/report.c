@@ -148,7 +148,7 @@ static void json_info(struct text *t, const struct info *i)
 	json_name(t, "name", c->link[0]->name);
 	json_number(t, "size", c->link[0]->size);
 	json_bool(t, "complete", !c->incomplete);
-	json_string(t, "incomplete_reason", c->incomplete);
+	json_string(t, "incomplete_reason", c->incomplete ? c->why.msg : NULL);
 	if (!i->text_only)
 		json_totals(t, &i->disk, c->link[0]->size);
 	json_open(t, "chain", '[');
@@ -260,7 +260,7 @@ static void text_info(struct text *t, const struct info *i, const struct report_
 		text_notes(t, c->link[k]);
 	}
 	if (c->incomplete)
-		text_printf(t, "  incomplete: %s\n", c->incomplete);
+		text_printf(t, "  incomplete: %s\n", c->why.msg);
 	for (size_t k = 0; k < i->warnings.kept; k++)
 		text_printf(t, "  warning: %s\n", i->warnings.text[k]);
 	if (how->commands && !i->text_only)

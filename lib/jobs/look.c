@@ -288,7 +288,7 @@ int job_look(struct look *look, const struct chain *c, size_t n, struct target *
 		l->links = readable(below, n, t);
 		if (!l->links)
 			r = set_why(look, below->links > n ? "their data are not at hand, or are TARGET itself"
-				    : below->incomplete ? below->incomplete : "there are none", e);
+				    : below->incomplete ? below->why.msg : "there are none", e);
 		else
 			r = chain_read(below, n, l->links, false, e);
 	}
