@@ -332,3 +332,20 @@ char *clean_text(const char *text)
 {
 	return printable(text, false);
 }
+
+char *path_folder(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? strndup(path, slash == path ? 1 : (size_t)(slash - path)) : strdup(".");
+}
+
+char *path_in(const char *dir, const char *file)
+{
+	const size_t n = strlen(dir);
+	char *path;
+
+	if (!strcmp(dir, ".") && strcmp(file, "-") != 0) /* which would be standard input */
+		return strdup(file);
+	return asprintf(&path, "%s%s%s", dir, n && dir[n - 1] == '/' ? "" : "/", file) < 0 ? NULL : path;
+}

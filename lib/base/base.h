@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What every other file of lib/ may use: errors and warnings, checked arithmetic, byte loads, full reads
- * and writes, sizes and names as text. Must not know disks, sources or formats.
+ * and writes, sizes and names as text, paths. Must not know disks, sources or formats.
  */
 #ifndef BASE_H
 #define BASE_H
@@ -220,5 +220,9 @@ size_t utf8_len(const char *s, uint32_t *code);
 char *name_text(const char *name);
 /* The same of a text that may have such escapes already: they stay. */
 char *clean_text(const char *text);
+/* The folder that a path leads into, "." where it names none; and the path of a file in a folder, without a
+ * "." that says nothing. The caller frees them; NULL when memory is short. */
+char *path_folder(const char *path);
+char *path_in(const char *dir, const char *file);
 
 #endif

@@ -17,8 +17,7 @@ struct search {
 	const struct lookup_opts *o;
 	struct source *src; /* found: */
 	char *where;
-	uint32_t cid, parent_cid;
-	char *hint;
+	struct descriptor *d;
 	bool several;
 	unsigned texts;
 };
@@ -53,60 +52,57 @@ static struct descriptor *parse(const struct search *s, struct source *src, cons
 	return d;
 }
 
-/* Takes src and path over. */
+static void forget(struct source *src, char *path, struct descriptor *d)
+{
+	source_free(src);
+	free(path);
+	descriptor_free(d);
+}
+
+/* Takes all of them over. */
 static void keep(struct search *s, struct source *src, char *path, struct descriptor *d)
 {
-	if (s->src && (s->cid != d->cid || s->parent_cid != d->parent_cid ||
-		       !same_text(s->hint, d->parent_hint)))
+	if (s->src && (s->d->cid != d->cid || s->d->parent_cid != d->parent_cid ||
+		       !same_text(s->d->parent_hint, d->parent_hint)))
 		s->several = true;
 	if (s->src && strcmp(s->where, path) < 0) { /* whatever order readdir() has */
-		source_free(src);
-		free(path);
+		forget(src, path, d);
 		return;
 	}
-	source_free(s->src);
-	free(s->where);
-	free(s->hint);
+	forget(s->src, s->where, s->d);
 	s->src = src;
 	s->where = path;
-	s->cid = d->cid;
-	s->parent_cid = d->parent_cid;
-	s->hint = d->parent_hint;
-	d->parent_hint = NULL;
+	s->d = d;
 }
 
 /* Looks at one file of the folder. */
-static int try_file(struct search *s, const char *dir, bool here, const char *name, struct err *e)
+static int try_file(struct search *s, const char *dir, const char *name, struct err *e)
 {
 	struct err quiet = {.set = false};
 	struct source *src = NULL;
 	struct descriptor *d;
 	struct stat st;
-	char *path;
+	char *path = path_in(dir, name);
 
-	if (asprintf(&path, "%s%s%s", here ? "" : dir, here ? "" : "/", name) < 0)
+	if (!path)
 		return fail(e, ENOMEM, "out of memory");
 	/* stat() first: opening a device or a FIFO may do something */
 	if (stat(path, &st) < 0 || !is_text(&st) ||
-	    (s->o->confine ? source_open_beneath(&src, *dir ? dir : "/", name, &quiet)
+	    (s->o->confine ? source_open_beneath(&src, dir, name, &quiet)
 			   : source_open(&src, path, &quiet)) < 0)
 		src = NULL;
 	d = src ? parse(s, src, path) : NULL;
 	s->texts += src != NULL;
-	if (d) {
+	if (d)
 		keep(s, src, path, d);
-	} else {
-		source_free(src);
-		free(path);
-	}
-	descriptor_free(d);
+	else
+		forget(src, path, NULL);
 	return 0;
 }
 
-/* dir: "" is the root. here: paths are written without it. */
-static int try_folder(struct search *s, const char *dir, bool here, struct err *e)
+static int try_folder(struct search *s, const char *dir, struct err *e)
 {
-	DIR *list = opendir(*dir ? dir : "/");
+	DIR *list = opendir(dir);
 	const struct dirent *entry;
 	int r = 0;
 
@@ -115,7 +111,7 @@ static int try_folder(struct search *s, const char *dir, bool here, struct err *
 		size_t n = strlen(entry->d_name);
 
 		if (n > 5 && !strcasecmp(entry->d_name + n - 5, ".vmdk"))
-			r = try_file(s, dir, here, entry->d_name, e);
+			r = try_file(s, dir, entry->d_name, e);
 	}
 	if (list)
 		closedir(list);
@@ -124,7 +120,7 @@ static int try_folder(struct search *s, const char *dir, bool here, struct err *
 
 /* host-000001-delta.vmdk has host-000001.vmdk as its descriptor, nearly always: then the folder need
  * not be read. */
-static int try_usual(struct search *s, const char *dir, bool here, const char *file, struct err *e)
+static int try_usual(struct search *s, const char *dir, const char *file, struct err *e)
 {
 	const char *dash = strrchr(file, '-'), *dot = strrchr(file, '.');
 	char *name;
@@ -134,7 +130,7 @@ static int try_usual(struct search *s, const char *dir, bool here, const char *f
 		return 0;
 	if (asprintf(&name, "%.*s%s", (int)(dash - file), file, dot) < 0)
 		return fail(e, ENOMEM, "out of memory");
-	r = try_file(s, dir, here, name, e);
+	r = try_file(s, dir, name, e);
 	free(name);
 	return r;
 }
@@ -144,20 +140,20 @@ int beside_find(struct source **src, char **where, const char *path, const struc
 {
 	struct search s = {.st = st, .o = o};
 	const char *slash = strrchr(path, '/');
-	char *dir = slash ? strndup(path, (size_t)(slash - path)) : strdup(".");
+	char *dir = path_folder(path);
 	int r;
 
 	*src = NULL;
 	*where = NULL;
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");
-	r = try_usual(&s, dir, !slash, slash ? slash + 1 : path, e);
+	r = try_usual(&s, dir, slash ? slash + 1 : path, e);
 	if (!r && !s.src)
-		r = try_folder(&s, dir, !slash, e);
+		r = try_folder(&s, dir, e);
 	for (size_t i = 0; !r && !s.src && i < o->searches; i++)
-		r = try_folder(&s, o->search[i], false, e);
+		r = try_folder(&s, o->search[i], e);
 	free(dir);
-	free(s.hint);
+	descriptor_free(s.d);
 	if (r < 0 || !s.src || s.several) {
 		source_free(s.src);
 		free(s.where);

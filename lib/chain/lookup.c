@@ -2,7 +2,6 @@
 #include "chain/lookup.h"
 
 #include <ctype.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,10 +25,11 @@ int lookup_begin(struct lookup *l, const char *of, const char *name, const char 
 	bool windows = drive || !strchr(file, '/');
 	const char *slash;
 
-	*l = (struct lookup){.of = of, .name = name, .o = o, .drive = drive};
+	*l = (struct lookup){.name = name, .o = o, .drive = drive};
+	l->folder = path_folder(of);
 	l->plain = strdup(file);
 	l->shown = name_text(file);
-	if (!l->plain || !l->shown)
+	if (!l->folder || !l->plain || !l->shown)
 		return fail(e, ENOMEM, "out of memory");
 	for (char *p = l->plain; windows && *p; p++)
 		if (*p == '\\')
@@ -43,17 +43,13 @@ int lookup_begin(struct lookup *l, const char *of, const char *name, const char 
 }
 
 struct place {
-	const char *dir; /* the first dir_len bytes of it; NULL: file is an absolute path */
-	size_t dir_len;
-	const char *file;
+	const char *dir, *file;
 };
 
 /* What a step tries; false: nothing. */
 static bool find_place(const struct lookup *l, size_t step, struct place *p)
 {
-	const char *slash = strrchr(l->of, '/');
-
-	*p = (struct place){slash ? l->of : ".", slash ? (size_t)(slash - l->of) : 1, l->last};
+	*p = (struct place){l->folder, l->last};
 	if (step == 0) {
 		p->file = l->plain;
 		return !l->outside;
@@ -62,23 +58,12 @@ static bool find_place(const struct lookup *l, size_t step, struct place *p)
 		return *l->last && (l->outside || l->last != l->plain);
 	if (step < l->o->searches + 2) {
 		p->dir = l->o->search[step - 2];
-		p->dir_len = strlen(p->dir);
 		return *l->last;
 	}
 	if (l->plain[0] == '/')
-		p->dir = NULL;
+		p->dir = ".";
 	p->file = l->plain;
 	return l->outside && !l->drive;
-}
-
-static char *place_path(const struct place *p)
-{
-	bool here = p->dir_len == 1 && p->dir && p->dir[0] == '.' && strcmp(p->file, "-");
-	char *path;
-
-	if (!p->dir || here)
-		return strdup(p->file);
-	return asprintf(&path, "%.*s/%s", (int)p->dir_len, p->dir, p->file) < 0 ? NULL : path;
 }
 
 /* A link beside the descriptor was put there by the user; a device that only the descriptor names is not
@@ -99,33 +84,25 @@ static int open_place(const struct lookup *l, const struct place *p, struct sour
 		      char **path, struct err *e)
 {
 	struct err mine = {.set = false};
-	char *dir = NULL;
 	int r = 0;
 
-	*path = place_path(p);
-	if (*path && l->step > l->o->searches + 2) /* the name as it is, which leads outside */
+	*path = path_in(p->dir, p->file);
+	if (!*path)
+		return fail(e, ENOMEM, "out of memory");
+	if (l->step > l->o->searches + 2) /* the name as it is, which leads outside */
 		r = check_device(l, *path, e);
-	if (r < 0) {
-		free(*path);
-		*path = NULL;
-		return r;
+	if (!r) {
+		r = l->o->confine ? source_open_beneath(src, p->dir, p->file, &mine)
+				  : source_open(src, *path, &mine);
+		if (!r)
+			return 1;
+		r = r == -ENOENT || r == -ENOTDIR
+			    ? 0
+			    : fail_because(e, -r, &mine, "%s: names a file that cannot be read: ", l->name);
 	}
-	if (l->o->confine && p->dir)
-		dir = p->dir_len ? strndup(p->dir, p->dir_len) : strdup("/");
-	if (!*path || (l->o->confine && p->dir && !dir))
-		r = fail(&mine, ENOMEM, "out of memory");
-	else if (dir)
-		r = source_open_beneath(src, dir, p->file, &mine);
-	else
-		r = source_open(src, *path, &mine);
-	free(dir);
-	if (!r)
-		return 1;
 	free(*path);
 	*path = NULL;
-	if (r == -ENOENT || r == -ENOTDIR)
-		return 0;
-	return fail_because(e, -r, &mine, "%s: names a file that cannot be read: ", l->name);
+	return r;
 }
 
 /* A name that leads outside was found nearer by, but leads to something as well: which of the two is
@@ -139,7 +116,7 @@ static int check_literal(const struct lookup *l, const struct source *src, struc
 
 	if (!find_place(l, l->o->searches + 2, &p) || l->o->confine)
 		return 0;
-	path = place_path(&p);
+	path = path_in(p.dir, p.file);
 	if (!path)
 		return fail(e, ENOMEM, "out of memory");
 	if (stat(path, &st) < 0 || same_file(&st, &src->st)) {
@@ -190,6 +167,7 @@ int lookup_next(struct lookup *l, struct source **src, char **path, struct err *
 
 void lookup_end(struct lookup *l)
 {
+	free(l->folder);
 	free(l->plain);
 	free(l->shown);
 }
@@ -209,7 +187,7 @@ bool lookup_leads_to(const char *of, const char *file, const struct lookup_opts 
 
 			if (!find_place(&l, step, &p))
 				continue;
-			path = place_path(&p);
+			path = path_in(p.dir, p.file);
 			found = path && stat(path, &its) == 0;
 			same = found && same_file(&its, st);
 			free(path);

@@ -16,11 +16,11 @@ struct lookup_opts {
 };
 
 struct lookup {
-	const char *of;     /* path of the descriptor, of which the folder is taken */
-	const char *name;   /* the same, printable */
+	const char *name;   /* of the descriptor, printable */
 	const struct lookup_opts *o;
 	char *shown;        /* the file as it is called, printable */
 	/* private */
+	char *folder;       /* of the descriptor */
 	char *plain;        /* the file, with slashes */
 	const char *last;   /* its last part */
 	bool outside;       /* of the descriptor's folder, as it is called */
@@ -28,8 +28,8 @@ struct lookup {
 	size_t step;
 };
 
-/* of, name and o have to outlive it. file: as the descriptor has it, in UTF-8. -ENOMEM; lookup_end()
- * is due in any case. */
+/* of: the path of the descriptor. name and o have to outlive it. file: as the descriptor has it, in UTF-8.
+ * -ENOMEM; lookup_end() is due in any case. */
 int lookup_begin(struct lookup *l, const char *of, const char *name, const char *file,
 		 const struct lookup_opts *o, struct err *e);
 /*

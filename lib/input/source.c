@@ -161,27 +161,19 @@ static int source_fd(struct source **out, const char *path, int fd, const struct
 int source_open(struct source **out, const char *path, struct err *e)
 {
 	struct stat st = {0};
-	int fd = open_path(path, false, &st);
 
-	return source_fd(out, path, fd, &st, e);
+	return source_fd(out, path, open_path(path, false, &st), &st, e);
 }
 
 int source_open_beneath(struct source **out, const char *dir, const char *file, struct err *e)
 {
+	char *path = path_in(dir, file);
 	struct stat st = {0};
-	int fd = open_beneath(dir, file, &st), r;
-	char *path;
+	int r;
 
-	if (!strcmp(dir, ".") || !strcmp(dir, "/"))
-		r = asprintf(&path, "%s%s", *dir == '/' ? dir : "", file);
-	else
-		r = asprintf(&path, "%s/%s", dir, file);
-	if (r < 0) {
-		if (fd >= 0)
-			close(fd);
+	if (!path)
 		return fail(e, ENOMEM, "out of memory");
-	}
-	r = source_fd(out, path, fd, &st, e);
+	r = source_fd(out, path, open_beneath(dir, file, &st), &st, e);
 	free(path);
 	return r;
 }
