@@ -3,7 +3,7 @@
 #include "base/hints.h"
 
 #include <ctype.h>
-#include <dirent.h>
+#include <glob.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,6 +28,15 @@ static void unescape(char *s)
 	*to = '\0';
 }
 
+/* Whether a name of one of these files is that of the device. Decodes it. */
+static bool names_device(char *path, dev_t dev)
+{
+	struct stat st;
+
+	unescape(path);
+	return path[0] == '/' && stat(path, &st) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == dev;
+}
+
 /* Where a device is mounted, for the caller to free; NULL: nowhere in this namespace. Some file systems
  * (btrfs) have device numbers of their own, so its name is looked for as well. */
 static char *mounted_on(dev_t dev)
@@ -39,18 +48,12 @@ static char *mounted_on(dev_t dev)
 	while (f && !found && getline(&line, &room, f) > 0) {
 		char *dash = strstr(line, " - "), source[PATH_MAX], where[PATH_MAX];
 		unsigned ma, mi;
-		struct stat st;
 
 		if (sscanf(line, "%*d %*d %u:%u %*s %4095s", &ma, &mi, where) != 3)
 			continue;
-		if (makedev(ma, mi) != dev) {
-			if (!dash || sscanf(dash, " - %*s %4095s", source) != 1)
-				continue;
-			unescape(source);
-			if (source[0] != '/' || stat(source, &st) < 0 || !S_ISBLK(st.st_mode) ||
-			    st.st_rdev != dev)
-				continue;
-		}
+		if (makedev(ma, mi) != dev &&
+		    (!dash || sscanf(dash, " - %*s %4095s", source) != 1 || !names_device(source, dev)))
+			continue;
 		unescape(where);
 		found = name_text(where);
 	}
@@ -65,14 +68,9 @@ static bool is_swap(dev_t dev)
 	FILE *f = fopen("/proc/swaps", "re");
 	char line[PATH_MAX + 64], name[PATH_MAX];
 	bool found = false;
-	struct stat st;
 
-	while (f && !found && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%4095s", name) != 1)
-			continue;
-		unescape(name);
-		found = stat(name, &st) == 0 && S_ISBLK(st.st_mode) && st.st_rdev == dev;
-	}
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = sscanf(line, "%4095s", name) == 1 && names_device(name, dev);
 	if (f)
 		fclose(f);
 	return found;
@@ -82,19 +80,14 @@ static bool is_swap(dev_t dev)
 static bool holder_of(dev_t dev, char *name, size_t size)
 {
 	char path[96];
-	struct dirent *de;
-	bool found = false;
-	DIR *d;
+	glob_t g = {0};
+	bool found;
 
-	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/holders", major(dev), minor(dev));
-	d = opendir(path);
-	while (d && !found && (de = readdir(d)))
-		if (de->d_name[0] != '.') {
-			snprintf(name, size, "%s", de->d_name);
-			found = true;
-		}
-	if (d)
-		closedir(d);
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/holders/*", major(dev), minor(dev));
+	found = glob(path, 0, NULL, &g) == 0;
+	if (found)
+		snprintf(name, size, "%s", strrchr(g.gl_pathv[0], '/') + 1);
+	globfree(&g);
 	return found;
 }
 
@@ -120,14 +113,8 @@ bool hint_partition(char *buf, size_t size, dev_t dev)
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/partition", major(dev), minor(dev));
 	if (access(path, F_OK) < 0)
 		return false;
-	*strrchr(path, '/') = '\0';
-	if (!realpath(path, real))
-		return false;
-	slash = strrchr(real, '/'); /* .../block/sda/sda1 */
-	if (!slash)
-		return false;
-	*slash = '\0';
-	slash = strrchr(real, '/');
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/..", major(dev), minor(dev));
+	slash = realpath(path, real) ? strrchr(real, '/') : NULL; /* .../block/sda */
 	if (!slash)
 		return false;
 	snprintf(buf, size, "/dev%s", slash);
@@ -171,7 +158,7 @@ static bool in_folder(const char *dir, const char *path)
 
 bool hint_volume(char *buf, size_t size, const char *path)
 {
-	const char *slash = strchr(path, '/');
+	const char *slash = strchr(path, '/'), *dir = NULL;
 	struct stat st;
 	bool found = true;
 	char *name;
@@ -181,6 +168,10 @@ bool hint_volume(char *buf, size_t size, const char *path)
 	name = name_text(path);
 	if (!name)
 		return false;
+	if (slash && slash != path && path[0] != '.')
+		dir = !strchr(slash + 1, '/') && in_folder("/dev", path) ? "/dev"
+		      : in_folder("/dev/zvol", path)			 ? "/dev/zvol"
+										 : NULL;
 	if (!strncmp(path, "nbd:", 4) || !strncmp(path, "nbd+unix:", 9))
 		snprintf(buf, size, "is not a path; an NBD server is named nbd://HOST[:PORT]/EXPORT or "
 				    "nbd+unix:///EXPORT?socket=PATH");
@@ -190,10 +181,8 @@ bool hint_volume(char *buf, size_t size, const char *path)
 	else if (proxmox_volume(path))
 		snprintf(buf, size, "is a Proxmox volume, not a path; 'pvesm path %s' prints its path",
 			 name);
-	else if (slash && slash != path && path[0] != '.' &&
-		 ((!strchr(slash + 1, '/') && in_folder("/dev", path)) || in_folder("/dev/zvol", path)))
-		snprintf(buf, size, "is the name of a volume, not a path; its device is %s/%s",
-			 !strchr(slash + 1, '/') && in_folder("/dev", path) ? "/dev" : "/dev/zvol", name);
+	else if (dir)
+		snprintf(buf, size, "is the name of a volume, not a path; its device is %s/%s", dir, name);
 	else
 		found = false;
 	free(name);
@@ -202,33 +191,26 @@ bool hint_volume(char *buf, size_t size, const char *path)
 
 /* --- words --------------------------------------------------------------------------------------- */
 
-#define WORD_MOST 32u
-
-/* How many letters have to be put in, taken out, changed, or exchanged with the next. */
-static size_t distance(const char *a, const char *b)
+/* How many letters have to be put in, taken out, changed, or exchanged with the next; most + 1: more. */
+static size_t distance(const char *a, const char *b, size_t most)
 {
-	const size_t n = strlen(a), m = strlen(b);
-	size_t d[WORD_MOST + 1][WORD_MOST + 1] = {{0}}; /* or -fanalyzer doubts that all are set */
+	size_t least = most;
 
-	if (n > WORD_MOST || m > WORD_MOST)
-		return WORD_MOST;
-	for (size_t i = 0; i <= n; i++)
-		for (size_t k = 0; k <= m; k++) {
-			size_t best;
-
-			if (!i || !k) {
-				d[i][k] = i + k;
-				continue;
-			}
-			best = d[i - 1][k - 1] + (a[i - 1] != b[k - 1]);
-			best = d[i - 1][k] + 1 < best ? d[i - 1][k] + 1 : best;
-			best = d[i][k - 1] + 1 < best ? d[i][k - 1] + 1 : best;
-			if (i > 1 && k > 1 && a[i - 1] == b[k - 2] && a[i - 2] == b[k - 1] &&
-			    d[i - 2][k - 2] + 1 < best)
-				best = d[i - 2][k - 2] + 1;
-			d[i][k] = best;
-		}
-	return d[n][m];
+	for (; *a && *a == *b; a++)
+		b++;
+	if (!*a && !*b)
+		return 0;
+	if (!most--)
+		return 1;
+	if (*a)
+		least = min_u64(least, distance(a + 1, b, most));
+	if (*b)
+		least = min_u64(least, distance(a, b + 1, most));
+	if (*a && *b)
+		least = min_u64(least, distance(a + 1, b + 1, most));
+	if (*a && *b && a[0] == b[1] && a[1] == b[0])
+		least = min_u64(least, distance(a + 2, b + 2, most));
+	return least + 1;
 }
 
 const char *hint_word(const char *typed, const void *words, size_t n, size_t stride)
@@ -239,7 +221,7 @@ const char *hint_word(const char *typed, const void *words, size_t n, size_t str
 
 	for (size_t i = 0; i < n; i++) {
 		const char *word = *(const char *const *)(const void *)((const char *)words + i * stride);
-		size_t far = distance(typed, word);
+		size_t far = distance(typed, word, most);
 
 		if (far == least)
 			found = NULL; /* more than one */
