@@ -30,18 +30,14 @@ static int source_new(struct source **out, const char *name, struct err *e)
 	return 0;
 }
 
-static const char *type_text(mode_t mode)
-{
-	return S_ISDIR(mode)	 ? "a directory"
-	       : S_ISFIFO(mode)	 ? "a FIFO"
-	       : S_ISSOCK(mode)	 ? "a socket"
-	       : S_ISCHR(mode)	 ? "a character device"
-				 : "no regular file";
-}
-
 static int no_image(const struct source *s, mode_t mode, struct err *e)
 {
-	return fail(e, EINVAL, "%s: is %s, no image can be read from it", s->name, type_text(mode));
+	return fail(e, EINVAL, "%s: is %s, no image can be read from it", s->name,
+		    S_ISDIR(mode)    ? "a directory"
+		    : S_ISFIFO(mode) ? "a FIFO"
+		    : S_ISSOCK(mode) ? "a socket"
+		    : S_ISCHR(mode)  ? "a character device"
+				     : "no regular file");
 }
 
 /*
@@ -105,11 +101,46 @@ bool source_times_made_up(const struct source *s)
 	return s->stamp.made_up;
 }
 
-/* What it is, and how large. */
-static int look_at(struct source *s, struct err *e)
+/* Whether it is read once. A regular file that stands at its beginning is like any other; gzip in it could not
+ * be. */
+static bool is_stream(int fd, const struct stat *st, const struct source_opts *o)
+{
+	uint8_t head[2];
+
+	if (!S_ISREG(st->st_mode))
+		return !S_ISBLK(st->st_mode) && !S_ISDIR(st->st_mode);
+	return lseek(fd, 0, SEEK_CUR) != 0 ||
+	       (!o->stream.plain && pread(fd, head, 2, 0) == 2 && head[0] == 0x1f && head[1] == 0x8b);
+}
+
+static int begin_stream(struct source *s, const struct source_opts *o, struct err *e)
+{
+	const int fd = s->fd;
+	int r;
+
+	if (isatty(fd))
+		return fail(e, EINVAL, "%s: is a terminal; send the delta through a pipe", s->name);
+	s->spool_dir = strdup(spool_folder(o->spool));
+	if (!s->spool_dir)
+		return fail(e, ENOMEM, "out of memory");
+	s->streaming = s->piped = true;
+	/* the stream closes fd no sooner than the source is freed */
+	if (S_ISREG(s->st.st_mode) && take_stamp(fd, &s->stamp) == 0)
+		s->stamp_fd = fd;
+	s->expect = o->stream.expect;
+	s->size = s->expect ? s->expect : POS_LIMIT;
+	s->fd = -1;
+	r = stream_start(&s->flow, fd, s->name, &o->stream, e);
+	return r < 0 || !o->spool_first ? r : source_spool_all(s, SPOOL_ASKED, e);
+}
+
+/* What it is, and how large. o: it may be a stream. */
+static int look_at(struct source *s, const struct source_opts *o, struct err *e)
 {
 	int r = fstat(s->fd, &s->st) < 0 ? -errno : 0, flags;
 
+	if (!r && o && is_stream(s->fd, &s->st, o))
+		return begin_stream(s, o, e);
 	if (!r && !S_ISREG(s->st.st_mode) && !S_ISBLK(s->st.st_mode))
 		return no_image(s, s->st.st_mode, e);
 	if (!r && S_ISBLK(s->st.st_mode)) {
@@ -132,7 +163,7 @@ static int look_at(struct source *s, struct err *e)
 
 /* Takes fd over, which is -errno where it could not be opened; -ENOTSUP: `st` tells why. */
 static int source_fd(struct source **out, const char *path, int fd, const struct stat *st,
-		     struct err *e)
+		     const struct source_opts *o, struct err *e)
 {
 	struct source *s = NULL;
 	int r = source_new(&s, path, e);
@@ -144,7 +175,7 @@ static int source_fd(struct source **out, const char *path, int fd, const struct
 	}
 	s->fd = fd;
 	if (fd >= 0)
-		r = look_at(s, e);
+		r = look_at(s, o, e);
 	else if (fd == -ENOTSUP && st->st_mode && !S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode))
 		r = no_image(s, st->st_mode, e);
 	else if (fd == -EXDEV)
@@ -162,7 +193,7 @@ int source_open(struct source **out, const char *path, struct err *e)
 {
 	struct stat st = {0};
 
-	return source_fd(out, path, open_path(path, false, &st), &st, e);
+	return source_fd(out, path, open_path(path, false, &st), &st, NULL, e);
 }
 
 int source_open_beneath(struct source **out, const char *dir, const char *file, struct err *e)
@@ -173,7 +204,7 @@ int source_open_beneath(struct source **out, const char *dir, const char *file, 
 
 	if (!path)
 		return fail(e, ENOMEM, "out of memory");
-	r = source_fd(out, path, open_beneath(dir, file, &st), &st, e);
+	r = source_fd(out, path, open_beneath(dir, file, &st), &st, NULL, e);
 	free(path);
 	return r;
 }
@@ -376,17 +407,6 @@ bool source_is_stdin(const char *path)
 	return false;
 }
 
-/* A regular file as standard input that stands at its beginning can be read like any other; gzip in
- * it could not. */
-static bool like_a_file(int fd, const struct stat *st, bool plain)
-{
-	uint8_t head[2];
-
-	return S_ISBLK(st->st_mode) ||
-	       (S_ISREG(st->st_mode) && lseek(fd, 0, SEEK_CUR) == 0 &&
-		!(!plain && pread(fd, head, 2, 0) == 2 && head[0] == 0x1f && head[1] == 0x8b));
-}
-
 /* What cannot be read has been closed: main() puts something write-only there. */
 static int standard_input(void)
 {
@@ -402,50 +422,23 @@ int source_open_any(struct source **out, const char *path, const struct source_o
 {
 	const bool standard = source_is_stdin(path);
 	const uint64_t expect = o->stream.expect;
-	struct source *s = NULL;
+	struct source *s;
 	struct stat st = {0};
-	int fd, r;
-
 	/* to open a FIFO like this does not wait for its writer; to read from it does */
-	fd = standard ? standard_input() : open_path(path, true, &st);
+	int fd = standard ? standard_input() : open_path(path, true, &st), r;
+
 	if (fd < 0 && standard)
 		return fail(e, errno, "standard input: is closed (%s)", strerror(errno));
-	if (fd < 0 || (standard && fstat(fd, &st) < 0) || (!standard && !S_ISFIFO(st.st_mode)) ||
-	    like_a_file(fd, &st, o->stream.plain) || S_ISDIR(st.st_mode)) {
-		r = source_fd(&s, standard ? "standard input" : path, fd, &st, e);
-		if (!r && expect && s->size != expect)
-			r = fail_with(e, EBADMSG,
-				      FACTS(.code = s->size < expect ? ERR_TRUNCATED : ERR_WRONG_SIZE,
-					    SIZES(s->size, expect)),
-				      "%s: has %" PRIu64 " byte%s, but %" PRIu64 " were expected",
-				      s->name, s->size, plural(s->size), expect);
-		goto out;
-	}
-	r = source_new(&s, standard ? "standard input" : path, e);
-	if (!r && isatty(fd))
-		r = fail(e, EINVAL, "%s: is a terminal; send the delta through a pipe", s->name);
-	if (r < 0) {
-		close(fd);
-		goto out;
-	}
-	s->st = st;
-	s->streaming = s->piped = true;
-	/* the stream closes fd no sooner than the source is freed */
-	if (S_ISREG(st.st_mode) && take_stamp(fd, &s->stamp) == 0)
-		s->stamp_fd = fd;
-	s->expect = expect;
-	s->size = expect ? expect : POS_LIMIT;
-	s->spool_dir = strdup(spool_folder(o->spool));
-	if (!s->spool_dir) {
-		close(fd);
-		r = fail(e, ENOMEM, "out of memory");
-		goto out;
-	}
-	r = stream_start(&s->flow, fd, s->name, &o->stream, e);
-	if (!r && o->spool_first)
-		r = source_spool_all(s, SPOOL_ASKED, e);
-out:
-	if (r < 0) {
+	r = source_fd(&s, standard ? "standard input" : path, fd, &st,
+		      standard || S_ISFIFO(st.st_mode) ? o : NULL, e);
+	if (r < 0)
+		return r;
+	if (!s->piped && expect && s->size != expect) {
+		r = fail_with(e, EBADMSG,
+			      FACTS(.code = s->size < expect ? ERR_TRUNCATED : ERR_WRONG_SIZE,
+				    SIZES(s->size, expect)),
+			      "%s: has %" PRIu64 " byte%s, but %" PRIu64 " were expected",
+			      s->name, s->size, plural(s->size), expect);
 		source_free(s);
 		return r;
 	}
