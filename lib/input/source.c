@@ -354,29 +354,23 @@ static bool source_is_whole(const struct source *s)
 
 bool source_is_hole(struct source *s, uint64_t off, uint64_t n)
 {
-	off_t data, hole;
-
 	if (s->fd < 0 || !S_ISREG(s->st.st_mode) || off >= s->size)
 		return false;
 	if (!s->hole && lseek(s->fd, 0, SEEK_HOLE) >= (off_t)s->size)
 		s->hole = s->size; /* there is none: never ask again */
 	if (off < s->since || off >= s->hole) {
-		data = lseek(s->fd, (off_t)off, SEEK_DATA);
-		/* behind the end of a file that became shorter there is no hole: to read says so */
-		if (data < 0 && errno == ENXIO && source_is_whole(s))
-			data = (off_t)s->size;
-		hole = data < 0 ? -1 : lseek(s->fd, data, SEEK_HOLE);
-		if (data >= 0 && hole < 0) /* no data up to the end of the file */
-			hole = (off_t)s->size;
-		if (data < 0) { /* no such knowledge here: all is data */
-			data = 0;
-			hole = (off_t)s->size;
-		}
-		s->since = min_u64(off, (uint64_t)data);
-		s->data = (uint64_t)data;
-		s->hole = max_u64((uint64_t)hole, s->data);
-		if (s->hole == s->data)
-			s->hole = s->size;
+		const off_t data = lseek(s->fd, (off_t)off, SEEK_DATA);
+		const off_t hole = data < 0 ? -1 : lseek(s->fd, data, SEEK_HOLE);
+
+		s->since = off;
+		s->data = s->hole = s->size;
+		if (data >= 0)
+			s->data = (uint64_t)data;
+		else if (errno != ENXIO || !source_is_whole(s))
+			/* no such knowledge here, or the file became shorter, which to read says: all is data */
+			s->since = s->data = 0;
+		if (hole > data)
+			s->hole = (uint64_t)hole;
 	}
 	return off < s->data && n <= s->data - off;
 }
