@@ -254,11 +254,11 @@ static int find_parent(struct chain *c, const struct chain_opts *o, struct err *
 {
 	const struct image *child = lowest(c);
 	const struct descriptor *d = child->descriptor;
-	struct err first = {.set = false};
+	struct err first = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
 	struct source *src;
 	struct lookup l;
 	char *path;
-	int r, code = ENOENT;
+	int r, code = 0;
 
 	if (!d->parent_hint)
 		return fail_with(e, ENOENT, FACTS(.code = ERR_MISSING_PARENT),
@@ -269,33 +269,24 @@ static int find_parent(struct chain *c, const struct chain_opts *o, struct err *
 		return fail(e, EFBIG, "%s: the chain has more than %u images", child->name,
 			    CHAIN_MAX);
 	r = lookup_begin(&l, child->path, child->name, d->parent_hint, &o->image.lookup, e);
-	while (!r) {
-		struct err mine = {.warn = e->warn, .arg = e->arg, .strict = e->strict};
-
-		r = lookup_next(&l, &src, &path, &mine);
+	while (!r && (r = lookup_next(&l, &src, &path, &first)) != 0) {
 		if (r > 0) {
-			r = try_parent(c, src, path, o, &mine);
+			r = try_parent(c, src, path, o, &first);
 			free(path);
-			if (!r) {
-				lookup_end(&l);
-				return 0;
-			}
-		} else if (!r) {
-			break;
+			if (!r)
+				goto out;
 		}
-		if (!first.set) {
-			first = mine;
-			code = -r;
-		}
+		code = code ? code : r;
 		r = 0;
 	}
-	if (!r && first.set)
-		r = fail_again(e, code, &first);
+	if (!r && code)
+		r = fail_again(e, -code, &first);
 	else if (!r)
 		r = fail_with(e, ENOENT, FACTS(.code = ERR_MISSING_PARENT),
 			 "%s: its parent (CID %08" PRIx32 ") is not there: %s" HINT "; --search DIR says where "
 			 "else to look",
 			 child->name, d->parent_cid, l.shown);
+out:
 	lookup_end(&l);
 	return r;
 }
@@ -327,20 +318,6 @@ static int find_parents(struct chain *c, const struct chain_opts *o, struct err 
 	}
 }
 
-static struct chain *chain_new(struct err *e)
-{
-	struct chain *c = calloc(1, sizeof(*c));
-
-	if (c)
-		c->link = calloc(CHAIN_MAX, sizeof(*c->link));
-	if (!c || !c->link) {
-		free(c);
-		fail(e, ENOMEM, "out of memory");
-		return NULL;
-	}
-	return c;
-}
-
 /* Adds the parents of the lowest link: base, or what descriptors name. Frees c when it fails. */
 static int add_parents(struct chain **out, struct chain *c, const struct chain_opts *o, struct err *e)
 {
@@ -361,7 +338,7 @@ static int add_parents(struct chain **out, struct chain *c, const struct chain_o
 	for (size_t i = c->borrowed; i < c->links; i++)
 		if (c->link[i]->reader)
 			c->link[i]->reader->share = (unsigned)c->links;
-	assert(c->links && c->link);
+	assert(c->links);
 	*out = c;
 	return 0;
 }
@@ -369,12 +346,12 @@ static int add_parents(struct chain **out, struct chain *c, const struct chain_o
 int chain_open(struct chain **out, const char *const *path, size_t n, const struct chain_opts *o,
 	       struct err *e)
 {
-	struct chain *c = chain_new(e);
+	struct chain *c = calloc(1, sizeof(*c));
 	struct image *m;
 	int r = 0;
 
 	if (!c)
-		return -ENOMEM;
+		return fail(e, ENOMEM, "out of memory");
 	c->why = (struct err){.warn = e->warn, .arg = e->arg, .strict = e->strict};
 	if (n > CHAIN_MAX - 1)
 		r = fail(e, EFBIG, "%zu images are more than %u", n, CHAIN_MAX - 1);
@@ -396,11 +373,11 @@ int chain_open(struct chain **out, const char *const *path, size_t n, const stru
 int chain_beneath(struct chain **out, const struct chain *of, size_t n, const struct chain_opts *o,
 		  struct err *e)
 {
-	struct chain *c = chain_new(e);
+	struct chain *c = calloc(1, sizeof(*c));
 
 	if (!c)
-		return -ENOMEM;
-	memcpy(c->link, of->link, n * sizeof(*c->link));
+		return fail(e, ENOMEM, "out of memory");
+	memcpy(c->link, of->link, n * sizeof(c->link[0]));
 	c->links = c->borrowed = n;
 	return add_parents(out, c, o, e);
 }
@@ -444,6 +421,5 @@ void chain_free(struct chain *c)
 	reader_free(c->reader);
 	for (size_t i = c->borrowed; i < c->links; i++)
 		image_free(c->link[i]);
-	free(c->link);
 	free(c);
 }

@@ -12,7 +12,7 @@
 #define CHAIN_MAX 255u /* images in a chain; ESXi goes to 32 */
 
 struct chain {
-	struct image **link;   /* newest first; owned */
+	struct image *link[CHAIN_MAX]; /* newest first; owned */
 	size_t links;
 	size_t borrowed;       /* the newest ones, which belong to another chain */
 	size_t named;          /* the newest ones: those that were named, and base; below come parents */

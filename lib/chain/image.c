@@ -6,7 +6,6 @@
 #include "vmdk/zerolog.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,18 +150,10 @@ static int read_descriptor(struct image *m, struct source *src, uint64_t at, uin
 /* "-s002.vmdk" and so on: an extent of a split disk, not the first. */
 static bool later_extent(const char *path)
 {
-	size_t n = strlen(path), digits = 0;
-	const char *p;
+	const char *p = strrchr(path, '-');
+	size_t digits = p && (p[1] == 's' || p[1] == 'S') ? strspn(p + 2, "0123456789abcdefABCDEF") : 0;
 
-	if (n < 5 || strcasecmp(path + n - 5, ".vmdk") != 0)
-		return false;
-	p = path + n - 5;
-	while (p > path && isxdigit((unsigned char)p[-1])) {
-		p--;
-		digits++;
-	}
-	return digits >= 3 && p - path >= 2 && p[-2] == '-' && (p[-1] == 's' || p[-1] == 'S') &&
-	       strtoul(p, NULL, 16) > 1;
+	return digits >= 3 && !strcasecmp(p + 2 + digits, ".vmdk") && strtoul(p + 2, NULL, 16) > 1;
 }
 
 /* Whether the extent holds a disk of that size. A capacity may be rounded up to a whole grain. */

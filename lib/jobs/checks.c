@@ -259,8 +259,7 @@ static int check_finished(const struct log_opts *o, struct chain *c, struct targ
 {
 	const struct image_opts opts = {.format.copies = COPIES_EQUAL};
 	struct verify_result v = {0};
-	struct image *log = NULL;
-	struct chain one = {.link = &log, .links = 1};
+	struct chain one = {.links = 1};
 	size_t places;
 	int r = 0;
 
@@ -269,10 +268,10 @@ static int check_finished(const struct log_opts *o, struct chain *c, struct targ
 				 "%s" HINT "; whether %s holds all of it is told for a file, or with --spool-first",
 				 why, t->name);
 	if (!o->force_disk) {
-		r = image_open(&log, o->path, &opts, e);
-		if (!r && log->undo && !log->undo->damaged)
+		r = image_open(&one.link[0], o->path, &opts, e);
+		if (!r && one.link[0]->undo && !one.link[0]->undo->damaged)
 			r = job_check_undo(&one, t, &places, e);
-		image_free(log);
+		image_free(one.link[0]);
 	}
 	if (!r)
 		r = job_verify(c->reader, t, pump, &v, stats, e);
