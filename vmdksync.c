@@ -43,9 +43,9 @@ static void on_asked(int sig)
 }
 
 /* help: what may help against an error, or NULL. */
-static void complain(const struct work *w, const char *text, const char *help)
+static void complain(struct work *w, const char *text, const char *help)
 {
-	progress_clear(w->progress);
+	progress_clear(&w->progress);
 	fprintf(stderr, "vmdksync: %s%s%s\n", text, help ? "; " : "", help ? help : "");
 }
 
@@ -57,7 +57,7 @@ static void on_warning(void *arg, const char *text)
 	warnings_add(&w->warnings, text);
 	if (w->o->quiet)
 		return;
-	progress_clear(w->progress);
+	progress_clear(&w->progress);
 	fprintf(stderr, screen_of(STDERR_FILENO).colour ? "vmdksync: \x1b[33mwarning:\x1b[0m %s\n" : "vmdksync: warning: %s\n", text);
 }
 
@@ -105,10 +105,10 @@ static void on_moved(void *arg, uint64_t bytes)
 	struct work *w = arg;
 
 	w->done += bytes;
-	progress_show(w->progress, shown_done(w));
+	progress_show(&w->progress, shown_done(w));
 	if (asked) {
 		asked = 0;
-		progress_say(w->progress, STDERR_FILENO, shown_done(w));
+		progress_say(&w->progress, STDERR_FILENO, shown_done(w));
 	}
 }
 
@@ -116,7 +116,7 @@ static void on_syncing(void *arg)
 {
 	struct work *w = arg;
 
-	progress_phase(w->progress, "sync", shown_done(w));
+	progress_phase(&w->progress, "sync", shown_done(w));
 }
 
 /* Standard output gets all of it or nothing. */
@@ -150,7 +150,7 @@ static int verify(struct work *w, struct pump_opts opts, struct err *e)
 	w->done = 0;
 	w->by_stream = false;
 	if (w->o->read_back) {
-		progress_again(w->progress, "verify", w->stats.written + w->stats.zeroed);
+		progress_again(&w->progress, "verify", w->stats.written + w->stats.zeroed);
 		target_forget(w->target);
 		opts.past_cache = true;
 		if (!w->sums)
@@ -547,12 +547,11 @@ static void start_progress(struct work *w)
 	if (o->quiet && form == PROGRESS_LINE)
 		form = PROGRESS_NONE;
 	w->by_stream = w->chain->reader->streaming && o->expect;
-	if (!w->progress)
-		w->progress = progress_new(form, o->progress_fd, "vmdksync", 0);
-	progress_begin(w->progress, o->verify ? "verify" : "write",
+	w->progress.form = form;
+	progress_begin(&w->progress, o->verify ? "verify" : "write",
 		       w->by_stream ? o->expect : w->totals.data + w->totals.zero);
 	/* what a stream has brought already is none of it */
-	progress_from(w->progress, w->by_stream ? stream_from(w) : w->done);
+	progress_from(&w->progress, w->by_stream ? stream_from(w) : w->done);
 }
 
 /* What a script gives its sender. */
@@ -608,7 +607,7 @@ static int run(struct work *w, struct err *e)
 	struct text said = {0};
 	int r;
 
-	progress_begin(w->progress, "scan", 0);
+	progress_begin(&w->progress, "scan", 0);
 	if (o->info)
 		return info(o, e);
 	r = o->resume ? resume_open(&w->resume, o->resume, e) : 0;
@@ -643,11 +642,11 @@ static int run(struct work *w, struct err *e)
 	start_progress(w);
 	if (o->verify) {
 		r = verify(w, pump, e);
-		progress_end(w->progress, w->done);
+		progress_end(&w->progress, w->done);
 		return r < 0 || w->stats.stopped ? r : check_inputs(w, e);
 	}
 	r = apply(w, &pump, e);
-	progress_end(w->progress, shown_done(w));
+	progress_end(&w->progress, shown_done(w));
 	if (o->verbose) {
 		say_details(&said, w);
 		show(&said);
@@ -791,7 +790,6 @@ static void clean_up(struct work *w, enum exit_status status)
 	look_free(&w->look);
 	verify_free(&w->differences);
 	sums_free(w->sums);
-	progress_free(w->progress);
 	if (w->undo && !w->stats.begun && !appends(w) && status != DONE)
 		unlink(o->undo); /* it holds nothing, and would stand in the way of the next run */
 	if (w->target && w->target->created && !o->dry_run && status == UNTOUCHED)
@@ -824,8 +822,7 @@ int main(int argc, char **argv)
 	if (!fill_standard())
 		return UNTOUCHED;
 	r = options_parse(&o, argc, argv, &e);
-	if (o.progress == PROGRESS_JSON)
-		w.progress = progress_new(PROGRESS_JSON, o.progress_fd, "vmdksync", 0);
+	progress_init(&w.progress, o.progress == PROGRESS_JSON ? PROGRESS_JSON : PROGRESS_NONE, o.progress_fd);
 	if (r < 0) {
 		fprintf(stderr, "vmdksync: %s\nTry 'vmdksync --help'.\n", e.msg);
 		put_failure(&w, &e, UNTOUCHED, "'vmdksync --help' lists the options");
@@ -845,7 +842,7 @@ int main(int argc, char **argv)
 		catch_signals(o.info || o.map);
 		status = finish(&w, run(&w, &e), &e);
 	}
-	progress_last(w.progress, (int)status, status > DIFFERENT ? e.facts.code : NULL);
+	progress_last(&w.progress, (int)status, status > DIFFERENT ? e.facts.code : NULL);
 	clean_up(&w, status);
 	return status;
 }

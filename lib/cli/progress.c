@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "cli/progress.h"
+#include "cli/screen.h"
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,19 +17,6 @@
  */
 #define ERASE "\x1b[J\r"
 
-struct progress {
-	enum progress_form form;
-	int fd;
-	char *label;
-	const char *phase;
-	uint64_t total, done; /* at the last object */
-	double born;          /* the clock for machines */
-	double start;         /* that for people */
-	double due; /* seconds from start; no line before */
-	bool shown;
-	struct rate rate; /* at the last line */
-};
-
 static double clock_now(void)
 {
 	struct timespec ts;
@@ -39,56 +25,17 @@ static double clock_now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total)
+void progress_init(struct progress *p, enum progress_form form, int fd)
 {
-	struct progress *p = calloc(1, sizeof(*p));
-
-	if (!p)
-		return NULL;
-	p->label = strdup(label);
-	if (!p->label) {
-		free(p);
-		return NULL;
-	}
-	p->form = form;
-	p->fd = fd;
-	p->total = total;
-	p->phase = "scan";
+	*p = (struct progress){.form = form, .fd = fd, .phase = "scan"};
 	p->born = p->start = clock_now();
 	p->due = INTERVAL; /* what is over at once needs no line, and has no rate yet */
-	return p;
-}
-
-/* How much of s fits. Columns of a character cannot be known here: those that may be wide are. */
-static size_t fit(const char *s, unsigned columns)
-{
-	size_t n = 0;
-
-	for (unsigned used = 0; s[n]; n++) {
-		unsigned char c = (unsigned char)s[n];
-
-		if ((c & 0xc0) == 0x80)
-			continue;
-		used += c < 0xe1 ? 1 : 2;
-		if (used > columns)
-			break;
-	}
-	return n;
-}
-
-static unsigned columns_of(int fd)
-{
-	struct winsize w;
-
-	if (ioctl(fd, TIOCGWINSZ, &w) < 0 || !w.ws_col)
-		return 80;
-	return w.ws_col;
 }
 
 /* A line that cannot be shown is not worth stopping for. */
-static void put(int fd, const char *s, size_t n)
+static void put(int fd, const char *s)
 {
-	ssize_t r = write(fd, s, n);
+	ssize_t r = write(fd, s, strlen(s));
 
 	(void)r;
 }
@@ -116,10 +63,15 @@ void rate_look(struct rate *r, uint64_t done, double now)
 	r->time = now;
 }
 
+/* Looks at the clock, and at the rate. */
+static void look(struct progress *p, uint64_t done)
+{
+	rate_look(&p->rate, done, progress_seconds(p));
+}
+
 void progress_from(struct progress *p, uint64_t done)
 {
-	if (p)
-		p->rate.done = done;
+	p->rate.done = done;
 }
 
 /* Seconds to go, or a negative number when that cannot be said. */
@@ -132,11 +84,11 @@ static double seconds_left(const struct progress *p, uint64_t done)
 	return done < p->total ? (double)(p->total - done) / p->rate.bytes : 0;
 }
 
-/* The widest text that fits. */
-static size_t line_text(const struct progress *p, char *line, size_t size, uint64_t done, double now,
-			unsigned columns)
+/* The widest text that fits, between two others. */
+static void put_line(const struct progress *p, int fd, const char *before, uint64_t done, unsigned columns,
+		     const char *behind)
 {
-	char a[32], b[32], r[32], t[32], percent[8];
+	char a[32], b[32], r[32], t[32], percent[8], line[256], all[300];
 	double left = seconds_left(p, done);
 	uint64_t share = p->total ? (uint64_t)((double)min_u64(done, p->total) * 100 / (double)p->total)
 				  : 0;
@@ -147,27 +99,25 @@ static size_t line_text(const struct progress *p, char *line, size_t size, uint6
 	size_text(b, p->total);
 	size_text(r, p->rate.bytes < 1e18 ? (uint64_t)p->rate.bytes : 0);
 	snprintf(percent, sizeof(percent), "%3u%%", (unsigned)share);
-	if (left < 0)
+	if (!p->total)
+		time_text(t, p->rate.time);
+	else if (left < 0)
 		snprintf(t, sizeof(t), "-:--");
 	else
 		time_text(t, left);
-	for (int form = 0;; form++) {
-		if (!p->total && form == 0)
-			snprintf(line, size, "%.256s  %s  %s/s  %s", p->label, a, r, time_text(t, now));
-		else if (!p->total)
-			snprintf(line, size, "%s  %s/s  %s", a, r, time_text(t, now));
-		else if (form == 0)
-			snprintf(line, size, "%.256s %s  %s / %s  %s/s  %s left", p->label, percent, a,
-				 b, r, t);
-		else if (form == 1)
-			snprintf(line, size, "%s  %s / %s  %s/s  %s left", percent, a, b, r, t);
+	for (int form = 0; form == 0 || (form < 4 && strlen(line) > columns); form++) {
+		if (!p->total)
+			snprintf(line, sizeof(line), "%s%s  %s/s  %s", form ? "" : "vmdksync  ", a, r, t);
+		else if (form < 2)
+			snprintf(line, sizeof(line), "%s%s  %s / %s  %s/s  %s left",
+				 form ? "" : "vmdksync ", percent, a, b, r, t);
 		else if (form == 2)
-			snprintf(line, size, "%s  %s  %s/s  %s left", percent, a, r, t);
+			snprintf(line, sizeof(line), "%s  %s  %s/s  %s left", percent, a, r, t);
 		else
-			snprintf(line, size, "%s  %s left", percent, t);
-		if (form == 3 || fit(line, columns) == strlen(line))
-			return fit(line, columns);
+			snprintf(line, sizeof(line), "%s  %s left", percent, t);
 	}
+	snprintf(all, sizeof(all), "%s%.*s%s", before, (int)columns, line, behind);
+	put(fd, all);
 }
 
 /* One object, at once. more: its last members. */
@@ -186,14 +136,12 @@ static void put_json(struct progress *p, uint64_t done, const char *more)
 		 "\"schema\":1,\"phase\":\"%s\"%s}\n",
 		 done, total, p->rate.bytes < 1e18 ? p->rate.bytes : 0, clock_now() - p->born, to_go,
 		 p->phase, more);
-	put(p->fd, line, strlen(line));
+	put(p->fd, line);
 	p->done = done;
 }
 
 void progress_phase(struct progress *p, const char *phase, uint64_t done)
 {
-	if (!p)
-		return;
 	p->phase = phase;
 	if (p->form == PROGRESS_JSON)
 		put_json(p, done, "");
@@ -201,8 +149,6 @@ void progress_phase(struct progress *p, const char *phase, uint64_t done)
 
 void progress_again(struct progress *p, const char *phase, uint64_t total)
 {
-	if (!p)
-		return;
 	p->total = total;
 	p->rate.done = 0;
 	progress_phase(p, phase, 0);
@@ -210,8 +156,6 @@ void progress_again(struct progress *p, const char *phase, uint64_t total)
 
 void progress_begin(struct progress *p, const char *phase, uint64_t total)
 {
-	if (!p)
-		return;
 	p->start = clock_now();
 	p->due = INTERVAL;
 	p->rate = (struct rate){0};
@@ -222,7 +166,7 @@ void progress_last(struct progress *p, int status, const char *error)
 {
 	char more[128];
 
-	if (!p || p->form != PROGRESS_JSON)
+	if (p->form != PROGRESS_JSON)
 		return;
 	snprintf(more, sizeof(more), ",\"end\":true,\"exit\":%d,\"error\":%s%s%s", status,
 		 error ? "\"" : "", error ? error : "null", error ? "\"" : "");
@@ -231,72 +175,41 @@ void progress_last(struct progress *p, int status, const char *error)
 
 void progress_show(struct progress *p, uint64_t done)
 {
-	char line[512];
-	double now;
-	size_t n;
-
-	if (!p)
+	if (progress_seconds(p) < p->due)
 		return;
-	now = clock_now() - p->start;
-	if (now < p->due)
-		return;
-	p->due = now + INTERVAL;
-	rate_look(&p->rate, done, now);
+	look(p, done);
+	p->due = p->rate.time + INTERVAL;
 	if (p->form == PROGRESS_JSON) {
 		put_json(p, done, "");
 	} else if (p->form == PROGRESS_LINE) {
 		/* the last column stays free: a terminal may wrap as soon as it is filled */
-		line[0] = '\r';
-		n = 1 + line_text(p, line + 1, sizeof(line) - sizeof(ERASE) - 1, done, now,
-				  columns_of(p->fd) - 1);
-		memcpy(line + n, ERASE, sizeof(ERASE));
-		put(p->fd, line, n + strlen(ERASE));
+		put_line(p, p->fd, "\r", done, screen_columns(p->fd) - 1, ERASE);
 		p->shown = true;
 	}
 }
 
 void progress_say(struct progress *p, int fd, uint64_t done)
 {
-	char line[512];
-	double now;
-	size_t n;
-
-	if (!p)
-		return;
 	progress_clear(p);
-	now = clock_now() - p->start;
-	rate_look(&p->rate, done, now);
-	n = line_text(p, line, sizeof(line) - 1, done, now, sizeof(line));
-	line[n] = '\n';
-	put(fd, line, n + 1);
+	look(p, done);
+	put_line(p, fd, "", done, 256, "\n");
 }
 
 void progress_end(struct progress *p, uint64_t done)
 {
-	if (!p)
-		return;
 	progress_clear(p);
-	rate_look(&p->rate, done, clock_now() - p->start);
+	look(p, done);
 	p->done = done;
 }
 
 void progress_clear(struct progress *p)
 {
-	if (!p || !p->shown)
-		return;
-	put(p->fd, "\r" ERASE, 1 + strlen(ERASE));
+	if (p->shown)
+		put(p->fd, "\r" ERASE);
 	p->shown = false;
-}
-
-void progress_free(struct progress *p)
-{
-	if (!p)
-		return;
-	free(p->label);
-	free(p);
 }
 
 double progress_seconds(const struct progress *p)
 {
-	return p ? clock_now() - p->start : 0;
+	return clock_now() - p->start;
 }

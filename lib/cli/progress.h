@@ -7,8 +7,6 @@
 
 #include "base/base.h"
 
-struct progress;
-
 /* Bytes a second: at first the average of all, later that of the last seconds. All zero at first. */
 struct rate {
 	uint64_t done;
@@ -24,9 +22,19 @@ enum progress_form {
 	PROGRESS_JSON, /* an object a line: bytes, total, rate, seconds, left, schema, phase */
 };
 
-/* fd: where it goes. total: bytes, 0 when unknown. NULL when memory is short (all calls below take
- * NULL and do nothing). */
-struct progress *progress_new(enum progress_form form, int fd, const char *label, uint64_t total);
+struct progress { /* private to progress.c, but for form; progress_init() */
+	enum progress_form form;
+	int fd; /* where it goes */
+	const char *phase;
+	uint64_t total, done; /* at the last object; total: 0 when unknown */
+	double born;          /* the clock for machines */
+	double start;         /* that for people */
+	double due;           /* seconds from start; no line before */
+	bool shown;
+	struct rate rate; /* at the last line */
+};
+
+void progress_init(struct progress *p, enum progress_form form, int fd);
 /* So much was done before. */
 void progress_from(struct progress *p, uint64_t done);
 /* A phase for machines: scan, write, sync, verify. The clock for people begins anew. */
@@ -46,8 +54,7 @@ void progress_end(struct progress *p, uint64_t done);
 void progress_last(struct progress *p, int status, const char *error);
 /* Erases the line. */
 void progress_clear(struct progress *p);
-void progress_free(struct progress *p);
-/* Seconds since progress_new(), or progress_begin(). */
+/* Seconds since progress_init(), or progress_begin(). */
 double progress_seconds(const struct progress *p);
 
 #endif

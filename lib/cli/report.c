@@ -599,7 +599,7 @@ char *report_result(const struct work *w, struct err *e)
 	if (o->verify || o->read_back)
 		json_differences(&t, w);
 	json_warnings(&t, &w->warnings);
-	json_number(&t, "milliseconds", (uint64_t)(progress_seconds(w->progress) * 1000));
+	json_number(&t, "milliseconds", (uint64_t)(progress_seconds(&w->progress) * 1000));
 	json_error(&t, w, NULL, 0, NULL);
 	json_close(&t, '}');
 	return take(&t, e);

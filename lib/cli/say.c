@@ -174,7 +174,7 @@ static void say_kept_open(struct text *t, const struct work *w)
 static void say_summary(struct text *t, const struct work *w)
 {
 	char data[32], zero[32], rate[32], warned[32], spare[64], resumed[64] = "";
-	double seconds = progress_seconds(w->progress);
+	double seconds = progress_seconds(&w->progress);
 	uint64_t bytes = w->stats.written + w->stats.zeroed;
 
 	if (resume_found(w->resume))
@@ -273,6 +273,6 @@ void say_equal(struct text *t, const struct work *w)
 	text_printf(t, "vmdksync: %s: equal to %s: %s%s, %.1f %% of the disk; %.1f s%s%s\n",
 		w->target->name, w->chain->link[0]->name, size_text(text, all),
 		exact_text(exact, all), 100.0 * (double)all / (double)w->chain->link[0]->size,
-		progress_seconds(w->progress), w->o->read_back ? "" : unaccounted_text(spare, w),
+		progress_seconds(&w->progress), w->o->read_back ? "" : unaccounted_text(spare, w),
 		w->o->read_back ? "" : warnings_text(warned, w));
 }

@@ -17,16 +17,21 @@ static const char *set_or(const char *name, const char *other)
 	return s && *s ? s : other;
 }
 
+unsigned screen_columns(int fd)
+{
+	struct winsize w;
+
+	return ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80;
+}
+
 struct screen screen_of(int fd)
 {
 	const char *locale = set_or("LC_ALL", set_or("LC_CTYPE", set_or("LANG", "C")));
-	struct screen s = {.terminal = isatty(fd), .columns = 80};
-	struct winsize w;
+	struct screen s = {.terminal = isatty(fd)};
 
 	s.utf8 = strcasestr(locale, "utf-8") || strcasestr(locale, "utf8");
 	s.colour = s.terminal && !*set_or("NO_COLOR", "") && strcmp(set_or("TERM", "dumb"), "dumb") != 0;
-	if (s.terminal && ioctl(fd, TIOCGWINSZ, &w) == 0 && w.ws_col)
-		s.columns = w.ws_col < 20 ? 20 : w.ws_col;
+	s.columns = (unsigned)max_u64(screen_columns(fd), 20);
 	return s;
 }
 

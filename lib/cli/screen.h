@@ -16,6 +16,8 @@ struct screen {
 };
 
 struct screen screen_of(int fd);
+/* Of a terminal as it is now; 80 where there is none. */
+unsigned screen_columns(int fd);
 
 /* Columns of a text in UTF-8; characters that may be wide are taken for two. */
 unsigned screen_width(const char *s);

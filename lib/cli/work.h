@@ -16,7 +16,7 @@
 struct work {
 	const struct options *o;
 	struct warnings warnings;
-	struct progress *progress; /* NULL: none yet */
+	struct progress progress;
 	struct chain *chain;
 	struct target *target;
 	struct undo *undo;
