@@ -86,18 +86,8 @@ static void json_named(struct text *t, const char *key, const char *raw)
 	free(name);
 }
 
-/* A link of which only the descriptor was read. */
-static void json_descriptor(struct text *t, const struct image *m)
+static void json_extents(struct text *t, const struct descriptor *d)
 {
-	const struct descriptor *d = m->descriptor;
-
-	json_open(t, NULL, '{');
-	json_name(t, "name", m->name);
-	json_string(t, "create_type", d->create_type);
-	json_number(t, "size", m->size);
-	json_cid(t, "cid", d->has_cid, d->cid);
-	json_cid(t, "parent_cid", has_parent(m), d->parent_cid);
-	json_named(t, "parent_hint", d->parent_hint);
 	json_open(t, "extents", '[');
 	for (size_t i = 0; i < d->extents; i++) {
 		json_open(t, NULL, '{');
@@ -108,26 +98,10 @@ static void json_descriptor(struct text *t, const struct image *m)
 		json_close(t, '}');
 	}
 	json_close(t, ']');
-	json_close(t, '}');
 }
 
-static void json_layer(struct text *t, const struct image *m, const struct totals *sum)
+static void json_files(struct text *t, const struct image *m)
 {
-	const struct descriptor *d = m->descriptor;
-
-	json_open(t, NULL, '{');
-	json_name(t, "name", m->name);
-	json_string(t, "format", m->facts.format);
-	json_number(t, "version", m->facts.version);
-	json_string(t, "create_type", d ? d->create_type : NULL);
-	json_number(t, "size", m->size);
-	json_number(t, "grain", m->facts.grain);
-	json_totals(t, sum, m->size);
-	json_number(t, "unaccounted", m->unaccounted);
-	json_cid(t, "cid", d && d->has_cid, d ? d->cid : 0);
-	json_cid(t, "parent_cid", has_parent(m), d ? d->parent_cid : 0);
-	json_named(t, "parent_hint", d ? d->parent_hint : NULL);
-	json_undo(t, m->undo);
 	json_open(t, "files", '[');
 	for (size_t i = 0; i < m->files; i++) {
 		json_open(t, NULL, '{');
@@ -137,6 +111,35 @@ static void json_layer(struct text *t, const struct image *m, const struct total
 		json_close(t, '}');
 	}
 	json_close(t, ']');
+}
+
+/* sum: NULL where only the descriptor was read. */
+static void json_layer(struct text *t, const struct image *m, const struct totals *sum)
+{
+	const struct descriptor *d = m->descriptor;
+
+	json_open(t, NULL, '{');
+	json_name(t, "name", m->name);
+	if (sum) {
+		json_string(t, "format", m->facts.format);
+		json_number(t, "version", m->facts.version);
+	}
+	json_string(t, "create_type", d ? d->create_type : NULL);
+	json_number(t, "size", m->size);
+	if (sum) {
+		json_number(t, "grain", m->facts.grain);
+		json_totals(t, sum, m->size);
+		json_number(t, "unaccounted", m->unaccounted);
+	}
+	json_cid(t, "cid", d && d->has_cid, d ? d->cid : 0);
+	json_cid(t, "parent_cid", has_parent(m), d ? d->parent_cid : 0);
+	json_named(t, "parent_hint", d ? d->parent_hint : NULL);
+	if (sum) {
+		json_undo(t, m->undo);
+		json_files(t, m);
+	} else {
+		json_extents(t, d);
+	}
 	json_close(t, '}');
 }
 
@@ -149,14 +152,11 @@ static void json_info(struct text *t, const struct info *i)
 	json_number(t, "size", c->link[0]->size);
 	json_bool(t, "complete", !c->incomplete);
 	json_string(t, "incomplete_reason", c->incomplete ? c->why.msg : NULL);
-	if (!i->text_only)
+	if (i->layer)
 		json_totals(t, &i->disk, c->link[0]->size);
 	json_open(t, "chain", '[');
 	for (size_t k = 0; k < c->links; k++)
-		if (i->text_only)
-			json_descriptor(t, c->link[k]);
-		else
-			json_layer(t, c->link[k], &i->layer[k]);
+		json_layer(t, c->link[k], i->layer ? &i->layer[k] : NULL);
 	json_close(t, ']');
 	json_warnings(t, &i->warnings);
 	json_close(t, '}');
@@ -176,50 +176,31 @@ static void json_family(struct text *t, const struct family *f)
 	json_close(t, '}');
 }
 
-static void text_parent(struct text *t, const struct image *m, int depth)
-{
-	if (has_parent(m))
-		text_printf(t, "%*sparent  CID %08" PRIx32 ", %s\n", depth, "",
-			    m->descriptor->parent_cid,
-			    m->descriptor->parent_hint ? m->descriptor->parent_hint : "not named");
-}
-
+/* sum: NULL where only the descriptor was read. */
 static void text_layer(struct text *t, const struct image *m, const struct totals *sum, int depth)
 {
+	const struct descriptor *d = m->descriptor;
 	char size[32], exact[32], data[32], zero[32], none[32];
-	uint64_t known = min_u64(m->size, sum->data + sum->zero);
 
-	text_printf(t, "%*s%s: %s", 2 * depth, "", m->name, m->facts.format);
-	if (m->facts.version) /* flat has none */
+	text_printf(t, "%*s%s: %s", 2 * depth, "", m->name,
+		    sum ? m->facts.format : d->create_type ? d->create_type : "VMDK");
+	if (sum && m->facts.version) /* flat has none */
 		text_printf(t, " version %u", m->facts.version);
-	text_add(t, "\n", 1);
 	depth = 2 * depth + 2;
-	text_printf(t, "%*sdisk    %s%s, grains of %" PRIu64 " bytes\n", depth, "",
-		    size_text(size, m->size), exact_text(exact, m->size), m->facts.grain);
-	text_printf(t, "%*sholds   %s of data, %s of zeros, in %" PRIu64 " run%s; %s unallocated\n",
-		    depth, "", size_text(data, sum->data), size_text(zero, sum->zero), sum->runs,
-		    plural(sum->runs), size_text(none, m->size - known));
-	if (m->descriptor && m->descriptor->has_cid)
-		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", m->descriptor->cid);
-	for (size_t i = 0; i < m->files; i++)
+	text_printf(t, "\n%*sdisk    %s%s", depth, "", size_text(size, m->size), exact_text(exact, m->size));
+	if (sum)
+		text_printf(t, ", grains of %" PRIu64 " bytes\n%*sholds   %s of data, %s of zeros, in %" PRIu64
+			       " run%s; %s unallocated", m->facts.grain, depth, "", size_text(data, sum->data),
+			    size_text(zero, sum->zero), sum->runs, plural(sum->runs),
+			    size_text(none, m->size - min_u64(m->size, sum->data + sum->zero)));
+	text_add(t, "\n", 1);
+	if (d && d->has_cid)
+		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", d->cid);
+	for (size_t i = 0; sum && i < m->files; i++)
 		text_printf(t, "%*sfile    %s: %s, %s on disk\n", depth, "", m->file[i].name,
 			    size_text(size, (uint64_t)m->file[i].st.st_size),
 			    size_text(data, on_disk(&m->file[i].st)));
-	text_parent(t, m, depth);
-}
-
-static void text_descriptor(struct text *t, const struct image *m, int depth)
-{
-	const struct descriptor *d = m->descriptor;
-	char size[32], exact[32];
-
-	text_printf(t, "%*s%s: %s\n", 2 * depth, "", m->name, d->create_type ? d->create_type : "VMDK");
-	depth = 2 * depth + 2;
-	text_printf(t, "%*sdisk    %s%s\n", depth, "", size_text(size, m->size),
-		    exact_text(exact, m->size));
-	if (d->has_cid)
-		text_printf(t, "%*sCID     %08" PRIx32 "\n", depth, "", d->cid);
-	for (size_t i = 0; i < d->extents; i++) {
+	for (size_t i = 0; !sum && i < d->extents; i++) {
 		char *file = d->extent[i].file ? name_text(d->extent[i].file) : NULL;
 
 		text_printf(t, "%*sextent  %s, %s%s%s\n", depth, "", extent_word(d->extent[i].type),
@@ -228,7 +209,9 @@ static void text_descriptor(struct text *t, const struct image *m, int depth)
 		t->failed |= d->extent[i].file && !file;
 		free(file);
 	}
-	text_parent(t, m, depth);
+	if (has_parent(m))
+		text_printf(t, "%*sparent  CID %08" PRIx32 ", %s\n", depth, "", d->parent_cid,
+			    d->parent_hint ? d->parent_hint : "not named");
 }
 
 /* What the table has no room for, of those links that have any. */
@@ -250,20 +233,18 @@ static void text_info(struct text *t, const struct info *i, const struct report_
 {
 	const struct chain *c = i->chain;
 
-	if (!i->text_only)
+	if (i->layer)
 		table_chain(t, i, &how->screen);
 	for (size_t k = 0; k < c->links; k++) {
-		if (i->text_only)
-			text_descriptor(t, c->link[k], (int)k);
-		else if (how->verbose)
-			text_layer(t, c->link[k], &i->layer[k], (int)k);
+		if (!i->layer || how->verbose)
+			text_layer(t, c->link[k], i->layer ? &i->layer[k] : NULL, (int)k);
 		text_notes(t, c->link[k]);
 	}
 	if (c->incomplete)
 		text_printf(t, "  incomplete: %s\n", c->why.msg);
 	for (size_t k = 0; k < i->warnings.kept; k++)
 		text_printf(t, "  warning: %s\n", i->warnings.text[k]);
-	if (how->commands && !i->text_only)
+	if (how->commands && i->layer)
 		table_command(t, i);
 }
 
@@ -310,7 +291,7 @@ char *report_info(struct info *const *info, size_t n, const struct report_how *h
 	struct family *f;
 	size_t families;
 
-	if (info_families(&f, &families, info, info[0]->text_only ? 0 : n, e) < 0)
+	if (info_families(&f, &families, info, info[0]->layer ? n : 0, e) < 0)
 		return NULL;
 	if (how->o->json) {
 		json_open(&t, NULL, '{');

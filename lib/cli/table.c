@@ -41,7 +41,7 @@ static void fill(struct row *row, const struct info *i, size_t k, unsigned names
 	screen_name(&name, m->name, names);
 	row->name = text_take(&name);
 	t->failed |= !row->name;
-	row->kind = i->text_only && m->descriptor->create_type ? m->descriptor->create_type : m->facts.format;
+	row->kind = m->facts.format;
 	size_text(row->size, m->size);
 	size_text(row->holds, i->layer[k].data);
 	snprintf(row->cid, sizeof(row->cid), "-");

@@ -20,12 +20,11 @@ static int look(struct info *i, const char *path, struct chain_opts o, const str
 	if (r < 0)
 		return r;
 	c = i->chain;
+	if (o.image.text_only)
+		return chain_unchanged(c, e);
 	i->layer = calloc(c->links, sizeof(*i->layer));
 	if (!i->layer)
 		return fail(e, ENOMEM, "out of memory");
-	i->text_only = o.image.text_only;
-	if (i->text_only)
-		return chain_unchanged(c, e);
 	for (size_t k = 0; !r && k < c->links; k++)
 		r = job_scan(c->link[k]->reader, pump, false, &i->layer[k], e);
 	if (!r)

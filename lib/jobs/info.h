@@ -11,9 +11,8 @@
 
 struct info {
 	struct chain *chain;  /* without readers: all is closed again */
-	struct totals *layer; /* of each link */
+	struct totals *layer; /* of each link; NULL: only descriptors were read */
 	struct totals disk;   /* of all of them, merged */
-	bool text_only;       /* only descriptors were read: the amounts are unknown, and 0 */
 	struct warnings warnings;
 };
 
