@@ -144,7 +144,7 @@ bool json_is_exact(const char *name)
 void json_hex(struct text *t, const char *key, const char *name)
 {
 	if (json_is_exact(name)) {
-		json_null(t, key);
+		json_string(t, key, NULL);
 		return;
 	}
 	begin(t, key);
@@ -169,16 +169,18 @@ void json_name(struct text *t, const char *key, const char *name)
 	json_hex(t, more, name);
 }
 
-void json_null(struct text *t, const char *key)
-{
-	begin(t, key);
-	text_add(t, "null", 4);
-}
-
 void json_number(struct text *t, const char *key, uint64_t v)
 {
 	begin(t, key);
 	text_printf(t, "%" PRIu64, v);
+}
+
+void json_known(struct text *t, const char *key, bool known, uint64_t v)
+{
+	if (known)
+		json_number(t, key, v);
+	else
+		json_string(t, key, NULL);
 }
 
 void json_bool(struct text *t, const char *key, bool v)

@@ -31,8 +31,9 @@ void json_name(struct text *t, const char *key, const char *name);
 /* Whether those bytes are the name itself; and they, as hexadecimal digits, or null where it is. */
 bool json_is_exact(const char *name);
 void json_hex(struct text *t, const char *key, const char *name);
-void json_null(struct text *t, const char *key);
 void json_number(struct text *t, const char *key, uint64_t v);
+/* null where it is not known. */
+void json_known(struct text *t, const char *key, bool known, uint64_t v);
 void json_bool(struct text *t, const char *key, bool v);
 
 #endif

@@ -28,16 +28,13 @@ void json_target(struct text *t, const struct work *w)
 	char *name = w->target || !w->o->target || t->fixed ? NULL : name_text(w->o->target);
 
 	if (!w->target && !name) {
-		json_null(t, "target");
+		json_string(t, "target", NULL);
 		return;
 	}
 	json_open(t, "target", '{');
 	json_name(t, "name", name ? name : w->target->name);
 	json_string(t, "kind", name ? NULL : w->target->kind);
-	if (name)
-		json_null(t, "size");
-	else
-		json_number(t, "size", w->target->size);
+	json_known(t, "size", !name, name ? 0 : w->target->size);
 	json_close(t, '}');
 	free(name);
 }
@@ -63,7 +60,7 @@ void json_chain(struct text *t, const struct chain *c)
 void json_log(struct text *t, const struct work *w)
 {
 	if (!w->undo_name) {
-		json_null(t, "undo");
+		json_string(t, "undo", NULL);
 		return;
 	}
 	json_open(t, "undo", '{');
@@ -89,7 +86,7 @@ char *report_position(const struct work *w, uint64_t at)
 		json_open(&t, NULL, '{');
 		json_head(&t, w->o);
 		json_number(&t, "position", at);
-		json_null(&t, "error");
+		json_string(&t, "error", NULL);
 		json_close(&t, '}');
 	} else {
 		text_printf(&t, "%" PRIu64, at);
@@ -143,14 +140,6 @@ static void json_hint(struct text *t, const struct work *w, const struct err *e,
 	json_string(t, "hint", *all ? all : NULL);
 }
 
-static void json_known(struct text *t, const char *key, bool known, uint64_t v)
-{
-	if (known)
-		json_number(t, key, v);
-	else
-		json_null(t, key);
-}
-
 void json_error(struct text *t, const struct work *w, const struct err *e, int status, const char *help)
 {
 	const struct err_facts *f = e ? &e->facts : NULL;
@@ -158,17 +147,14 @@ void json_error(struct text *t, const struct work *w, const struct err *e, int s
 	char force[16];
 
 	if (!e) {
-		json_null(t, "error");
+		json_string(t, "error", NULL);
 		return;
 	}
 	json_open(t, "error", '{');
 	json_string(t, "code", f->code);
 	json_number(t, "exit", (uint64_t)status);
 	json_string(t, "message", cut(&part, e, 0, e->hint.len ? e->hint.at : strlen(e->msg)));
-	if (e->file.len)
-		json_name(t, "file", cut(&part, e, e->file.at, e->file.len));
-	else
-		json_null(t, "file");
+	json_name(t, "file", e->file.len ? cut(&part, e, e->file.at, e->file.len) : NULL);
 	json_string(t, "object", e->object.len ? cut(&part, e, e->object.at, e->object.len) : NULL);
 	json_known(t, "offset", f->placed, f->offset);
 	json_known(t, "have", f->sized, f->have);

@@ -304,7 +304,7 @@ char *report_info(struct info *const *info, size_t n, const struct report_how *h
 		for (size_t i = 0; i < families; i++)
 			json_family(&t, &f[i]);
 		json_close(&t, ']');
-		json_null(&t, "error");
+		json_string(&t, "error", NULL);
 		json_close(&t, '}');
 	} else {
 		for (size_t i = 0; i < n; i++)
@@ -528,10 +528,7 @@ static void json_piped(struct text *t, const struct chain *c)
 		spooled += s->spooled;
 		reason = reason ? reason : spool_reason_text(s);
 	}
-	if (piped)
-		json_number(t, "received", received);
-	else
-		json_null(t, "received");
+	json_known(t, "received", piped, received);
 	json_open(t, "spooled", '{');
 	json_number(t, "bytes", spooled);
 	json_string(t, "reason", reason);
@@ -568,13 +565,10 @@ char *report_result(const struct work *w, struct err *e)
 			json_number(&t, "resumed_at", resume_found(w->resume) ? resume_found(w->resume)->durable : 0);
 	}
 	if (o->verify)
-		json_null(&t, "base_checked");
+		json_string(&t, "base_checked", NULL);
 	else
 		json_bool(&t, "base_checked", !w->look.why && !w->look.differ);
-	if (w->undo)
-		json_number(&t, "already_present", w->stats.present);
-	else
-		json_null(&t, "already_present");
+	json_known(&t, "already_present", w->undo, w->stats.present);
 	json_log(&t, w);
 	json_piped(&t, w->chain);
 	if (o->verify || o->read_back)
