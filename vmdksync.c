@@ -122,7 +122,7 @@ static void on_syncing(void *arg)
 /* Standard output gets all of it or nothing. */
 static int put(char *text, struct err *e)
 {
-	int r = text ? 0 : -EIO;
+	int r = text ? 0 : fail(e, ENOMEM, "out of memory");
 
 	if (text && (fputs(text, stdout) == EOF || fflush(stdout)))
 		r = fail(e, EIO, "standard output: %s", strerror(errno));
@@ -376,7 +376,7 @@ static int add_infos(struct infos *all, const char *name, const struct options *
 
 static int info(const struct options *o, struct err *e)
 {
-	struct report_how how = {.o = o, .verbose = o->verbose, .screen = screen_of(STDOUT_FILENO)};
+	struct report_how how = {.o = o, .screen = screen_of(STDOUT_FILENO)};
 	struct infos all = {0};
 	int r = 0;
 
@@ -384,7 +384,7 @@ static int info(const struct options *o, struct err *e)
 		r = add_infos(&all, o->inputs[i], o, e);
 	how.commands = all.listed || all.n == 1;
 	if (!r)
-		r = put(report_info(all.info, all.n, &how, e), e);
+		r = put(report_info(all.info, all.n, &how), e);
 	for (size_t i = 0; i < all.n; i++)
 		info_free(all.info[i]);
 	free(all.info);
@@ -558,13 +558,11 @@ static void start_progress(struct work *w)
 static int position(const struct work *w, struct err *e)
 {
 	const struct checkpoint *c = resume_found(w->resume);
-	char *text;
 
 	if (c && !c->stream)
 		return fail(e, EINVAL, "%s: is of files, which are read where they lie: the same command goes on by "
 				       "itself", resume_name(w->resume));
-	text = report_position(w, stream_from(w));
-	return text ? put(text, e) : fail(e, ENOMEM, "out of memory");
+	return put(report_position(w, stream_from(w)), e);
 }
 
 /* A name for an undo log that is free, and its room; NULL where none is needed, or can be had. */
@@ -662,9 +660,9 @@ static int put_result(const struct work *w, struct err *e)
 	int r = 0;
 
 	if (w->o->json)
-		r = put(report_result(w, e), e);
+		r = put(report_result(w), e);
 	else if (v->n)
-		r = put(report_differences(w, e), e);
+		r = put(report_differences(w), e);
 	if (v->n) {
 		say_different(&said, w);
 		show(&said);
@@ -735,18 +733,19 @@ static void catch_signals(bool lists)
 static void put_failure(const struct work *w, const struct err *e, enum exit_status status, const char *help)
 {
 	static char room[32768]; /* what has a limit fits, however much of it has to be escaped */
-	struct text fixed = {.s = room, .room = sizeof(room), .fixed = true};
+	struct text whole = {0}, fixed = {.s = room, .room = sizeof(room), .fixed = true};
 	struct err ignored = {.set = false};
 	char *text;
 
 	if (!w->o->json || w->told || ferror(stdout))
 		return;
-	text = report_failure(w, e, status, help);
+	report_failure(&whole, w, e, status, help);
+	text = text_take(&whole);
 	if (text) {
 		put(text, &ignored);
 		return;
 	}
-	report_failure_in(&fixed, w, e, status, help);
+	report_failure(&fixed, w, e, status, help);
 	fputs(room, stdout);
 	fflush(stdout);
 }
@@ -830,7 +829,7 @@ int main(int argc, char **argv)
 	} else if (o.help || o.version) {
 		r = put(o.help ? options_help() : version_text(), &e);
 		if (r < 0)
-			complain(&w, e.set ? e.msg : "out of memory", NULL);
+			complain(&w, e.msg, NULL);
 		status = r < 0 ? UNTOUCHED : DONE;
 	} else {
 		e.strict = o.strict;

@@ -167,8 +167,7 @@ void json_error(struct text *t, const struct work *w, const struct err *e, int s
 	json_close(t, '}');
 }
 
-void report_failure_in(struct text *t, const struct work *w, const struct err *e, int status,
-		       const char *help)
+void report_failure(struct text *t, const struct work *w, const struct err *e, int status, const char *help)
 {
 	json_open(t, NULL, '{');
 	json_head(t, w->o);
@@ -181,12 +180,4 @@ void report_failure_in(struct text *t, const struct work *w, const struct err *e
 	json_error(t, w, e, status, help);
 	json_close(t, '}');
 	text_add(t, "\n", 1);
-}
-
-char *report_failure(const struct work *w, const struct err *e, int status, const char *help)
-{
-	struct text t = {0};
-
-	report_failure_in(&t, w, e, status, help);
-	return text_take(&t);
 }

@@ -26,10 +26,7 @@ char *report_position(const struct work *w, uint64_t at);
 /* The last member. e: NULL where nothing failed; status: the exit status; help: what the message for
  * people says behind its own hint, or NULL. */
 void json_error(struct text *t, const struct work *w, const struct err *e, int status, const char *help);
-/* A job that failed, for the caller to free. NULL: memory was short; report_failure_in() needs none, and
- * leaves out what has no limit. */
-char *report_failure(const struct work *w, const struct err *e, int status, const char *help);
-void report_failure_in(struct text *t, const struct work *w, const struct err *e, int status,
-		       const char *help);
+/* A job that failed. Where t is fixed, what has no limit is left out. */
+void report_failure(struct text *t, const struct work *w, const struct err *e, int status, const char *help);
 
 #endif

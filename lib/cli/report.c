@@ -11,16 +11,11 @@
 
 #define GIB 1073741824.0
 
-static char *take(struct text *t, struct err *e)
+static char *take(struct text *t)
 {
-	char *s;
-
 	if (!t->failed)
 		text_add(t, "\n", t->len && t->s[t->len - 1] != '\n');
-	s = text_take(t);
-	if (!s)
-		fail(e, ENOMEM, "out of memory");
-	return s;
+	return text_take(t);
 }
 
 /* --- info ---------------------------------------------------------------------------------------- */
@@ -165,7 +160,7 @@ static void json_info(struct text *t, const struct info *i)
 static void json_family(struct text *t, const struct family *f)
 {
 	json_open(t, NULL, '{');
-	json_name(t, "base", f->base);
+	json_name(t, "base", f->base->name);
 	json_number(t, "machines", f->machines);
 	json_number(t, "provisioned", f->provisioned);
 	json_number(t, "thin", f->thin);
@@ -236,7 +231,7 @@ static void text_info(struct text *t, const struct info *i, const struct report_
 	if (i->layer)
 		table_chain(t, i, &how->screen);
 	for (size_t k = 0; k < c->links; k++) {
-		if (!i->layer || how->verbose)
+		if (!i->layer || how->o->verbose)
 			text_layer(t, c->link[k], i->layer ? &i->layer[k] : NULL, (int)k);
 		text_notes(t, c->link[k]);
 	}
@@ -248,26 +243,25 @@ static void text_info(struct text *t, const struct info *i, const struct report_
 		table_command(t, i);
 }
 
-static void text_family(struct text *t, const struct family *f, int width)
+static void text_family(struct text *t, const char *base, const struct family *f, int width)
 {
 	uint64_t linked = f->shared + f->own;
 
 	text_printf(t, "%-*s  %8zu  %11.2f  %11.2f  %11.2f  %11.2f  %11.2f  %11.2f\n", width,
-		    f->base, f->machines, (double)f->provisioned / GIB, (double)f->thin / GIB,
+		    base, f->machines, (double)f->provisioned / GIB, (double)f->thin / GIB,
 		    (double)f->shared / GIB, (double)f->own / GIB, (double)linked / GIB,
 		    (double)(f->thin - min_u64(f->thin, linked)) / GIB);
 }
 
 static void text_families(struct text *t, const struct family *f, size_t n)
 {
-	struct family all = {.base = "all"};
-	size_t width = strlen("base, in GiB");
+	struct family all = {.base = NULL};
+	int width = (int)strlen("base, in GiB");
 	bool table = false;
 
 	for (size_t i = 0; i < n; i++) {
 		table |= f[i].machines > 1;
-		if (strlen(f[i].base) > width)
-			width = strlen(f[i].base);
+		width = (int)max_u64((uint64_t)width, strlen(f[i].base->name));
 		all.machines += f[i].machines;
 		all.provisioned += f[i].provisioned;
 		all.thin += f[i].thin;
@@ -276,22 +270,22 @@ static void text_families(struct text *t, const struct family *f, size_t n)
 	}
 	if (!table)
 		return;
-	text_printf(t, "\n%-*s  %8s  %11s  %11s  %11s  %11s  %11s  %11s\n", (int)width,
+	text_printf(t, "\n%-*s  %8s  %11s  %11s  %11s  %11s  %11s  %11s\n", width,
 		    "base, in GiB", "machines", "provisioned", "thin", "shared base", "own deltas",
 		    "linked", "saved");
 	for (size_t i = 0; i < n; i++)
-		text_family(t, &f[i], (int)width);
+		text_family(t, f[i].base->name, &f[i], width);
 	if (n > 1)
-		text_family(t, &all, (int)width);
+		text_family(t, "all", &all, width);
 }
 
-char *report_info(struct info *const *info, size_t n, const struct report_how *how, struct err *e)
+char *report_info(struct info *const *info, size_t n, const struct report_how *how)
 {
 	struct text t = {0};
-	struct family *f;
 	size_t families;
+	struct family *f = info_families(&families, info, info[0]->layer ? n : 0);
 
-	if (info_families(&f, &families, info, info[0]->layer ? n : 0, e) < 0)
+	if (!f)
 		return NULL;
 	if (how->o->json) {
 		json_open(&t, NULL, '{');
@@ -312,7 +306,7 @@ char *report_info(struct info *const *info, size_t n, const struct report_how *h
 		text_families(&t, f, families);
 	}
 	free(f);
-	return take(&t, e);
+	return take(&t);
 }
 
 /* --- map ----------------------------------------------------------------------------------------- */
@@ -424,9 +418,9 @@ static int map_end(struct text *t, const struct work *w, struct report_out *out,
 		free(text_take(t));
 		return r;
 	}
-	text = take(t, e);
+	text = take(t);
 	if (!text)
-		return r < 0 ? r : -ENOMEM;
+		return r < 0 ? r : fail(e, ENOMEM, "out of memory");
 	out->begun = true;
 	if (r < 0)
 		out->put(out->arg, text, strlen(text), e);
@@ -470,7 +464,7 @@ static const char *layer_name(const struct work *w, const struct difference *d)
 	return d->layer == LAYER_NONE ? NULL : w->chain->link[d->layer]->name;
 }
 
-char *report_differences(const struct work *w, struct err *e)
+char *report_differences(const struct work *w)
 {
 	const struct verify_result *v = &w->differences;
 	struct text t = {0};
@@ -488,7 +482,7 @@ char *report_differences(const struct work *w, struct err *e)
 	if (v->n > w->o->max_ranges)
 		text_printf(&t, "%s: and %s%zu more range%s\n", w->target->name, v->more ? "at least " : "",
 			    v->n - (size_t)w->o->max_ranges, plural(v->n - w->o->max_ranges));
-	return take(&t, e);
+	return take(&t);
 }
 
 static void json_differences(struct text *t, const struct work *w)
@@ -544,7 +538,7 @@ uint64_t report_unaccounted(const struct work *w)
 	return bytes;
 }
 
-char *report_result(const struct work *w, struct err *e)
+char *report_result(const struct work *w)
 {
 	const struct options *o = w->o;
 	struct text t = {0};
@@ -577,5 +571,5 @@ char *report_result(const struct work *w, struct err *e)
 	json_number(&t, "milliseconds", (uint64_t)(progress_seconds(&w->progress) * 1000));
 	json_error(&t, w, NULL, 0, NULL);
 	json_close(&t, '}');
-	return take(&t, e);
+	return take(&t);
 }

@@ -18,12 +18,11 @@ struct report_out {
 
 struct report_how {
 	const struct options *o;
-	bool verbose;  /* all that is known of each image, behind the table */
-	bool commands; /* and what to do with it */
+	bool commands; /* what to do with an image, too */
 	struct screen screen;
 };
 /* Returns text for the caller to free, or NULL when memory was short; so do those below. */
-char *report_info(struct info *const *info, size_t n, const struct report_how *how, struct err *e);
+char *report_info(struct info *const *info, size_t n, const struct report_how *how);
 /* Goes over the reader of the chain. The last part is put when all went well and last() agrees; of a short
  * map it is the only part. Where it fails the JSON is completed with the error; out->put is called with a
  * failed *e then. 0 or -errno. */
@@ -32,8 +31,8 @@ int report_map(const struct work *w, struct report_out *out, int (*last)(void *a
 /* Bytes of the files that nothing names, as far as they were walked. */
 uint64_t report_unaccounted(const struct work *w);
 /* Of an apply, a dry run or a verify, as JSON. */
-char *report_result(const struct work *w, struct err *e);
+char *report_result(const struct work *w);
 /* The differences, one a line. */
-char *report_differences(const struct work *w, struct err *e);
+char *report_differences(const struct work *w);
 
 #endif

@@ -72,11 +72,6 @@ void info_free(struct info *i)
 
 /* --- families ------------------------------------------------------------------------------------ */
 
-static const struct image *base_of(const struct info *i)
-{
-	return i->chain->link[i->chain->links - 1];
-}
-
 /* Where m stands in the chain of i; links when nowhere. */
 static size_t place_of(const struct info *i, const struct image *m)
 {
@@ -102,8 +97,7 @@ static bool is_machine(struct info *const *info, size_t n, size_t which)
 }
 
 /* Counts the layers of a machine: those that are its own, and those that no machine before had. */
-static void add_layers(struct family *f, struct info *const *info, size_t n, const bool *machine,
-		       size_t which)
+static void add_layers(struct family *f, struct info *const *info, size_t n, size_t which)
 {
 	const struct chain *c = info[which]->chain;
 
@@ -111,7 +105,7 @@ static void add_layers(struct family *f, struct info *const *info, size_t n, con
 		bool before = false, shared = false;
 
 		for (size_t i = 0; i < n; i++) {
-			if (i == which || !machine[i] ||
+			if (i == which || !info[i]->machine ||
 			    place_of(info[i], c->link[k]) == info[i]->chain->links)
 				continue;
 			shared = true;
@@ -122,41 +116,28 @@ static void add_layers(struct family *f, struct info *const *info, size_t n, con
 	}
 }
 
-int info_families(struct family **out, size_t *families, struct info *const *info, size_t n,
-		  struct err *e)
+struct family *info_families(size_t *families, struct info *const *info, size_t n)
 {
-	struct family *f = calloc(n ? n : 1, sizeof(*f));
-	const struct image **base = calloc(n ? n : 1, sizeof(*base));
-	bool *machine = calloc(n ? n : 1, sizeof(*machine));
+	struct family *f = calloc(n + 1, sizeof(*f));
 
 	*families = 0;
-	*out = f;
-	if (!f || !base || !machine) {
-		free(f);
-		free(base);
-		free(machine);
-		return fail(e, ENOMEM, "out of memory");
-	}
-	for (size_t i = 0; i < n; i++)
-		machine[i] = is_machine(info, n, i);
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; f && i < n; i++)
+		info[i]->machine = is_machine(info, n, i);
+	for (size_t i = 0; f && i < n; i++) {
+		const struct chain *c = info[i]->chain;
+		const struct image *base = c->link[c->links - 1];
 		size_t k = 0;
 
-		if (!machine[i])
+		if (!info[i]->machine)
 			continue;
-		while (k < *families && !same_file(&base[k]->file[0].st, &base_of(info[i])->file[0].st))
+		while (k < *families && !same_file(&f[k].base->file[0].st, &base->file[0].st))
 			k++;
-		if (k == *families) {
-			base[k] = base_of(info[i]);
-			f[k].base = base[k]->name;
-			(*families)++;
-		}
+		if (k == *families)
+			f[(*families)++].base = base;
 		f[k].machines++;
-		f[k].provisioned += info[i]->chain->link[0]->size;
+		f[k].provisioned += c->link[0]->size;
 		f[k].thin += info[i]->disk.data;
-		add_layers(&f[k], info, n, machine, i);
+		add_layers(&f[k], info, n, i);
 	}
-	free(base);
-	free(machine);
-	return 0;
+	return f;
 }

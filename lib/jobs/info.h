@@ -14,6 +14,7 @@ struct info {
 	struct totals *layer; /* of each link; NULL: only descriptors were read */
 	struct totals disk;   /* of all of them, merged */
 	struct warnings warnings;
+	bool machine; /* info_families(): it is no parent of another */
 };
 
 /* Opens path and its parents, and walks all metadata, or with image.text_only reads their descriptors.
@@ -25,7 +26,7 @@ int info_open(struct info **out, const char *path, const struct chain_opts *o,
 void info_free(struct info *i);
 
 struct family { /* machines with the same base; bytes */
-	const char *base;
+	const struct image *base;
 	size_t machines;
 	uint64_t provisioned; /* what their disks hold at most */
 	uint64_t thin;        /* data, if each were a disk of its own that takes what it holds */
@@ -33,9 +34,8 @@ struct family { /* machines with the same base; bytes */
 	uint64_t own;         /* data in the others */
 };
 
-/* Images that are parents of others of the n are no machines. *out: an array, for the caller to free;
- * the names in it are those of the images. -ENOMEM. */
-int info_families(struct family **out, size_t *families, struct info *const *info, size_t n,
-		  struct err *e);
+/* Images that are parents of others of the n are no machines. An array, for the caller to free; the
+ * images in it are not. NULL: memory was short. */
+struct family *info_families(size_t *families, struct info *const *info, size_t n);
 
 #endif
