@@ -584,15 +584,11 @@ static const char *propose_log(struct work *w)
 static void show_card(struct work *w)
 {
 	const struct screen screen = screen_of(STDERR_FILENO);
-	struct card card = {.propose = propose_log(w)};
 	struct text said = {0};
 
 	if (w->o->quiet)
 		return;
-	job_device_text(card.device, sizeof(card.device), w->target);
-	job_users_text(card.users, sizeof(card.users), w->target);
-	card.content = w->target->created ? "" : job_content(w->target);
-	card_show(&said, w, &card, &screen);
+	card_show(&said, w, propose_log(w), &screen);
 	show(&said);
 }
 

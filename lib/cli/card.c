@@ -3,6 +3,7 @@
 #include "cli/card.h"
 #include "cli/say.h"
 #include "input/source.h"
+#include "jobs/facts.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -28,20 +29,22 @@ static void end_row(struct rows *r, const char *label)
 	free(text);
 }
 
-static void show_target(struct rows *r, const struct work *w, const struct card *c)
+static void show_target(struct rows *r, const struct work *w)
 {
-	const struct target *t = w->target;
-	char size[32], exact[32];
+	struct target *t = w->target;
+	char size[32], exact[32], device[512], users[600];
 
+	job_device_text(device, sizeof(device), t);
+	job_users_text(users, sizeof(users), t);
 	text_printf(&r->row, "%s: %s%s%s%s", t->name,
 		    t->device ? "block device" : !strcmp(t->kind, "nbd") ? "NBD export"
 		    : t->created ? "new sparse file" : t->thick ? "raw file" : "sparse raw file",
-		    *c->device ? " (" : "", c->device, *c->device ? ")" : "");
+		    *device ? " (" : "", device, *device ? ")" : "");
 	text_printf(&r->row, ", %s%s", size_text(size, t->size), exact_text(exact, t->size));
 	end_row(r, "target");
 	if (t->created)
 		return;
-	text_printf(&r->row, "holds %s%s%s%s", c->content, *c->users ? "; " : "", c->users,
+	text_printf(&r->row, "holds %s%s%s%s", job_content(t), *users ? "; " : "", users,
 		    t->read_only ? "; it is read-only and cannot be written" : "");
 	end_row(r, "");
 }
@@ -117,14 +120,13 @@ static const char *duration(char buf[32], uint64_t bytes, uint64_t rate)
 	return buf;
 }
 
-static void show_cost(struct rows *r, const struct work *w, const struct card *c)
+static void show_cost(struct rows *r, const struct work *w, const char *log)
 {
 	char a[32], b[32];
 
 	if (w->room.known) {
 		text_printf(&r->row, "%s: may need up to %s; %s are free there",
-			    w->undo_name ? w->undo_name : c->propose,
-			    size_text(a, w->room.most), size_text(b, w->room.free));
+			    w->undo_name ? w->undo_name : log, size_text(a, w->room.most), size_text(b, w->room.free));
 		end_row(r, "undo");
 	}
 	text_printf(&r->row, "about %s at 100 MiB/s", duration(a, w->totals.data, SLOW));
@@ -134,27 +136,27 @@ static void show_cost(struct rows *r, const struct work *w, const struct card *c
 }
 
 /* On a line of its own, as it is to be copied. */
-static void show_next(struct text *t, const struct work *w, const struct card *c)
+static void show_next(struct text *t, const struct work *w, const char *log)
 {
 	const struct options *o = w->o;
 
 	text_printf(t, "Next:\n  ");
 	screen_word(t, o->program);
 	if (!o->undo && w->room.known && w->room.most < w->room.free)
-		text_printf(t, " --undo=%s", c->propose);
+		text_printf(t, " --undo=%s", log);
 	text_printf(t, "%s\n", o->again);
 }
 
-void card_show(struct text *t, const struct work *w, const struct card *c, const struct screen *s)
+void card_show(struct text *t, const struct work *w, const char *log, const struct screen *s)
 {
 	struct rows r = {.t = t, .s = s};
 
-	show_target(&r, w, c);
+	show_target(&r, w);
 	show_chain(&r, w);
 	show_disk(&r, w);
 	show_look(&r, w);
-	show_cost(&r, w, c);
+	show_cost(&r, w, log);
 	say_dry_run(t, w);
 	if (!w->target->read_only)
-		show_next(t, w, c);
+		show_next(t, w, log);
 }

@@ -8,13 +8,7 @@
 
 #include "cli/report.h"
 
-struct card { /* what is known for it alone */
-	char device[512];    /* model of a device, and so on */
-	const char *content; /* what is on the target, */
-	char users[600];     /* and who uses it */
-	const char *propose; /* a file for an undo log where none is named; NULL: none */
-};
-
-void card_show(struct text *t, const struct work *w, const struct card *c, const struct screen *s);
+/* log: a file for an undo log where none is named; NULL: none is proposed. */
+void card_show(struct text *t, const struct work *w, const char *log, const struct screen *s);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Facts for people about the machine and the target, which decide nothing: versions, what a disk begins
- * with, what a device is. Knows magic numbers and sysfs; must not print. Called by vmdksync.c.
+ * with, what a device is. Knows magic numbers and sysfs; must not print. Called by vmdksync.c and card.
  */
 #ifndef FACTS_H
 #define FACTS_H
