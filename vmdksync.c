@@ -61,21 +61,17 @@ static void on_warning(void *arg, const char *text)
 	fprintf(stderr, screen_of(STDERR_FILENO).colour ? "vmdksync: \x1b[33mwarning:\x1b[0m %s\n" : "vmdksync: warning: %s\n", text);
 }
 
-/* What a function of say.h has to say; nothing where memory is short. */
-static void show(struct text *t)
-{
-	char *text;
+/* What people are told. It needs no memory: where that is short it has to be told all the same that the
+ * target was written to. */
+static char said_room[1 << 20];
+static struct text said = {.s = said_room, .room = sizeof(said_room), .fixed = true};
 
-	if (t->fixed) {
-		fputs(t->s, stderr);
-		t->len = 0;
-		t->s[0] = '\0';
-		return;
-	}
-	text = text_take(t);
-	if (text)
-		fputs(text, stderr);
-	free(text);
+static void show(void)
+{
+	fputs(said.s, stderr);
+	said.s[0] = '\0';
+	said.len = 0;
+	said.failed = false;
 }
 
 static bool on_stop(void *arg)
@@ -424,7 +420,6 @@ static int open_target(struct work *w, struct err *e)
 static int check_logs(struct work *w, struct err *e)
 {
 	const struct options *o = w->o;
-	struct text said = {0};
 	int r;
 
 	if (o->verify || o->full || o->create || o->force & FORCE_DISK)
@@ -432,7 +427,7 @@ static int check_logs(struct work *w, struct err *e)
 	r = job_check_logs(w->chain, w->target, &w->log_checked, &w->places, e);
 	if (o->verbose) {
 		say_logs(&said, w);
-		show(&said);
+		show();
 	}
 	return r;
 }
@@ -584,12 +579,11 @@ static const char *propose_log(struct work *w)
 static void show_card(struct work *w)
 {
 	const struct screen screen = screen_of(STDERR_FILENO);
-	struct text said = {0};
 
 	if (w->o->quiet)
 		return;
 	card_show(&said, w, propose_log(w), &screen);
-	show(&said);
+	show();
 }
 
 static int run(struct work *w, struct err *e)
@@ -598,7 +592,6 @@ static int run(struct work *w, struct err *e)
 	const struct pump_opts pump = {
 	    .in_line = o->in_line, .stop = on_stop, .moved = on_moved, .syncing = on_syncing, .arg = w};
 	struct err mine = {.strict = e->strict, .warn = e->warn, .arg = e->arg};
-	struct text said = {0};
 	int r;
 
 	progress_begin(&w->progress, "scan", 0);
@@ -628,7 +621,7 @@ static int run(struct work *w, struct err *e)
 		return r;
 	if (o->verbose)
 		say_facts(&said, w);
-	show(&said);
+	show();
 	if (o->dry_run) {
 		show_card(w);
 		return 0;
@@ -643,7 +636,7 @@ static int run(struct work *w, struct err *e)
 	progress_end(&w->progress, shown_done(w));
 	if (o->verbose) {
 		say_details(&said, w);
-		show(&said);
+		show();
 	}
 	return r;
 }
@@ -652,7 +645,6 @@ static int run(struct work *w, struct err *e)
 static int put_result(const struct work *w, struct err *e)
 {
 	const struct verify_result *v = &w->differences;
-	struct text said = {0};
 	int r = 0;
 
 	if (w->o->json)
@@ -661,7 +653,7 @@ static int put_result(const struct work *w, struct err *e)
 		r = put(report_differences(w), e);
 	if (v->n) {
 		say_different(&said, w);
-		show(&said);
+		show();
 	}
 	return r;
 }
@@ -754,16 +746,13 @@ static enum exit_status finish(struct work *w, int r, struct err *e)
 	enum exit_status status = r < 0 || w->stats.stopped ? failed
 				  : w->differences.n	    ? DIFFERENT
 							    : DONE;
-	/* where memory is short it has to be told all the same that the target was written to */
-	static char room[16384];
-	struct text said = {.s = room, .room = sizeof(room), .fixed = true};
 
 	if (r < 0)
 		complain(w, e->msg, help);
 	else if (w->stats.stopped)
 		fail(e, EINTR, "%s: stopped by a signal", w->target->name);
 	say_end(&said, w, r);
-	show(&said);
+	show();
 	if (!r && w->target && !w->stats.stopped && put_result(w, e) < 0) {
 		complain(w, e->msg, NULL);
 		if (status == DONE)
@@ -771,7 +760,7 @@ static enum exit_status finish(struct work *w, int r, struct err *e)
 	}
 	if (status == DONE && (o->verify || o->read_back) && !o->quiet && !w->undone) {
 		say_equal(&said, w);
-		show(&said);
+		show();
 	}
 	if (status == UNTOUCHED || status == BEGUN)
 		put_failure(w, e, status, help);
