@@ -152,10 +152,8 @@ static int verify(struct work *w, struct pump_opts opts, struct err *e)
 		if (!w->sums)
 			r = reader_rewind(w->chain->reader, e);
 	}
-	if (w->sums)
-		r = job_verify_sums(w->sums, w->target, &opts, &w->differences, &stats, e);
-	else if (!r)
-		r = job_verify(w->chain->reader, w->target, &opts, &w->differences, &stats, e);
+	if (!r)
+		r = job_verify(w->chain->reader, w->sums, w->target, &opts, &w->differences, &stats, e);
 	w->stats.stopped |= stats.stopped;
 	return r;
 }

@@ -274,7 +274,7 @@ static int check_finished(const struct log_opts *o, struct chain *c, struct targ
 		image_free(one.link[0]);
 	}
 	if (!r)
-		r = job_verify(c->reader, t, pump, &v, stats, e);
+		r = job_verify(c->reader, NULL, t, pump, &v, stats, e);
 	if (!r && !stats->stopped && v.n)
 		r = fail(e, EALREADY, "%s, but %s does not hold what %s does (%" PRIu64 " bytes differ)" HINT ": "
 				      "name another file for its log", why, t->name, c->link[0]->name,

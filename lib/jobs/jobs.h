@@ -78,8 +78,9 @@ struct verify_result {
 			     * image is neither */
 };
 
-/* Compares the target with the runs; writes nothing. 0 also where they differ, or -errno. */
-int job_verify(struct reader *r, struct target *t, const struct pump_opts *o,
+/* Compares the target with the runs; writes nothing. sums: NULL, or instead of r what was kept of it, 64 KiB
+ * each: a difference is that large; once. 0 also where they differ, or -errno. */
+int job_verify(struct reader *r, struct sums *sums, struct target *t, const struct pump_opts *o,
 	       struct verify_result *v, struct pump_stats *stats, struct err *e);
 void verify_free(struct verify_result *v);
 
@@ -92,8 +93,4 @@ int sums_new(struct sums **out, struct reader *input, const char *spool_dir, str
 void sums_free(struct sums *s); /* NULL-safe; input stays */
 struct reader *sums_tap(struct sums *s);
 int sums_add(struct sums *s, const struct batch_view *b, struct err *e);
-/* job_verify() by checksums, 64 KiB each: a difference is that large. Once. */
-int job_verify_sums(struct sums *s, struct target *t, const struct pump_opts *o,
-		    struct verify_result *v, struct pump_stats *stats, struct err *e);
-
 #endif

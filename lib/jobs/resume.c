@@ -371,8 +371,8 @@ static int check_files(struct resume *r, struct target *t, const struct pump_opt
 	if (result < 0)
 		return result;
 	*skipped = sum.data + sum.zero;
-	result = job_verify(part(r, 0, r->was.durable, sum.data - min_u64(sum.data, TAIL), true), t, &quiet, &v,
-			    &stats, e);
+	result = job_verify(part(r, 0, r->was.durable, sum.data - min_u64(sum.data, TAIL), true), NULL, t, &quiet,
+			    &v, &stats, e);
 	if (!result && stats.stopped)
 		result = fail(e, EINTR, "%s: stopped by a signal before anything was written", r->name);
 	if (!result && v.n)

@@ -137,29 +137,6 @@ static int verify_ready(void *arg, const struct batch_view *b, struct err *e)
 	return r;
 }
 
-static int verify_by(bool sums, struct reader *r, struct target *t, const struct pump_opts *o,
-		     struct verify_result *v, struct pump_stats *stats, struct err *e)
-{
-	struct verify w = {.v = v, .sums = sums};
-	struct pump_opts opts = *o;
-	int result;
-
-	*v = (struct verify_result){0};
-	opts.ready = verify_ready;
-	opts.consumer = &w;
-	opts.look = 1;
-	opts.compare = true;
-	result = pump_run(r, t, &opts, stats, e);
-	settle(v);
-	return result;
-}
-
-int job_verify(struct reader *r, struct target *t, const struct pump_opts *o,
-	       struct verify_result *v, struct pump_stats *stats, struct err *e)
-{
-	return verify_by(false, r, t, o, v, stats, e);
-}
-
 void verify_free(struct verify_result *v)
 {
 	free(v->diff);
@@ -337,8 +314,19 @@ struct reader *sums_tap(struct sums *s)
 	return &s->tap;
 }
 
-int job_verify_sums(struct sums *s, struct target *t, const struct pump_opts *o,
-		    struct verify_result *v, struct pump_stats *stats, struct err *e)
+int job_verify(struct reader *r, struct sums *sums, struct target *t, const struct pump_opts *o,
+	       struct verify_result *v, struct pump_stats *stats, struct err *e)
 {
-	return verify_by(true, &s->written, t, o, v, stats, e);
+	struct verify w = {.v = v, .sums = sums};
+	struct pump_opts opts = *o;
+	int result;
+
+	*v = (struct verify_result){0};
+	opts.ready = verify_ready;
+	opts.consumer = &w;
+	opts.look = 1;
+	opts.compare = true;
+	result = pump_run(sums ? &sums->written : r, t, &opts, stats, e);
+	settle(v);
+	return result;
 }
