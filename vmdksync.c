@@ -315,8 +315,8 @@ static int look(struct work *w, const struct pump_opts *pump, struct err *e)
 	int r;
 
 	if (w->whole || o->raw || o->create) {
-		w->look.why = strdup("--full, --raw and --create expect nothing of TARGET");
-		return w->look.why ? 0 : fail(e, ENOMEM, "out of memory");
+		snprintf(w->look.why, sizeof(w->look.why), "--full, --raw and --create expect nothing of TARGET");
+		return 0;
 	}
 	opts.base = o->base;
 	opts.parents = opts.found = true;

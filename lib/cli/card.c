@@ -95,7 +95,7 @@ static void show_look(struct rows *r, const struct work *w)
 {
 	const struct look *l = &w->look;
 
-	if (l->why)
+	if (*l->why)
 		text_printf(&r->row, "not compared with the target: %s", l->why);
 	else if (l->differ)
 		text_printf(&r->row, "%u of %u samples differ from %s", l->differ, l->of, l->name);

@@ -561,7 +561,7 @@ char *report_result(const struct work *w)
 	if (o->verify)
 		json_string(&t, "base_checked", NULL);
 	else
-		json_bool(&t, "base_checked", !w->look.why && !w->look.differ);
+		json_bool(&t, "base_checked", !*w->look.why && !w->look.differ);
 	json_known(&t, "already_present", w->undo, w->stats.present);
 	json_log(&t, w);
 	json_piped(&t, w->chain);

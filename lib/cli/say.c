@@ -60,7 +60,7 @@ static void say_look(struct text *t, const struct work *w)
 
 	if (w->o->verify || !w->o->verbose)
 		return;
-	if (l->why)
+	if (*l->why)
 		text_printf(t, "vmdksync: %s: not compared with the parents of %s: %s\n", target,
 			delta, l->why);
 	else if (!l->differ)

@@ -137,9 +137,9 @@ int job_check_base(const struct look *l, const char *target, const struct base_o
 			   : o->chain ? "apply it first"
 					 : "apply it first, or use --chain";
 
-	if (l->why && o->named)
+	if (*l->why && o->named)
 		return warning(e, "%s: was not compared with --base: %s", target, l->why);
-	if (l->why || !l->differ)
+	if (*l->why || !l->differ)
 		return 0;
 	if (o->force)
 		return warning(e, "%s: does not hold %s: %u of %u samples differ, bytes %" PRIu64

@@ -23,7 +23,7 @@ int job_scan(struct reader *r, const struct pump_opts *o, bool inflate, struct t
 /* TARGET before the first write, by samples: does it hold what the parents of the deltas hold, and
  * does it hold the deltas already. look_free(). */
 struct look {
-	char *why;           /* what the parents hold was not compared: why not, a phrase; else NULL */
+	char why[1024];      /* what the parents hold was not compared: why not, a phrase; else "" */
 	unsigned reads;      /* samples of what only the parents hold that were compared */
 	unsigned differ, of; /* of those of the lowest link that TARGET does not hold; 0: it holds all */
 	size_t link;         /* its number in the chain, */

@@ -2,6 +2,7 @@
 #include "jobs/jobs.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,10 +26,8 @@ struct looker {
 	const struct pump_opts *pump;
 	size_t first, links; /* parents that are compared */
 	struct picks own;
-	struct link_picks {
-		struct picks data, zero;
-	} *of;                     /* each of these links */
-	char *broken;              /* why they cannot be read */
+	struct picks *of; /* each of these links two: data, zeros */
+	struct look *look;
 };
 
 static void pick(struct picks *p, const struct run *run)
@@ -58,7 +57,14 @@ static void pick_below(struct looker *l, const struct run *run)
 	size_t i = run->layer - l->first;
 
 	if (i < l->links && run->len)
-		pick(run->kind == RUN_ZERO ? &l->of[i].zero : &l->of[i].data, run);
+		pick(&l->of[2 * i + (run->kind == RUN_ZERO)], run);
+}
+
+/* Why the parents are not compared: the first reason. */
+static void set_why(struct look *look, const char *why)
+{
+	if (!*look->why)
+		snprintf(look->why, sizeof(look->why), "%s", why);
 }
 
 static int stopped(const struct looker *l, const struct reader *r, struct err *e)
@@ -110,11 +116,8 @@ static int take_samples(struct looker *l, struct reader *deltas, struct reader *
 	}
 	while (!r && own.len)
 		r = next_own(l, deltas, &own, e);
-	if (!r && got < 0) {
-		l->broken = strdup(quiet.msg);
-		if (!l->broken)
-			r = fail(e, ENOMEM, "out of memory");
-	}
+	if (!r && got < 0)
+		set_why(l->look, quiet.msg);
 	return r < 0 ? r : reader_rewind(deltas, e);
 }
 
@@ -168,12 +171,10 @@ static int compare_own(struct looker *l, struct look *look, struct err *e)
  * that is above it says nothing. */
 static int compare_below(struct looker *l, struct look *look, struct err *e)
 {
+	for (size_t i = 0; i < 2 * l->links; i++)
+		hint(l, &l->of[i]);
 	for (size_t i = 0; i < l->links; i++) {
-		hint(l, &l->of[i].data);
-		hint(l, &l->of[i].zero);
-	}
-	for (size_t i = 0; i < l->links; i++) {
-		const struct picks *data = &l->of[i].data, *zero = &l->of[i].zero;
+		const struct picks *data = &l->of[2 * i], *zero = data + 1;
 		unsigned differ = 0, n = data->n + zero->n;
 
 		for (unsigned k = 0; k < n; k++) {
@@ -220,27 +221,19 @@ static bool make_picks(struct looker *l)
 	const unsigned n = (unsigned)l->links;
 
 	l->own = (struct picks){.room = READS, .step = SAMPLE};
-	l->of = calloc(n ? n : 1, sizeof(*l->of));
-	for (unsigned i = 0; l->of && i < n; i++) {
-		unsigned data = (READS - READS_ZERO) / n & ~1u, zero = READS_ZERO / n & ~1u;
+	l->of = calloc(2 * n + 1, sizeof(*l->of));
+	for (unsigned i = 0; l->of && i < 2 * n; i++) {
+		const unsigned room = (i % 2 ? READS_ZERO : READS - READS_ZERO) / n & ~1u;
 
-		l->of[i].data = (struct picks){.room = data < 2 ? 2 : data, .step = SAMPLE};
-		l->of[i].zero = (struct picks){.room = zero < 2 ? 2 : zero, .step = SAMPLE};
+		l->of[i] = (struct picks){.room = room < 2 ? 2 : room, .step = SAMPLE};
 	}
 	return l->of;
 }
 
-static int set_why(struct look *look, const char *why, struct err *e)
-{
-	if (!look->why)
-		look->why = strdup(why);
-	return look->why ? 0 : fail(e, ENOMEM, "out of memory");
-}
-
 /* The parents' data are not needed to write: what is wrong with them is no failure. */
-static int look_at(struct looker *l, struct reader *deltas, const struct chain *below,
-		   struct look *look, struct err *e)
+static int look_at(struct looker *l, struct reader *deltas, const struct chain *below, struct err *e)
 {
+	struct look *look = l->look;
 	struct err quiet = {.set = false};
 	int r = make_picks(l) ? take_samples(l, deltas, below->reader, e)
 			      : fail(e, ENOMEM, "out of memory");
@@ -249,51 +242,42 @@ static int look_at(struct looker *l, struct reader *deltas, const struct chain *
 		return r;
 	if (compare_own(l, look, &quiet) < 0)
 		look->own = 0;
-	if (l->broken)
-		return set_why(look, l->broken, e);
+	if (*look->why || !l->links)
+		return 0;
 	quiet.set = false;
-	if (l->links && compare_below(l, look, &quiet) < 0)
-		return set_why(look, quiet.msg, e);
-	return l->links && !look->reads
-		       ? set_why(look, "they hold nothing that the deltas do not hold", e)
-		       : 0;
-}
-
-static bool is_empty(struct target *t)
-{
-	bool hole;
-	uint64_t end = target_range(t, 0, &hole);
-
-	return hole && end >= t->size;
+	if (compare_below(l, look, &quiet) < 0)
+		set_why(look, quiet.msg);
+	else if (!look->reads)
+		set_why(look, "they hold nothing that the deltas do not hold");
+	return 0;
 }
 
 int job_look(struct look *look, const struct chain *c, size_t n, struct target *t,
 	     const struct chain_opts *o, const struct pump_opts *pump, struct err *e)
 {
-	struct looker *l;
+	struct looker l = {.target = t, .pump = pump, .first = n, .look = look};
 	struct chain *below = NULL;
-	int r = 0;
+	bool hole;
+	int r;
 
 	*look = (struct look){.link = n};
 	if (c->reader->streaming)
-		return set_why(look, "a stream is read only once", e);
-	if (is_empty(t))
-		return set_why(look, "TARGET holds nothing yet", e);
-	l = calloc(1, sizeof(*l));
-	if (!l)
-		return fail(e, ENOMEM, "out of memory");
+		set_why(look, "a stream is read only once");
+	else if (target_range(t, 0, &hole) >= t->size && hole)
+		set_why(look, "TARGET holds nothing yet");
+	if (*look->why)
+		return 0;
 	r = chain_beneath(&below, c, n, o, e);
 	if (!r) {
-		*l = (struct looker){.target = t, .pump = pump, .first = n};
-		l->links = readable(below, n, t);
-		if (!l->links)
-			r = set_why(look, below->links > n ? "their data are not at hand, or are TARGET itself"
-				    : below->incomplete ? below->why.msg : "there are none", e);
+		l.links = readable(below, n, t);
+		if (!l.links)
+			set_why(look, below->links > n ? "their data are not at hand, or are TARGET itself"
+				      : below->incomplete ? below->why.msg : "there are none");
 		else
-			r = chain_read(below, n, l->links, false, e);
+			r = chain_read(below, n, l.links, false, e);
 	}
 	if (!r)
-		r = look_at(l, c->reader, below, look, e);
+		r = look_at(&l, c->reader, below, e);
 	if (!r && look->differ) {
 		const struct image *m = below->link[look->link];
 
@@ -302,16 +286,12 @@ int job_look(struct look *look, const struct chain *c, size_t n, struct target *
 		if (!look->name)
 			r = fail(e, ENOMEM, "out of memory");
 	}
-	free(l->of);
-	free(l->broken);
-	free(l);
+	free(l.of);
 	chain_free(below);
 	return r;
 }
 
 void look_free(struct look *look)
 {
-	free(look->why);
 	free(look->name);
-	*look = (struct look){0};
 }
