@@ -205,7 +205,7 @@ static int check_streams(const struct chain *c, const struct options *o, struct 
 
 		if (!m->reader || !m->reader->streaming)
 			continue;
-		if (o->full && !o->base && m->descriptor && descriptor_has_parent(m->descriptor))
+		if (o->full && !o->base && descriptor_has_parent(m->descriptor))
 			return fail(e, EINVAL,
 				    "%s: has a parent, whose bytes belong into its gaps: --full of a pipe "
 				    "is for a disk without one; name the file, or copy it here first",

@@ -25,11 +25,6 @@ static uint64_t on_disk(const struct stat *st)
 	return S_ISREG(st->st_mode) ? (uint64_t)st->st_blocks * 512 : 0;
 }
 
-static bool has_parent(const struct image *m)
-{
-	return m->descriptor && descriptor_has_parent(m->descriptor);
-}
-
 static void json_cid(struct text *t, const char *key, bool has, uint32_t cid)
 {
 	char hex[9];
@@ -127,7 +122,7 @@ static void json_layer(struct text *t, const struct image *m, const struct total
 		json_number(t, "unaccounted", m->unaccounted);
 	}
 	json_cid(t, "cid", d && d->has_cid, d ? d->cid : 0);
-	json_cid(t, "parent_cid", has_parent(m), d ? d->parent_cid : 0);
+	json_cid(t, "parent_cid", descriptor_has_parent(d), d ? d->parent_cid : 0);
 	json_named(t, "parent_hint", d ? d->parent_hint : NULL);
 	if (sum) {
 		json_undo(t, m->undo);
@@ -204,7 +199,7 @@ static void text_layer(struct text *t, const struct image *m, const struct total
 		t->failed |= d->extent[i].file && !file;
 		free(file);
 	}
-	if (has_parent(m))
+	if (descriptor_has_parent(d))
 		text_printf(t, "%*sparent  CID %08" PRIx32 ", %s\n", depth, "", d->parent_cid,
 			    d->parent_hint ? d->parent_hint : "not named");
 }

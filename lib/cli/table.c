@@ -16,21 +16,14 @@ struct row {
 	const char *checked; /* whether the child names this CID */
 };
 
-static bool has_parent(const struct image *m)
-{
-	return m->descriptor && descriptor_has_parent(m->descriptor);
-}
-
 /* Whether link number k is the one that its child was made from. */
 static const char *checked(const struct chain *c, size_t k)
 {
-	const struct descriptor *d = c->link[k]->descriptor;
+	const struct descriptor *d = c->link[k]->descriptor, *child = k ? c->link[k - 1]->descriptor : NULL;
 
 	if (!k)
 		return "";
-	return d && d->has_cid && has_parent(c->link[k - 1]) && c->link[k - 1]->descriptor->parent_cid == d->cid
-		       ? "yes"
-		       : "no";
+	return d && d->has_cid && descriptor_has_parent(child) && child->parent_cid == d->cid ? "yes" : "no";
 }
 
 static void fill(struct row *row, const struct info *i, size_t k, unsigned names, struct text *t)
@@ -108,7 +101,7 @@ void table_command(struct text *t, const struct info *i)
 	text_printf(t, "  next: vmdksync ");
 	if (top->undo)
 		screen_word(t, top->path);
-	else if (!c->incomplete && c->links == 1 && !has_parent(top)) {
+	else if (!c->incomplete && c->links == 1 && !descriptor_has_parent(top->descriptor)) {
 		text_printf(t, "--full --create ");
 		screen_word(t, top->path);
 		text_printf(t, " NEW.raw\n");

@@ -673,5 +673,5 @@ bool descriptor_looks_like(const void *head, size_t n)
 
 bool descriptor_has_parent(const struct descriptor *d)
 {
-	return d->parent_cid != DESCRIPTOR_NO_PARENT;
+	return d && d->parent_cid != DESCRIPTOR_NO_PARENT;
 }

@@ -55,6 +55,7 @@ int descriptor_parse(struct descriptor **out, const char *name, const char *text
 void descriptor_free(struct descriptor *d);
 /* Whether the first bytes of a file are those of a stand-alone descriptor. */
 bool descriptor_looks_like(const void *head, size_t n);
+/* d: NULL has none. */
 bool descriptor_has_parent(const struct descriptor *d);
 
 #endif
