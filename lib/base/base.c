@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 #include "base/base.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -240,6 +242,18 @@ int write_full(int fd, const void *buf, size_t n, uint64_t off)
 			return put ? -errno : -ENOSPC;
 	}
 	return 0;
+}
+
+int sync_folder(const char *path)
+{
+	char *copy = strdup(path);
+	const int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	const int r = fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	free(copy);
+	return r;
 }
 
 const char *size_text(char buf[32], uint64_t bytes)

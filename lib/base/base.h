@@ -202,6 +202,10 @@ ssize_t read_full(int fd, void *buf, size_t n, uint64_t off);
  * more and does not say why. */
 int write_full(int fd, const void *buf, size_t n, uint64_t off);
 
+/* fsync of the folder of a file, so that its name is durable; some file systems cannot, and need not.
+ * 0 or -errno. */
+int sync_folder(const char *path);
+
 /* "1.5 GiB" into buf, which it returns. */
 const char *size_text(char buf[32], uint64_t bytes);
 /* What follows that where every byte counts: " (1610612736 bytes)", or nothing where it said so. */

@@ -104,23 +104,6 @@ static int load(const struct resume *r, struct checkpoint *c, struct err *e)
 	return 1;
 }
 
-/* The folder, so that the name is durable; some file systems cannot, and need not. */
-static int sync_folder(const struct resume *r)
-{
-	const char *slash = strrchr(r->path, '/');
-	char *dir = slash ? strndup(r->path, (size_t)(slash - r->path) + 1) : strdup(".");
-	int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1, result = 0;
-
-	if (!dir)
-		return -ENOMEM;
-	free(dir);
-	if (fd < 0 || (fsync(fd) < 0 && errno != EINVAL))
-		result = -errno;
-	if (fd >= 0)
-		close(fd);
-	return result;
-}
-
 /* A rename that a power failure undoes leaves the checkpoint before, which is as true. */
 static int store(const struct resume *r, const struct checkpoint *c)
 {
@@ -517,7 +500,7 @@ int resume_end(struct resume *r, struct err *e)
 	int result;
 
 	stop(r);
-	result = unlink(r->path) < 0 ? -errno : sync_folder(r);
+	result = unlink(r->path) < 0 ? -errno : sync_folder(r->path);
 	if (!result || result == -ENOENT)
 		return 0;
 	return fail(e, -result, "%s: the checkpoint cannot be removed: %s", r->name, strerror(-result));

@@ -401,25 +401,6 @@ int undo_finish(struct undo *u, struct err *e)
 
 /* --- opening ------------------------------------------------------------------------------------- */
 
-/* The name has to survive, too, or a crash leaves a changed target and no log. */
-static int sync_folder(const struct undo *u, const char *path, struct err *e)
-{
-	const char *slash = strrchr(path, '/');
-	char *dir = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-	int fd, r = 0;
-
-	if (!dir)
-		return fail(e, ENOMEM, "out of memory");
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	free(dir);
-	/* some file systems cannot, and need not */
-	if (fd < 0 || (fsync(fd) < 0 && errno != EINVAL))
-		r = fail(e, errno, "%s: fsync of its directory: %s", u->name, strerror(errno));
-	if (fd >= 0)
-		close(fd);
-	return r;
-}
-
 /* A disk outlives the power, and its log has to. */
 static int check_place(const struct undo *u, struct err *e)
 {
@@ -462,8 +443,9 @@ static int open_file(struct undo *u, const char *path, const struct undo_opts *o
 		if (!r)
 			r = put_head(u, e);
 	}
-	if (!r)
-		r = sync_folder(u, path, e);
+	/* the name has to survive, too, or a crash leaves a changed target and no log */
+	if (!r && (r = sync_folder(path)) < 0)
+		fail(e, -r, "%s: fsync of its directory: %s", u->name, strerror(-r));
 	if (r < 0 && !o->append)
 		unlink(path);
 	return r;
