@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,14 +47,9 @@ static int fail_image(const char *name, const struct image_kind *kind, bool too_
 		snprintf(attach, sizeof(attach),
 			 "; attach it ('modprobe nbd; qemu-nbd -f %s -c /dev/nbd0 %.512s') and name "
 			 "/dev/nbd0", kind->driver, name);
-	if (too_small)
-		return fail_with(e, EINVAL, FACTS(.code = ERR_NOT_A_DISK),
-				 "%s: begins as %s does, not as a raw disk" HINT "%s", name, kind->name,
-				 attach);
-	return fail_with(e, EINVAL, FACTS(.code = ERR_NOT_A_DISK),
-			 "%s: begins as %s does, not as a raw disk" HINT
-			 "%s (--force=raw writes over the bytes of the image file itself)", name, kind->name,
-			 attach);
+	return fail_with(e, EINVAL, FACTS(.code = ERR_NOT_A_DISK, .force = too_small ? NULL : "raw"),
+			 "%s: begins as %s does, not as a raw disk" HINT "%s%s", name, kind->name, attach,
+			 too_small ? "" : " (--force=raw writes over the bytes of the image file itself)");
 }
 
 /* Somebody who is used to qemu-img commit names the base, which may be an image as well. */
@@ -211,7 +207,6 @@ static int check_room(const struct log_opts *o, struct reader *reader, const str
 		      struct log_room *told, struct err *e)
 {
 	const uint64_t size = reader->size, grain = undo_grain_of(size);
-	const char *slash = strrchr(o->path, '/');
 	uint64_t grains, tables, least, most, room;
 	char a[32], b[32], *dir;
 	struct statvfs fs;
@@ -220,10 +215,10 @@ static int check_room(const struct log_opts *o, struct reader *reader, const str
 
 	if (reader->streaming)
 		return 0; /* nobody knows yet */
-	dir = slash ? strndup(o->path, (size_t)(slash - o->path) + 1) : strdup(".");
+	dir = strdup(o->path);
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");
-	r = statvfs(dir, &fs);
+	r = statvfs(dirname(dir), &fs);
 	free(dir);
 	if (r < 0 || !fs.f_blocks)
 		return 0;
