@@ -10,18 +10,8 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-#define ENTRIES_MAX 8192u /* names of a folder that are looked at */
+#define ENTRIES_MAX 8192 /* names of a folder that are looked at */
 #define VMX_MAX 1048576   /* bytes; usual ones have a few thousand */
-
-struct node {
-	char *path;
-	struct image *m;
-};
-
-struct folder {
-	struct node *node;
-	size_t n;
-};
 
 static const char *last_part(const char *name)
 {
@@ -40,15 +30,18 @@ static bool ends_in(const char *name, const char *end)
 	return n > m && !strcasecmp(name + n - m, end);
 }
 
-static int add(struct disks *d, const char *path, struct err *e)
+/* Takes path over; NULL: memory was short. */
+static int add(struct disks *d, char *path, struct err *e)
 {
-	char **more = realloc(d->path, (d->n + 1) * sizeof(*more));
+	char **more = path ? realloc(d->path, (d->n + 1) * sizeof(*more)) : NULL;
 
-	if (!more)
+	if (!more) {
+		free(path);
 		return fail(e, ENOMEM, "out of memory");
+	}
 	d->path = more;
-	d->path[d->n] = strdup(path);
-	return d->path[d->n++] ? 0 : fail(e, ENOMEM, "out of memory");
+	d->path[d->n++] = path;
+	return 0;
 }
 
 /* --- a folder ------------------------------------------------------------------------------------ */
@@ -58,96 +51,92 @@ static int is_vmdk_name(const struct dirent *de)
 	return ends_in(de->d_name, ".vmdk");
 }
 
-static bool is_extent(const struct folder *f, const char *path)
+static bool is_same_name(const char *a, const char *b)
 {
-	for (size_t i = 0; i < f->n; i++) {
-		const struct descriptor *d = f->node[i].m ? f->node[i].m->descriptor : NULL;
+	return a && !strcasecmp(last_part(a), last_part(b));
+}
 
-		for (size_t k = 0; d && k < d->extents; k++)
-			if (d->extent[k].file && f->node[i].path != path &&
-			    !strcasecmp(last_part(d->extent[k].file), last_part(path)))
+/* Whether the descriptor of another names it as an extent, or as its parent. m: of each path, or NULL. */
+static bool is_named(const struct disks *d, struct image *const *m, size_t which, bool as_parent)
+{
+	for (size_t i = 0; i < d->n; i++) {
+		const struct descriptor *other = m[i] && i != which ? m[i]->descriptor : NULL;
+
+		if (other && as_parent && is_same_name(other->parent_hint, d->path[which]))
+			return true;
+		for (size_t k = 0; other && k < other->extents; k++)
+			if (is_same_name(other->extent[k].file, d->path[which]))
 				return true;
 	}
 	return false;
 }
 
-static bool is_parent(const struct folder *f, const char *path)
-{
-	for (size_t i = 0; i < f->n; i++) {
-		const struct image *m = f->node[i].m;
-
-		if (m && m->descriptor && m->descriptor->parent_hint && f->node[i].path != path &&
-		    !strcasecmp(last_part(m->descriptor->parent_hint), last_part(path)))
-			return true;
-	}
-	return false;
-}
-
 /* Descriptors first, as they say which of the other files are their extents. */
-static int open_all(struct folder *f, const char *dir, struct dirent **list, size_t n,
-		    const struct image_opts *o, struct err *e)
+static void open_all(const struct disks *d, struct image **m, const struct image_opts *o)
 {
 	struct image_opts opts = *o;
 	struct stat st;
 
-	f->node = calloc(n + 1, sizeof(*f->node));
-	if (!f->node)
-		return fail(e, ENOMEM, "out of memory");
-	opts.text_only = true;
-	for (size_t i = 0; i < n && i < ENTRIES_MAX; i++) {
-		struct err quiet = {.set = false};
-		struct node *node = &f->node[f->n];
-
-		if (asprintf(&node->path, "%s/%s", dir, list[i]->d_name) < 0)
-			return fail(e, ENOMEM, "out of memory");
-		f->n++;
-		/* stat() first: opening a device or a FIFO may do something */
-		if (stat(node->path, &st) == 0 && S_ISREG(st.st_mode) &&
-		    image_open(&node->m, node->path, &opts, &quiet) < 0)
-			node->m = NULL;
-	}
-	opts.text_only = false;
 	opts.base_unread = true;
-	for (size_t i = 0; i < f->n; i++) {
-		struct err quiet = {.set = false};
-		struct node *node = &f->node[i];
+	for (int pass = 0; pass < 2; pass++) {
+		opts.text_only = !pass;
+		for (size_t i = 0; i < d->n; i++) {
+			struct err quiet = {.set = false};
 
-		if (!node->m && job_is_vmdk(node->path) && !is_extent(f, node->path) &&
-		    image_open(&node->m, node->path, &opts, &quiet) < 0)
-			node->m = NULL;
+			/* stat() first: opening a device or a FIFO may do something */
+			if (m[i] || stat(d->path[i], &st) < 0 || !S_ISREG(st.st_mode) ||
+			    (pass && (!job_is_vmdk(d->path[i]) || is_named(d, m, i, false))))
+				continue;
+			if (image_open(&m[i], d->path[i], &opts, &quiet) < 0)
+				m[i] = NULL;
+		}
 	}
+}
+
+/* Leaves those that are neither extents nor parents of others. */
+static int keep_newest(struct disks *d, const struct image_opts *o, struct err *e)
+{
+	struct image **m = calloc(d->n + 1, sizeof(struct image *));
+	const size_t n = d->n;
+	size_t kept = 0;
+
+	if (!m)
+		return fail(e, ENOMEM, "out of memory");
+	open_all(d, m, o);
+	for (size_t i = 0; i < n; i++) {
+		if (m[i] && !is_named(d, m, i, true))
+			d->path[kept++] = d->path[i];
+		else
+			free(d->path[i]);
+	}
+	d->n = kept;
+	for (size_t i = 0; i < n; i++)
+		image_free(m[i]);
+	free(m);
 	return 0;
 }
 
 static int of_folder(struct disks *d, const char *name, const struct image_opts *o, struct err *e)
 {
 	struct dirent **list = NULL;
-	struct folder f = {0};
-	char *shown = name_text(name), *dir = strdup(name);
+	char *shown = name_text(name), *path;
 	int n = scandir(name, &list, is_vmdk_name, alphasort), r = 0;
+	size_t len = strlen(name);
 
 	if (n < 0)
 		r = fail(e, errno, "%s: %s", shown ? shown : "?", strerror(errno));
-	else if (!shown || !dir)
-		r = fail(e, ENOMEM, "out of memory");
-	for (size_t k = dir ? strlen(dir) : 0; k > 1 && dir[k - 1] == '/'; k--)
-		dir[k - 1] = '\0';
+	while (len > 1 && name[len - 1] == '/')
+		len--;
+	for (int i = 0; !r && i < n && i < ENTRIES_MAX; i++)
+		r = add(d, asprintf(&path, "%.*s/%s", (int)len, name, list[i]->d_name) < 0 ? NULL : path, e);
 	if (!r)
-		r = open_all(&f, dir, list, (size_t)n, o, e);
-	for (size_t i = 0; !r && i < f.n; i++)
-		if (f.node[i].m && !is_parent(&f, f.node[i].path) && !is_extent(&f, f.node[i].path))
-			r = add(d, f.node[i].path, e);
+		r = keep_newest(d, o, e);
 	if (!r && !d->n)
-		r = fail(e, ENOENT, "%s: holds no VMDK that can be read; name a file to see why", shown);
-	for (size_t i = 0; i < f.n; i++) {
-		image_free(f.node[i].m);
-		free(f.node[i].path);
-	}
-	free(f.node);
+		r = fail(e, ENOENT, "%s: holds no VMDK that can be read; name a file to see why",
+			 shown ? shown : "?");
 	for (int i = 0; i < n; i++)
 		free(list[i]);
 	free(list);
-	free(dir);
 	free(shown);
 	return r;
 }
@@ -181,14 +170,10 @@ static int of_vmx(struct disks *d, const char *name, const struct image_opts *o,
 	if (!r && !f)
 		r = fail(e, errno, "%s: %s", shown, strerror(errno));
 	while (!r && f && ftell(f) < VMX_MAX && getline(&line, &room, f) > 0) {
-		char *path;
-
 		if (sscanf(line, " %15[a-zA-Z]%*u:%*u.fileName = \"%1023[^\"\n]\"", bus, file) != 2 ||
 		    !ends_in(file, ".vmdk"))
 			continue;
-		path = place_of(name, file, o->lookup.confine);
-		r = path ? add(d, path, e) : fail(e, ENOMEM, "out of memory");
-		free(path);
+		r = add(d, place_of(name, file, o->lookup.confine), e);
 	}
 	if (!r && !d->n)
 		r = fail(e, ENOENT, "%s: names no disk", shown);
@@ -209,7 +194,7 @@ int disks_find(struct disks *d, const char *name, const struct image_opts *o, st
 	if (stat(name, &st) == 0 && S_ISREG(st.st_mode) && ends_in(name, ".vmx"))
 		return of_vmx(d, name, o, e);
 	d->listed = false;
-	return add(d, name, e);
+	return add(d, strdup(name), e);
 }
 
 void disks_free(struct disks *d)
