@@ -348,59 +348,48 @@ static int not_understood(int c, char **argv, struct err *e)
 /* What goes together, and how many names. */
 static int check(const struct options *o, int names, struct err *e)
 {
-	bool writes = !o->verify && !o->info && !o->map;
+	const bool shows = o->info || o->map, writes = !o->verify && !shows;
+	const char *job = o->verify ? "--verify" : o->info ? "--info" : "--map";
+	const struct {
+		bool wrong;
+		const char *why[2]; /* a format, and its word */
+	} rules[] = {
+	    {(o->force & FORCE_GD) && (o->force & FORCE_RGD),
+	     {"--force=gd and --force=rgd exclude each other"}},
+	    {o->verify + o->info + o->map > 1, {"--verify, --info and --map exclude each other"}},
+	    {!writes && (o->dry_run || o->create || o->read_back),
+	     {"--verify, --info and --map write nothing: --dry-run, --create and --read-back cannot be "
+	      "combined with them"}},
+	    {o->descriptors && (!o->info || o->base),
+	     {"--descriptors is for --info%s", o->base ? " without --base" : ""}},
+	    {o->undo_append && !o->undo, {"--undo-append resumes with the log that --undo=FILE names"}},
+	    {o->undo && (!writes || o->create),
+	     {"--undo is for a target that is overwritten: %s cannot be combined with it",
+	      o->create ? "--create" : job}},
+	    {o->position && (!o->resume || names),
+	     {"--position is for --resume=FILE, and takes no names"}},
+	    {o->resume && !writes,
+	     {"--resume goes on with writing: --verify, --info and --map have no place beside it"}},
+	    {o->resume && o->raw && (o->placed || o->spool_first),
+	     {"--resume: %s has no place beside --raw then", o->placed ? "--offset" : "--spool-first"}},
+	    {!o->position && names < (shows ? 1 : 2),
+	     {"%s needed", shows ? "an IMAGE is" : "a DELTA and a TARGET are"}},
+	    {o->chain && o->full, {"--chain and --full exclude each other"}},
+	    {o->base && o->create && !o->full,
+	     {"--base is compared with TARGET, and --create makes that" HINT
+	      ": did you mean --full --create?"}},
+	    {o->raw && (o->chain || o->full || o->base || shows),
+	     {"--raw: a raw disk has no parent: %s cannot be combined with it",
+	      o->chain ? "--chain" : o->full ? "--full" : o->base ? "--base" : job}},
+	    {o->raw && o->spool_first && !o->expect,
+	     {"--raw --spool-first needs --expect-size=N, the size of the disk"}},
+	    {o->raw && names > 2, {"--raw is for one disk, but there are several names before TARGET"}},
+	    {o->placed && names - !shows > 1, {"--offset is for one extent"}},
+	};
 
-	if ((o->force & FORCE_GD) && (o->force & FORCE_RGD))
-		return fail(e, EINVAL, "--force=gd and --force=rgd exclude each other");
-	if (o->verify + o->info + o->map > 1)
-		return fail(e, EINVAL, "--verify, --info and --map exclude each other");
-	if (!writes && (o->dry_run || o->create || o->read_back))
-		return fail(e, EINVAL,
-			    "--verify, --info and --map write nothing: --dry-run, --create and "
-			    "--read-back cannot be combined with them");
-	if (o->descriptors && (!o->info || o->base))
-		return fail(e, EINVAL, "--descriptors is for --info%s", o->base ? " without --base" : "");
-	if (o->undo_append && !o->undo)
-		return fail(e, EINVAL, "--undo-append resumes with the log that --undo=FILE names");
-	if (o->undo && (!writes || o->create))
-		return fail(e, EINVAL,
-			    "--undo is for a target that is overwritten: %s cannot be combined with it",
-			    o->create	? "--create"
-			    : o->verify ? "--verify"
-			    : o->info	? "--info"
-					: "--map");
-	if (o->position)
-		return o->resume && !names
-			       ? 0
-			       : fail(e, EINVAL, "--position is for --resume=FILE, and takes no names");
-	if (o->resume && !writes)
-		return fail(e, EINVAL, "--resume goes on with writing: --verify, --info and --map have no place "
-				       "beside it");
-	if (o->resume && o->raw && (o->placed || o->spool_first))
-		return fail(e, EINVAL, "--resume: %s has no place beside --raw then",
-			    o->placed ? "--offset" : "--spool-first");
-	if (o->info || o->map ? names < 1 : names < 2)
-		return fail(e, EINVAL, "%s needed",
-			    o->info || o->map ? "an IMAGE is" : "a DELTA and a TARGET are");
-	if (o->chain && o->full)
-		return fail(e, EINVAL, "--chain and --full exclude each other");
-	if (o->base && o->create && !o->full)
-		return fail(e, EINVAL,
-			    "--base is compared with TARGET, and --create makes that" HINT ": did you mean "
-			    "--full --create?");
-	if (o->raw && (o->chain || o->full || o->base || o->info || o->map))
-		return fail(e, EINVAL, "--raw: a raw disk has no parent: %s cannot be combined with it",
-			    o->chain  ? "--chain"
-			    : o->full ? "--full"
-			    : o->base ? "--base"
-			    : o->info ? "--info"
-				      : "--map");
-	if (o->raw && o->spool_first && !o->expect)
-		return fail(e, EINVAL, "--raw --spool-first needs --expect-size=N, the size of the disk");
-	if (o->raw && names > 2)
-		return fail(e, EINVAL, "--raw is for one disk, but there are %d names before TARGET", names - 1);
-	if (o->placed && names - !(o->info || o->map) > 1)
-		return fail(e, EINVAL, "--offset is for one extent");
+	for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)
+		if (rules[i].wrong)
+			return fail(e, EINVAL, rules[i].why[0], rules[i].why[1]);
 	return 0;
 }
 
