@@ -19,6 +19,7 @@ const char *job_word(const struct options *o)
 
 void json_head(struct text *t, const struct options *o)
 {
+	json_open(t, NULL, '{');
 	json_number(t, "schema", JSON_SCHEMA);
 	json_string(t, "job", job_word(o));
 }
@@ -83,11 +84,9 @@ char *report_position(const struct work *w, uint64_t at)
 	struct text t = {0};
 
 	if (w->o->json) {
-		json_open(&t, NULL, '{');
 		json_head(&t, w->o);
 		json_number(&t, "position", at);
-		json_string(&t, "error", NULL);
-		json_close(&t, '}');
+		json_end(&t, w, NULL, 0, NULL);
 	} else {
 		text_printf(&t, "%" PRIu64, at);
 	}
@@ -140,16 +139,12 @@ static void json_hint(struct text *t, const struct work *w, const struct err *e,
 	json_string(t, "hint", *all ? all : NULL);
 }
 
-void json_error(struct text *t, const struct work *w, const struct err *e, int status, const char *help)
+static void json_error(struct text *t, const struct work *w, const struct err *e, int status, const char *help)
 {
-	const struct err_facts *f = e ? &e->facts : NULL;
+	const struct err_facts *f = &e->facts;
 	struct part part;
 	char force[16];
 
-	if (!e) {
-		json_string(t, "error", NULL);
-		return;
-	}
 	json_open(t, "error", '{');
 	json_string(t, "code", f->code);
 	json_number(t, "exit", (uint64_t)status);
@@ -167,9 +162,17 @@ void json_error(struct text *t, const struct work *w, const struct err *e, int s
 	json_close(t, '}');
 }
 
+void json_end(struct text *t, const struct work *w, const struct err *e, int status, const char *help)
+{
+	if (e)
+		json_error(t, w, e, status, help);
+	else
+		json_string(t, "error", NULL);
+	json_close(t, '}');
+}
+
 void report_failure(struct text *t, const struct work *w, const struct err *e, int status, const char *help)
 {
-	json_open(t, NULL, '{');
 	json_head(t, w->o);
 	json_target(t, w);
 	json_number(t, "written", w->stats.written);
@@ -177,7 +180,6 @@ void report_failure(struct text *t, const struct work *w, const struct err *e, i
 	json_log(t, w);
 	if (!t->fixed)
 		json_warnings(t, &w->warnings);
-	json_error(t, w, e, status, help);
-	json_close(t, '}');
+	json_end(t, w, e, status, help);
 	text_add(t, "\n", 1);
 }

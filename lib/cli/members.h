@@ -13,7 +13,7 @@
 
 /* "position", "info", "map", "verify", "dry-run" or "apply". */
 const char *job_word(const struct options *o);
-/* schema and job: the first members of every object. */
+/* An object begins: schema and job are its first members. */
 void json_head(struct text *t, const struct options *o);
 void json_target(struct text *t, const struct work *w);
 /* chain: names, the newest first; and chain_hex where one of them is not exact. */
@@ -23,9 +23,9 @@ void json_log(struct text *t, const struct work *w);
 void json_warnings(struct text *t, const struct warnings *w);
 /* What --position prints; NULL: memory was short. */
 char *report_position(const struct work *w, uint64_t at);
-/* The last member. e: NULL where nothing failed; status: the exit status; help: what the message for
+/* It ends, with "error" as its last member. e: NULL where nothing failed; status: the exit status; help: what the message for
  * people says behind its own hint, or NULL. */
-void json_error(struct text *t, const struct work *w, const struct err *e, int status, const char *help);
+void json_end(struct text *t, const struct work *w, const struct err *e, int status, const char *help);
 /* A job that failed. Where t is fixed, what has no limit is left out. */
 void report_failure(struct text *t, const struct work *w, const struct err *e, int status, const char *help);
 

@@ -283,7 +283,6 @@ char *report_info(struct info *const *info, size_t n, const struct report_how *h
 	if (!f)
 		return NULL;
 	if (how->o->json) {
-		json_open(&t, NULL, '{');
 		json_head(&t, how->o);
 		json_open(&t, "images", '[');
 		for (size_t i = 0; i < n; i++)
@@ -293,8 +292,7 @@ char *report_info(struct info *const *info, size_t n, const struct report_how *h
 		for (size_t i = 0; i < families; i++)
 			json_family(&t, &f[i]);
 		json_close(&t, ']');
-		json_string(&t, "error", NULL);
-		json_close(&t, '}');
+		json_end(&t, NULL, NULL, 0, NULL);
 	} else {
 		for (size_t i = 0; i < n; i++)
 			text_info(&t, info[i], how);
@@ -392,7 +390,6 @@ static void map_begin(struct text *t, const struct work *w)
 		text_printf(t, "%-14s  %-14s  %-14s  %s\n", "offset", "length", "in file at", "file");
 		return;
 	}
-	json_open(t, NULL, '{');
 	json_head(t, w->o);
 	json_number(t, "size", m->size);
 	json_chain(t, w->chain);
@@ -407,8 +404,7 @@ static int map_end(struct text *t, const struct work *w, struct report_out *out,
 	if (w->o->json && !t->failed) {
 		json_close(t, ']');
 		json_warnings(t, &w->warnings);
-		json_error(t, w, r < 0 ? e : NULL, 2, NULL);
-		json_close(t, '}');
+		json_end(t, w, r < 0 ? e : NULL, 2, NULL);
 	} else if (r < 0) {
 		free(text_take(t));
 		return r;
@@ -538,7 +534,6 @@ char *report_result(const struct work *w)
 	const struct options *o = w->o;
 	struct text t = {0};
 
-	json_open(&t, NULL, '{');
 	json_head(&t, o);
 	json_target(&t, w);
 	json_number(&t, "size", w->chain->link[0]->size);
@@ -564,7 +559,6 @@ char *report_result(const struct work *w)
 		json_differences(&t, w);
 	json_warnings(&t, &w->warnings);
 	json_number(&t, "milliseconds", (uint64_t)(progress_seconds(&w->progress) * 1000));
-	json_error(&t, w, NULL, 0, NULL);
-	json_close(&t, '}');
+	json_end(&t, w, NULL, 0, NULL);
 	return take(&t);
 }
