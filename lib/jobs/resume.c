@@ -307,12 +307,7 @@ static int part_rewind(struct reader *reader, struct err *e)
 	return reader_rewind(container_of(reader, struct resume, reader)->child, e);
 }
 
-static void not_freed(struct reader *reader)
-{
-	(void)reader; /* part of struct resume */
-}
-
-static const struct reader_ops part_ops = {.next = part_next, .rewind = part_rewind, .free = not_freed};
+static const struct reader_ops part_ops = {.next = part_next, .rewind = part_rewind};
 
 static struct reader *part(struct resume *r, uint64_t from, uint64_t to, uint64_t skip, bool data)
 {

@@ -266,17 +266,8 @@ static int written_fetch(struct reader *reader, const struct run *run, void *buf
 	return 0;
 }
 
-static void not_freed(struct reader *reader)
-{
-	(void)reader; /* part of struct sums */
-}
-
-static const struct reader_ops tap_ops = {.next = tap_next, .free = not_freed};
-static const struct reader_ops written_ops = {
-	.next = written_next,
-	.fetch = written_fetch,
-	.free = not_freed,
-};
+static const struct reader_ops tap_ops = {.next = tap_next};
+static const struct reader_ops written_ops = {.next = written_next, .fetch = written_fetch};
 
 int sums_new(struct sums **out, struct reader *input, const char *spool_dir, struct err *e)
 {

@@ -30,7 +30,7 @@ struct reader_ops {
 	/* Inflates exactly run->len bytes; NULL where no run is COMPRESSED. Unless it is streaming, and does
 	 * not say `threads`, on any number of threads at once, and while next() is called on another. */
 	int (*fetch)(struct reader *r, const struct run *run, void *buf, struct err *e);
-	void (*free)(struct reader *r);
+	void (*free)(struct reader *r); /* NULL: a part of something else, never given to reader_free() */
 };
 
 /* What all readers have in front; made by reader_init(). */
