@@ -83,17 +83,11 @@ static int load(const struct resume *r, struct checkpoint *c, struct err *e)
 {
 	const int fd = open(r->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 	char text[CHECKPOINT_MOST + 1];
-	struct stat st;
-	ssize_t n = -1;
+	ssize_t n;
 
 	if (fd < 0 && errno == ENOENT)
 		return 0;
-	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-		n = read_full(fd, text, sizeof(text), 0);
-	else if (fd < 0)
-		n = -errno;
-	else
-		n = -EINVAL;
+	n = fd < 0 ? -errno : read_full(fd, text, sizeof(text), 0);
 	if (fd >= 0)
 		close(fd);
 	if (n < 0)
