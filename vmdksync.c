@@ -192,17 +192,27 @@ static struct chain_opts chain_options(const struct options *o)
 }
 
 /* Each time when all was read that has to be right together. */
-static int check_inputs(struct work *w, struct err *e)
+static int check_inputs(void *arg, struct err *e)
 {
+	const struct work *w = arg;
+
 	return w->o->force & FORCE_CHANGED ? 0 : chain_unchanged(w->chain, e);
 }
 
 /* A stream is read once, in file order. */
-static int check_streams(const struct chain *c, const struct options *o, struct err *e)
+static int check_streams(const struct work *w, struct err *e)
 {
+	const struct chain *c = w->chain;
+	const struct options *o = w->o;
+
 	for (size_t i = 0; i < c->links; i++) {
 		const struct image *m = c->link[i];
 
+		if (w->resume && m->piped && !m->raw)
+			return fail(e, EINVAL,
+				    "%s: a VMDK from a stream cannot be resumed, as its grains come in any order: "
+				    "run it from the start without --resume, which is safe, or read its file where "
+				    "it lies (sshfs, NFS)", m->name);
 		if (!m->reader || !m->reader->streaming)
 			continue;
 		if (o->full && !o->base && descriptor_has_parent(m->descriptor))
@@ -235,18 +245,6 @@ static int open_resumed(struct work *w, struct chain_opts *opts, struct err *e)
 	return 0;
 }
 
-/* Whether the input can be gone on with. */
-static int check_resumable(const struct work *w, struct err *e)
-{
-	for (size_t i = 0; i < w->chain->links; i++)
-		if (w->chain->link[i]->piped && !w->chain->link[i]->raw)
-			return fail(e, EINVAL,
-				    "%s: a VMDK from a stream cannot be resumed, as its grains come in any order: "
-				    "run it from the start without --resume, which is safe, or read its file where "
-				    "it lies (sshfs, NFS)", w->chain->link[i]->name);
-	return 0;
-}
-
 /* Opens what is to be read, looks at all of its metadata, and makes one reader of it. */
 static int open_chain(struct work *w, const struct pump_opts *pump, struct err *e)
 {
@@ -259,14 +257,11 @@ static int open_chain(struct work *w, const struct pump_opts *pump, struct err *
 
 	if (!r)
 		r = chain_open(&w->chain, o->inputs, o->n_inputs, &opts, e);
-	if (!r && w->resume)
-		r = check_resumable(w, e);
+	if (!r)
+		r = check_streams(w, e);
 	if (r < 0)
 		return r;
 	c = w->chain;
-	r = check_streams(c, o, e);
-	if (r < 0)
-		return r;
 	/* where a whole disk was not asked for, what is there is compared, and the last line says so */
 	if (c->incomplete && (o->chain || o->full || (c->incomplete != -ENODATA && c->incomplete != -ENOENT)))
 		return fail_again(e, -c->incomplete, &c->why);
@@ -385,11 +380,6 @@ static int info(const struct options *o, struct err *e)
 	return r;
 }
 
-static int check_map(void *arg, struct err *e)
-{
-	return check_inputs(arg, e);
-}
-
 static int map(struct work *w, struct err *e)
 {
 	struct report_out out = {.put = put_part, .arg = w};
@@ -397,8 +387,8 @@ static int map(struct work *w, struct err *e)
 	int r;
 
 	if (screen.terminal && !w->o->json && !w->o->map_list)
-		return picture_map(w->chain, &screen, &out, check_map, e);
-	r = report_map(w, &out, check_map, e);
+		return picture_map(w->chain, &screen, &out, check_inputs, e);
+	r = report_map(w, &out, check_inputs, e);
 	w->told = out.begun;
 	return r;
 }

@@ -58,7 +58,7 @@ static void say_look(struct text *t, const struct work *w)
 	const struct look *l = &w->look;
 	const char *target = w->target->name, *delta = w->chain->link[0]->name;
 
-	if (w->o->verify || !w->o->verbose)
+	if (w->o->verify)
 		return;
 	if (*l->why)
 		text_printf(t, "vmdksync: %s: not compared with the parents of %s: %s\n", target,
@@ -142,7 +142,7 @@ void say_facts(struct text *t, const struct work *w)
 		say_image(t, w->chain->link[i]);
 	say_plan(t, w);
 	say_look(t, w);
-	if (w->o->verbose && w->target->served)
+	if (w->target->served)
 		text_printf(t, "vmdksync: %s: %s: one transfer in flight, zeros as bytes\n",
 			    w->target->name, w->target->served);
 }
