@@ -427,22 +427,21 @@ int report_map(const struct work *w, struct report_out *out, int (*last)(void *a
 	const struct chain *c = w->chain;
 	struct run before = {0}, run;
 	struct text t = {0};
-	int r = 0, got = 0;
+	int r = 0, got;
 
 	map_begin(&t, w);
-	while (!r && (got = reader_next(c->reader, &run, e)) > 0) {
-		if (before.len && goes_on(&before, &run)) {
+	do {
+		got = reader_next(c->reader, &run, e);
+		if (got > 0 && before.len && goes_on(&before, &run)) {
 			before.len += run.len;
 			continue;
 		}
-		if (before.len)
+		if (got >= 0 && before.len)
 			r = put_run(&t, c, &before, w->o->json, out, e);
 		before = run;
-	}
+	} while (!r && got > 0);
 	if (!r)
 		r = got;
-	if (!r && before.len)
-		r = put_run(&t, c, &before, w->o->json, out, e);
 	if (!r)
 		r = last(out->arg, e);
 	return map_end(&t, w, out, r, e);
