@@ -66,14 +66,12 @@ static void show_chain(struct rows *r, const struct work *w)
 
 static void show_disk(struct rows *r, const struct work *w)
 {
-	char size[32], data[32], exact[32], zero[32], zero_exact[32], none[32];
+	char size[32], data[32], exact[32], zero[32], none[32];
 
 	text_printf(&r->row, "%s%s", size_text(size, w->chain->link[0]->size),
 		    exact_text(exact, w->chain->link[0]->size));
 	end_row(r, "disk");
-	text_printf(&r->row, "%s of data%s and %s of zeros%s in %" PRIu64 " run%s", size_text(data, w->totals.data),
-		    exact_text(exact, w->totals.data), size_text(zero, w->totals.zero),
-		    exact_text(zero_exact, w->totals.zero), w->totals.runs, plural(w->totals.runs));
+	say_totals(&r->row, &w->totals);
 	if (report_unaccounted(w))
 		text_printf(&r->row, "; %s unaccounted for", size_text(none, report_unaccounted(w)));
 	end_row(r, "write");

@@ -7,25 +7,17 @@
 #include <string.h>
 #include <unistd.h>
 
-/* "; 2 warnings" into buf, or nothing where there were none. */
-static const char *warnings_text(char buf[32], const struct work *w)
+/* The end of a last line. */
+static void say_rest(struct text *t, const struct work *w)
 {
-	buf[0] = '\0';
-	if (w->warnings.n)
-		snprintf(buf, 32, "; %zu warning%s", w->warnings.n, plural(w->warnings.n));
-	return buf;
-}
-
-/* "; 64.0 KiB unaccounted for" into buf, or nothing. */
-static const char *unaccounted_text(char buf[64], const struct work *w)
-{
-	const uint64_t bytes = report_unaccounted(w);
+	const uint64_t unaccounted = report_unaccounted(w);
 	char size[32];
 
-	buf[0] = '\0';
-	if (bytes)
-		snprintf(buf, 64, "; %s unaccounted for", size_text(size, bytes));
-	return buf;
+	if (unaccounted)
+		text_printf(t, "; %s unaccounted for", size_text(size, unaccounted));
+	if (w->warnings.n)
+		text_printf(t, "; %zu warning%s", w->warnings.n, plural(w->warnings.n));
+	text_add(t, "\n", 1);
 }
 
 static void say_image(struct text *t, const struct image *m)
@@ -39,17 +31,22 @@ static void say_image(struct text *t, const struct image *m)
 		m->size / SECTOR, plural(m->size / SECTOR), m->facts.grain);
 }
 
-static void say_plan(struct text *t, const struct work *w)
+void say_totals(struct text *t, const struct totals *sum)
 {
 	char data[32], data_exact[32], zero[32], zero_exact[32];
 
+	text_printf(t, "%s of data%s and %s of zeros%s in %" PRIu64 " run%s", size_text(data, sum->data),
+		    exact_text(data_exact, sum->data), size_text(zero, sum->zero),
+		    exact_text(zero_exact, sum->zero), sum->runs, plural(sum->runs));
+}
+
+static void say_plan(struct text *t, const struct work *w)
+{
 	if (w->chain->reader->streaming)
 		return; /* nobody knows yet */
-	text_printf(t,
-		"vmdksync: %s: %s of data%s and %s of zeros%s in %" PRIu64 " run%s\n",
-		w->target->name, size_text(data, w->totals.data),
-		exact_text(data_exact, w->totals.data), size_text(zero, w->totals.zero),
-		exact_text(zero_exact, w->totals.zero), w->totals.runs, plural(w->totals.runs));
+	text_printf(t, "vmdksync: %s: ", w->target->name);
+	say_totals(t, &w->totals);
+	text_add(t, "\n", 1);
 }
 
 /* What was seen of the target before the first write. */
@@ -149,11 +146,9 @@ void say_facts(struct text *t, const struct work *w)
 
 void say_dry_run(struct text *t, const struct work *w)
 {
-	char warned[32], spare[64];
-
-	text_printf(t, "vmdksync: %s: dry run, nothing was written%s%s%s\n", w->target->name,
-		    w->target->read_only ? "; it is read-only, so it could not be" : "",
-		    unaccounted_text(spare, w), warnings_text(warned, w));
+	text_printf(t, "vmdksync: %s: dry run, nothing was written%s", w->target->name,
+		    w->target->read_only ? "; it is read-only, so it could not be" : "");
+	say_rest(t, w);
 }
 
 void say_details(struct text *t, const struct work *w)
@@ -173,20 +168,19 @@ static void say_kept_open(struct text *t, const struct work *w)
 
 static void say_summary(struct text *t, const struct work *w)
 {
-	char data[32], zero[32], rate[32], warned[32], spare[64], resumed[64] = "";
+	char data[32], zero[32], rate[32];
 	double seconds = progress_seconds(&w->progress);
 	uint64_t bytes = w->stats.written + w->stats.zeroed;
 
-	if (resume_found(w->resume))
-		snprintf(resumed, sizeof(resumed), "; resumed at byte %" PRIu64,
-			 resume_found(w->resume)->durable);
 	text_printf(t,
-		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " run%s; %.1f s, %s/s%s; on stable "
-		"storage%s%s\n",
+		"vmdksync: %s: %s written, %s zeroed, in %" PRIu64 " run%s; %.1f s, %s/s",
 		w->target->name, size_text(data, w->stats.written),
 		size_text(zero, w->stats.zeroed), w->stats.runs, plural(w->stats.runs), seconds,
-		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes),
-		resumed, unaccounted_text(spare, w), warnings_text(warned, w));
+		size_text(rate, seconds > 0.001 ? (uint64_t)((double)bytes / seconds) : bytes));
+	if (resume_found(w->resume))
+		text_printf(t, "; resumed at byte %" PRIu64, resume_found(w->resume)->durable);
+	text_printf(t, "; on stable storage");
+	say_rest(t, w);
 	say_present(t, w);
 	if (w->undo)
 		text_printf(t, "vmdksync: %s: 'vmdksync %s %s' rolls back\n",
@@ -235,7 +229,6 @@ static void say_broken_off(struct text *t, const struct work *w, int r)
 void say_end(struct text *t, const struct work *w, int r)
 {
 	const struct options *o = w->o;
-	char warned[32];
 
 	if (!r && !o->quiet)
 		say_kept_open(t, w);
@@ -245,10 +238,11 @@ void say_end(struct text *t, const struct work *w, int r)
 			    w->target->name, w->done, w->totals.data + w->totals.zero);
 	else if (w->stats.stopped || (r < 0 && w->stats.begun))
 		say_broken_off(t, w, r);
-	else if (!r && w->undone && !o->quiet)
+	else if (!r && w->undone && !o->quiet) {
 		text_printf(t, "vmdksync: %s: holds all of it already, and %s is finished: nothing was left to "
-			       "do%s\n", w->target->name, w->undo_name, warnings_text(warned, w));
-	else if (!r && w->target && !o->quiet && !o->dry_run && !o->verify)
+			       "do", w->target->name, w->undo_name);
+		say_rest(t, w);
+	} else if (!r && w->target && !o->quiet && !o->dry_run && !o->verify)
 		say_summary(t, w);
 }
 
@@ -267,12 +261,14 @@ void say_equal(struct text *t, const struct work *w)
 {
 	uint64_t all = w->o->read_back ? w->stats.written + w->stats.zeroed
 				       : w->totals.data + w->totals.zero;
-	char text[32], exact[32], warned[32], spare[64];
+	char text[32], exact[32];
 
-	/* a read-back follows a summary, which counted them */
-	text_printf(t, "vmdksync: %s: equal to %s: %s%s, %.1f %% of the disk; %.1f s%s%s\n",
+	text_printf(t, "vmdksync: %s: equal to %s: %s%s, %.1f %% of the disk; %.1f s",
 		w->target->name, w->chain->link[0]->name, size_text(text, all),
 		exact_text(exact, all), 100.0 * (double)all / (double)w->chain->link[0]->size,
-		progress_seconds(&w->progress), w->o->read_back ? "" : unaccounted_text(spare, w),
-		w->o->read_back ? "" : warnings_text(warned, w));
+		progress_seconds(&w->progress));
+	if (w->o->read_back) /* behind a summary, which told the rest */
+		text_add(t, "\n", 1);
+	else
+		say_rest(t, w);
 }

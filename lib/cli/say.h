@@ -13,6 +13,8 @@
 void say_logs(struct text *t, const struct work *w);
 /* The images, what will be written, what the target holds: all that is known before the first write. */
 void say_facts(struct text *t, const struct work *w);
+/* What is to be written; a part of a line. */
+void say_totals(struct text *t, const struct totals *sum);
 void say_dry_run(struct text *t, const struct work *w);
 /* How it was read and written. */
 void say_details(struct text *t, const struct work *w);
