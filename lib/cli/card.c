@@ -124,7 +124,8 @@ static void show_cost(struct rows *r, const struct work *w, const char *log)
 
 	if (w->room.known) {
 		text_printf(&r->row, "%s: may need up to %s; %s are free there",
-			    w->undo_name ? w->undo_name : log, size_text(a, w->room.most), size_text(b, w->room.free));
+			    w->undo_name ? w->undo_name : log, size_text(a, w->room.most),
+			    size_text(b, w->room.free));
 		end_row(r, "undo");
 	}
 	text_printf(&r->row, "about %s at 100 MiB/s", duration(a, w->totals.data, SLOW));

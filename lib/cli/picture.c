@@ -83,18 +83,9 @@ static int begin(struct picture *p, struct err *e)
 {
 	const uint64_t size = p->c->link[0]->size;
 
-	for (size_t i = 0; i < p->c->links; i++) {
-		struct text name = {0};
-		char *s;
-
-		screen_name(&name, p->c->link[i]->name, p->screen->columns / 3);
-		s = text_take(&name);
-		if (!s)
-			return fail(e, ENOMEM, "out of memory");
-		if (screen_width(s) > p->names)
-			p->names = screen_width(s);
-		free(s);
-	}
+	for (size_t i = 0; i < p->c->links; i++)
+		p->names = (unsigned)max_u64(p->names, screen_width(screen_last(p->c->link[i]->name)));
+	p->names = (unsigned)min_u64(p->names, p->screen->columns / 3);
 	/* the last column stays free: a terminal may wrap as soon as it is filled */
 	p->columns = p->screen->columns - p->names - 3;
 	p->part = max_u64(div_up(size, p->columns), SECTOR);

@@ -35,23 +35,33 @@ struct screen screen_of(int fd)
 	return s;
 }
 
-unsigned screen_width(const char *s)
+static unsigned width(const char *s, size_t n)
 {
 	unsigned used = 0;
 
-	for (; *s; s++)
+	for (; n--; s++)
 		if (((unsigned char)*s & 0xc0) != 0x80)
 			used += (unsigned char)*s < 0xe1 ? 1 : 2;
 	return used;
 }
 
-void screen_name(struct text *t, const char *name, unsigned columns)
+unsigned screen_width(const char *s)
+{
+	return width(s, strlen(s));
+}
+
+const char *screen_last(const char *name)
 {
 	const char *slash = strrchr(name, '/');
+
+	return slash && slash[1] ? slash + 1 : name;
+}
+
+void screen_name(struct text *t, const char *name, unsigned columns)
+{
 	bool cut = false;
 
-	if (slash && slash[1])
-		name = slash + 1;
+	name = screen_last(name);
 	while (screen_width(name) + cut > columns) {
 		cut = true;
 		do
@@ -68,22 +78,16 @@ void screen_row(struct text *t, const struct screen *s, const char *label, const
 	text_printf(t, "%-*s", LABEL, label);
 	for (bool first = true; *text; first = false) {
 		const size_t n = strcspn(text, " ");
-		char *word = strndup(text, n);
 
-		if (!word) {
-			t->failed = true;
-			return;
-		}
-		if (!first && s->terminal && column + 1 + screen_width(word) >= s->columns) {
+		if (!first && s->terminal && column + 1 + width(text, n) >= s->columns) {
 			text_printf(t, "\n%*s", LABEL, "");
 			column = LABEL;
 		} else if (!first) {
 			text_add(t, " ", 1);
 			column++;
 		}
-		text_add(t, word, n);
-		column += screen_width(word);
-		free(word);
+		text_add(t, text, n);
+		column += width(text, n);
 		text += n + (text[n] == ' ');
 	}
 	text_add(t, "\n", 1);

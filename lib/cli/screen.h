@@ -21,7 +21,9 @@ unsigned screen_columns(int fd);
 
 /* Columns of a text in UTF-8; characters that may be wide are taken for two. */
 unsigned screen_width(const char *s);
-/* The last part of a file name, and only its end where it has more than `columns` columns. */
+/* The last part of a file name. */
+const char *screen_last(const char *name);
+/* The same, and only its end where it has more than `columns` columns. */
 void screen_name(struct text *t, const char *name, unsigned columns);
 /* A label and, behind it, text that is wrapped at the edge of a terminal; elsewhere it stays one line. */
 void screen_row(struct text *t, const struct screen *s, const char *label, const char *text);

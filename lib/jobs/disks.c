@@ -10,7 +10,7 @@
 #include <strings.h>
 #include <sys/stat.h>
 
-#define ENTRIES_MAX 8192 /* names of a folder that are looked at */
+#define ENTRIES_MAX 8192  /* names of a folder that are looked at */
 #define VMX_MAX 1048576   /* bytes; usual ones have a few thousand */
 
 static const char *last_part(const char *name)

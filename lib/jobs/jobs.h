@@ -46,7 +46,6 @@ void look_free(struct look *look);
 int job_touched(struct reader *r, uint64_t grain, uint64_t table, uint64_t *grains, uint64_t *tables,
 		struct err *e);
 
-struct chain;
 /*
  * Whether t is the disk that the undo logs of the chain are of: places that neither they nor any
  * other of its images hold are compared with what the logs know of them. c->reader, which must not be
