@@ -173,7 +173,7 @@ static void text_layer(struct text *t, const struct image *m, const struct total
 	char size[32], exact[32], data[32], zero[32], none[32];
 
 	text_printf(t, "%*s%s: %s", 2 * depth, "", m->name,
-		    sum ? m->facts.format : d->create_type ? d->create_type : "VMDK");
+		    sum ? m->facts.format : d && d->create_type ? d->create_type : "VMDK");
 	if (sum && m->facts.version) /* flat has none */
 		text_printf(t, " version %u", m->facts.version);
 	depth = 2 * depth + 2;
