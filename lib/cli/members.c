@@ -7,21 +7,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *job_word(const struct options *o)
-{
-	return o->position  ? "position"
-	       : o->info    ? "info"
-	       : o->map	    ? "map"
-	       : o->verify  ? "verify"
-	       : o->dry_run ? "dry-run"
-			    : "apply";
-}
-
 void json_head(struct text *t, const struct options *o)
 {
 	json_open(t, NULL, '{');
 	json_number(t, "schema", JSON_SCHEMA);
-	json_string(t, "job", job_word(o));
+	json_string(t, "job", o->position  ? "position"
+			      : o->info	   ? "info"
+			      : o->map	   ? "map"
+			      : o->verify  ? "verify"
+			      : o->dry_run ? "dry-run"
+					   : "apply");
 }
 
 void json_target(struct text *t, const struct work *w)

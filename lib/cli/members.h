@@ -11,8 +11,6 @@
 
 #define JSON_SCHEMA 1
 
-/* "position", "info", "map", "verify", "dry-run" or "apply". */
-const char *job_word(const struct options *o);
 /* An object begins: schema and job are its first members. */
 void json_head(struct text *t, const struct options *o);
 void json_target(struct text *t, const struct work *w);
