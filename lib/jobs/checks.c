@@ -298,7 +298,7 @@ int job_open_log(struct undo **out, const struct log_opts *o, struct chain *c, s
 	const struct undo_opts opts = {.append = o->append,
 				       .mode = 0600,
 				       .disk = t->name,
-				       .disk_in_memory = target_in_memory(t),
+				       .disk_in_memory = t->in_memory,
 				       .applied = c->link[0]->name,
 				       .look = on_look,
 				       .arg = t};

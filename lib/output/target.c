@@ -6,11 +6,8 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 bool same_disk(const struct stat *a, const struct stat *b)
@@ -44,9 +41,14 @@ void target_free(struct target *t)
 	t->ops->free(t);
 }
 
+static bool of_server(const struct target *t)
+{
+	return !t->st.st_mode;
+}
+
 bool target_is(const struct target *t, const struct stat *st)
 {
-	return t->fd >= 0 && same_disk(&t->st, st);
+	return !of_server(t) && same_disk(&t->st, st);
 }
 
 void target_put(struct target *t, struct queue *q, struct xfer *x)
@@ -70,7 +72,7 @@ bool target_zero_unsupported(struct target *t, const struct xfer *x, int err)
 	    !(t->device && err == -EINVAL))
 		return false;
 	t->zero_ways &= ~x->mode;
-	t->rereads |= t->fd < 0; /* a server may have zeros where they take no room */
+	t->rereads |= of_server(t); /* it may have zeros where they take no room */
 	return true;
 }
 
@@ -92,32 +94,21 @@ bool target_look(struct target *t, uint64_t off, void *buf, size_t n)
 
 void target_hint(struct target *t, uint64_t off, uint64_t len)
 {
-	posix_fadvise(t->fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED);
+	if (t->ops->advise)
+		t->ops->advise(t, off, len, POSIX_FADV_WILLNEED);
 }
 
 void target_forget(struct target *t)
 {
 	if (t->extents)
 		extents_forget(t->extents);
-	posix_fadvise(t->fd, 0, 0, POSIX_FADV_DONTNEED);
-}
-
-bool target_in_memory(const struct target *t)
-{
-	struct statfs fs;
-
-	return !t->device && fstatfs(t->fd, &fs) == 0 &&
-	       ((uint32_t)fs.f_type == TMPFS_MAGIC || (uint32_t)fs.f_type == RAMFS_MAGIC);
+	if (t->ops->advise)
+		t->ops->advise(t, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 bool target_room(const struct target *t, uint64_t *bytes)
 {
-	struct statvfs fs;
-
-	if (t->device || fstatvfs(t->fd, &fs) < 0)
-		return false;
-	*bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
-	return true;
+	return t->ops->room && t->ops->room(t, bytes);
 }
 
 const char *target_why(const struct target *t, int err)
@@ -127,9 +118,5 @@ const char *target_why(const struct target *t, int err)
 
 int target_sync_name(struct target *t, struct err *e)
 {
-	int r = t->dir < 0 ? 0 : fsync(t->dir);
-
-	if (r < 0 && errno != EINVAL) /* some file systems cannot, and need not */
-		return fail(e, errno, "%s: fsync of its directory: %s", t->name, strerror(errno));
-	return 0;
+	return t->ops->sync_name ? t->ops->sync_name(t, e) : 0;
 }

@@ -20,6 +20,10 @@ struct target_ops {
 	void (*put)(struct target *t, struct queue *q, struct xfer *x);
 	bool (*look)(struct target *t, uint64_t off, void *buf, size_t n);
 	void (*free)(struct target *t); /* all but name */
+	/* NULL where a server keeps the bytes: */
+	void (*advise)(const struct target *t, uint64_t off, uint64_t len, int advice); /* posix_fadvise(2) */
+	bool (*room)(const struct target *t, uint64_t *bytes);
+	int (*sync_name)(const struct target *t, struct err *e);
 };
 
 struct target {
@@ -40,6 +44,7 @@ struct target {
 	bool rereads;    /* zeros would take room, as nobody can make them otherwise: what is to be zeroed
 			  * is read first, and left alone where it is zeros already */
 	bool created;    /* by us: holds nothing but zeros */
+	bool in_memory;  /* a file that is lost when the machine stops (tmpfs) */
 	/* NULL, or how a program keeps the bytes instead of the kernel: see served.h. Then one read or
 	 * write is in flight at a time, and zeros are sent as bytes. */
 	const char *served;
@@ -49,11 +54,6 @@ struct target {
 	int zero_ways;
 	int dead;        /* 0, or the -errno with which every transfer ends, as the server is lost; then */
 	const char *why; /* that in words */
-	/* Private to the files of targets. -1 and NULL: there is none. */
-	int fd;     /* buffered */
-	int direct; /* the same thing opened O_DIRECT; where it is there it holds O_EXCL and the locks, so
-		     * it stays open to the end */
-	int dir;    /* where a created file lies */
 	struct extents *extents; /* NULL: all is data and written */
 };
 
@@ -102,8 +102,6 @@ void target_hint(struct target *t, uint64_t off, uint64_t len);
 bool target_is(const struct target *t, const struct stat *st);
 /* How many bytes are free where it lies; false where nobody knows. */
 bool target_room(const struct target *t, uint64_t *bytes);
-/* Whether it is a file that is lost when the machine stops (tmpfs). */
-bool target_in_memory(const struct target *t);
 /* Forgets what is in the page cache and in cached extent maps, so that what is read next comes from
  * the disk. To be called when all is synced. */
 void target_forget(struct target *t);

@@ -12,19 +12,35 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define UNSURE_BLOCK 4096 /* no disk asks for more */
 #define CACHED_MAX (64u << 10)
 #define HELD_TRIES 20
 #define HELD_PAUSE_US 25000
+
+struct file {
+	struct target t;
+	int fd;     /* buffered */
+	int direct; /* the same thing opened O_DIRECT, or -1 where that cannot be had; where it is there it
+		     * holds O_EXCL and the locks, so it stays open to the end */
+	int dir;    /* where a created file lies, or -1 */
+};
+
+static struct file *file_of(const struct target *t)
+{
+	return container_of(t, struct file, t);
+}
 
 static uint64_t queue_number(dev_t dev, const char *what)
 {
@@ -109,7 +125,7 @@ static int check_loop(const struct target *t, const struct target_opts *o, struc
 	struct loop_info64 info;
 	struct stat over = {0};
 
-	if (ioctl(t->fd, LOOP_GET_STATUS64, &info) < 0)
+	if (ioctl(file_of(t)->fd, LOOP_GET_STATUS64, &info) < 0)
 		return 0; /* it is none */
 	over.st_dev = info.lo_device;
 	over.st_ino = info.lo_inode;
@@ -336,20 +352,20 @@ static int open_existing(struct target *t, const char *path, const struct target
 		flags |= O_NONBLOCK; /* a FIFO may have come in its place */
 	else if (!o->force_busy)
 		flags |= O_EXCL;
-	t->fd = open_patiently(path, flags | (t->device ? O_DIRECT : 0));
-	if (t->fd < 0 && errno == EINVAL)
-		t->fd = open_patiently(path, flags);
-	if (t->fd < 0)
+	file_of(t)->fd = open_patiently(path, flags | (t->device ? O_DIRECT : 0));
+	if (file_of(t)->fd < 0 && errno == EINVAL)
+		file_of(t)->fd = open_patiently(path, flags);
+	if (file_of(t)->fd < 0)
 		return open_failed(t, errno, o, e);
-	if (!is_still(t, t->fd))
+	if (!is_still(t, file_of(t)->fd))
 		return fail(e, EBUSY, "%s: was replaced while it was being opened", t->name);
 	if (!t->device) {
 		/* or the ring answers EAGAIN where it could wait */
-		if (fcntl(t->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
+		if (fcntl(file_of(t)->fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
 			return fail(e, errno, "%s: %s", t->name, strerror(errno));
 		return 0;
 	}
-	if (ioctl(t->fd, BLKROGET, &ro) == 0 && ro) {
+	if (ioctl(file_of(t)->fd, BLKROGET, &ro) == 0 && ro) {
 		if (!o->read_only)
 			return fail(e, EROFS, "%s: is a read-only device", t->name);
 		t->read_only = true;
@@ -367,7 +383,7 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 		/* a dry run leaves nothing behind, so its file has no name */
 		if (lstat(path, &st) == 0)
 			return fail(e, EEXIST, "%s: %s", t->name, exists);
-		if (faccessat(t->dir, ".", W_OK | X_OK, AT_EACCESS) < 0)
+		if (faccessat(file_of(t)->dir, ".", W_OK | X_OK, AT_EACCESS) < 0)
 			return fail(e, errno, "%s: cannot be made: %s", t->name, strerror(errno));
 		fd = memfd_create("vmdksync", MFD_CLOEXEC);
 	} else {
@@ -377,7 +393,7 @@ static int make_file(struct target *t, const char *path, const struct target_opt
 		return fail(e, EEXIST, "%s: %s", t->name, exists);
 	if (fd < 0)
 		return fail(e, errno, "%s: cannot be made: %s", t->name, strerror(errno));
-	t->fd = fd;
+	file_of(t)->fd = fd;
 	t->created = true;
 	if (ftruncate(fd, (off_t)o->need) < 0)
 		return fail(e, errno, "%s: a file of %" PRIu64 " bytes cannot be made: %s", t->name,
@@ -399,8 +415,8 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 	dir = folder_of(path);
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");
-	t->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (t->dir < 0 || fstat(t->dir, &folder) < 0)
+	file_of(t)->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (file_of(t)->dir < 0 || fstat(file_of(t)->dir, &folder) < 0)
 		r = fail(e, errno, "%s: its directory cannot be opened: %s", t->name,
 			 strerror(errno));
 	else if (guard_in_dev(dir, &folder)) /* a mistyped name of a device */
@@ -410,7 +426,7 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 	free(dir);
 	if (r < 0)
 		return r;
-	if (fstat(t->fd, &t->st) < 0)
+	if (fstat(file_of(t)->fd, &t->st) < 0)
 		return fail(e, errno, "%s: %s", t->name, strerror(errno));
 	return 0;
 }
@@ -422,7 +438,7 @@ static int check_size(struct target *t, const struct target_opts *o, struct err 
 
 	if (!t->device)
 		t->size = (uint64_t)t->st.st_size;
-	else if (ioctl(t->fd, BLKGETSIZE64, &t->size) < 0)
+	else if (ioctl(file_of(t)->fd, BLKGETSIZE64, &t->size) < 0)
 		return fail(e, errno, "%s: size of the device: %s", t->name, strerror(errno));
 	r = target_check_size(t, o, e);
 	if (r < 0)
@@ -440,7 +456,7 @@ static int check_size(struct target *t, const struct target_opts *o, struct err 
  */
 static int check_busy(const struct target *t, const struct target_opts *o, struct err *e)
 {
-	const int fd = t->direct >= 0 ? t->direct : t->fd;
+	const int fd = file_of(t)->direct >= 0 ? file_of(t)->direct : file_of(t)->fd;
 	int r;
 
 	if (o->force_busy) {
@@ -461,13 +477,13 @@ static bool find_alignment(struct target *t)
 	int sector;
 
 	if (t->device) {
-		if (ioctl(t->fd, BLKSSZGET, &sector) == 0 && sector > 0)
+		if (ioctl(file_of(t)->fd, BLKSSZGET, &sector) == 0 && sector > 0)
 			block = (uint64_t)sector;
 	} else {
 #ifdef STATX_DIOALIGN
 		struct statx sx;
 
-		if (statx(t->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+		if (statx(file_of(t)->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
 		    (sx.stx_mask & STATX_DIOALIGN)) {
 			if (!sx.stx_dio_offset_align)
 				return false;
@@ -496,7 +512,7 @@ static int open_again(struct target *t, int flags)
 	char path[64];
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", file_of(t)->fd);
 	fd = open(path, flags | O_CLOEXEC | O_NOCTTY);
 	if (fd < 0 || is_still(t, fd))
 		return fd;
@@ -514,16 +530,16 @@ static void open_direct(struct target *t, bool read_only)
 	int fd = find_alignment(t) ? open_again(t, mode | (t->device ? 0 : O_DIRECT)) : -1;
 
 	if (!t->device) {
-		t->direct = fd;
-	} else if (fd >= 0 && fcntl(t->fd, F_GETFL) & O_DIRECT) {
-		t->direct = t->fd;
-		t->fd = fd;
+		file_of(t)->direct = fd;
+	} else if (fd >= 0 && fcntl(file_of(t)->fd, F_GETFL) & O_DIRECT) {
+		file_of(t)->direct = file_of(t)->fd;
+		file_of(t)->fd = fd;
 	} else {
 		if (fd >= 0)
 			close(fd);
-		fcntl(t->fd, F_SETFL, 0);
+		fcntl(file_of(t)->fd, F_SETFL, 0);
 	}
-	t->past_cache = t->direct >= 0;
+	t->past_cache = file_of(t)->direct >= 0;
 }
 
 /*
@@ -558,28 +574,38 @@ static void plan_zeroing(struct target *t)
 		t->zero_ways = FALLOC_FL_ZERO_RANGE | (t->thin ? FALLOC_FL_PUNCH_HOLE : 0);
 }
 
+static bool in_memory(const struct target *t)
+{
+	struct statfs fs;
+
+	return !t->device && fstatfs(file_of(t)->fd, &fs) == 0 &&
+	       ((uint32_t)fs.f_type == TMPFS_MAGIC || (uint32_t)fs.f_type == RAMFS_MAGIC);
+}
+
 /* --- the operations ------------------------------------------------------------------------------ */
 
 static void file_free(struct target *t)
 {
-	if (t->fd >= 0)
-		close(t->fd);
-	if (t->direct >= 0) /* last: it holds what keeps others away */
-		close(t->direct);
-	if (t->dir >= 0)
-		close(t->dir);
+	struct file *f = file_of(t);
+
+	if (f->fd >= 0)
+		close(f->fd);
+	if (f->direct >= 0) /* last: it holds what keeps others away */
+		close(f->direct);
+	if (f->dir >= 0)
+		close(f->dir);
 	free(t->extents);
-	free(t);
+	free(f);
 }
 
 static bool file_look(struct target *t, uint64_t off, void *buf, size_t n)
 {
-	return read_full(t->fd, buf, n, off) == (ssize_t)n;
+	return read_full(file_of(t)->fd, buf, n, off) == (ssize_t)n;
 }
 
 static void file_put(struct target *t, struct queue *q, struct xfer *x)
 {
-	x->fd = x->direct ? t->direct : t->fd;
+	x->fd = x->direct ? file_of(t)->direct : file_of(t)->fd;
 	/* A buffered write would be handed to one kernel worker, which is slower than to make it here. A
 	 * file system zeroes a range in no time; a device may have to write all of it. */
 	x->in_line |= t->served || (x->kind == XFER_WRITE && !x->direct) ||
@@ -587,10 +613,37 @@ static void file_put(struct target *t, struct queue *q, struct xfer *x)
 	queue_put(q, x);
 }
 
+static void file_advise(const struct target *t, uint64_t off, uint64_t len, int advice)
+{
+	posix_fadvise(file_of(t)->fd, (off_t)off, (off_t)len, advice);
+}
+
+static bool file_room(const struct target *t, uint64_t *bytes)
+{
+	struct statvfs fs;
+
+	if (t->device || fstatvfs(file_of(t)->fd, &fs) < 0)
+		return false;
+	*bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
+	return true;
+}
+
+static int file_sync_name(const struct target *t, struct err *e)
+{
+	int r = file_of(t)->dir < 0 ? 0 : fsync(file_of(t)->dir);
+
+	if (r < 0 && errno != EINVAL) /* some file systems cannot, and need not */
+		return fail(e, errno, "%s: fsync of its directory: %s", t->name, strerror(errno));
+	return 0;
+}
+
 static const struct target_ops file_ops = {
 	.put = file_put,
 	.look = file_look,
 	.free = file_free,
+	.advise = file_advise,
+	.room = file_room,
+	.sync_name = file_sync_name,
 };
 
 /* --- opening ------------------------------------------------------------------------------------- */
@@ -598,12 +651,14 @@ static const struct target_ops file_ops = {
 int target_file_open(struct target **out, const char *path, const struct target_opts *o,
 		     struct err *e)
 {
-	struct target *t = calloc(1, sizeof(*t));
+	struct file *f = calloc(1, sizeof(*f));
+	struct target *t;
 	int r;
 
-	if (!t)
+	if (!f)
 		return fail(e, ENOMEM, "out of memory");
-	t->fd = t->direct = t->dir = -1;
+	t = &f->t;
+	f->fd = f->direct = f->dir = -1;
 	t->ops = &file_ops;
 	t->block = t->memory = SECTOR;
 	t->name = name_text(path);
@@ -618,9 +673,9 @@ int target_file_open(struct target **out, const char *path, const struct target_
 		r = check_busy(t, o, e);
 	}
 	if (r == 0) {
-		t->served = served_by(t->fd, &t->st);
+		t->served = served_by(f->fd, &t->st);
 		if (!t->device && !t->served)
-			t->extents = extents_new(t->fd);
+			t->extents = extents_new(f->fd);
 		if (!t->device && !t->served && !t->extents)
 			r = fail(e, ENOMEM, "out of memory");
 	}
@@ -631,6 +686,7 @@ int target_file_open(struct target **out, const char *path, const struct target_
 		return r;
 	}
 	t->kind = t->device ? "device" : "file";
+	t->in_memory = in_memory(t);
 	t->cached = find_cached(t);
 	plan_zeroing(t);
 	*out = t;

@@ -414,8 +414,7 @@ int target_nbd_open(struct target **out, const char *uri, const struct target_op
 	n->replies.done = on_done;
 	n->peer.work = on_work;
 	n->t = (struct target){.ops = &nbd_ops, .kind = "nbd", .past_cache = true, .aligned = true,
-			       .memory = SECTOR, .fd = -1, .direct = -1, .dir = -1, .why = n->why.msg,
-			       .name = name_text(uri)};
+			       .memory = SECTOR, .why = n->why.msg, .name = name_text(uri)};
 	n->link.name = n->t.name;
 	r = n->t.name ? nbd_uri_parse(&u, uri, n->t.name, e) : fail(e, ENOMEM, "out of memory");
 	if (!r && o->create)
