@@ -212,6 +212,13 @@ int thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg)
 	return r;
 }
 
+int by_first_u64(const void *a, const void *b)
+{
+	const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return (x > y) - (x < y);
+}
+
 ssize_t read_full(int fd, void *buf, size_t n, uint64_t off)
 {
 	size_t done = 0;

@@ -194,6 +194,8 @@ bool all_zero(const void *p, size_t n);
 int64_t clock_ms(void);
 /* A thread that gets no signals: they are for the one that waits. 0 or an errno. */
 int thread_start(pthread_t *thread, void *(*run)(void *arg), void *arg);
+/* For qsort(3) and bsearch(3), of structs whose first member, an uint64_t, is what they are sorted by. */
+int by_first_u64(const void *a, const void *b);
 
 /* Reads n bytes of a file at off, however often the kernel stops short. How many there were: fewer than n
  * only at the end of the file; or -errno. */

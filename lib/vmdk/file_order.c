@@ -628,13 +628,6 @@ static const struct reader_ops file_order_ops = {
 
 /* --- the directory --------------------------------------------------------------------------------- */
 
-static int by_pos(const void *a, const void *b)
-{
-	const struct table *x = a, *y = b;
-
-	return (x->pos > y->pos) - (x->pos < y->pos);
-}
-
 static int add_table(struct tree *t, uint64_t index, bool copy, uint64_t pos, struct err *e)
 {
 	struct file_order *q = t->file;
@@ -708,7 +701,7 @@ static int sort_tables(struct tree *t, struct err *e)
 	const struct file_order *q = t->file;
 
 	if (q->tables)
-		qsort(q->table, q->tables, sizeof(*q->table), by_pos);
+		qsort(q->table, q->tables, sizeof(*q->table), by_first_u64);
 	for (size_t i = 0; i < q->tables; i++) {
 		const struct table *table = &q->table[i];
 		bool apart = !i || table[-1].pos + q->table_bytes <= table->pos;

@@ -101,18 +101,11 @@ bool pending_name(struct pending *p, uint64_t pos, uint64_t len)
 	return w && w->named && bitmap_set(w->named, at / SECTOR, div_up(at + len, SECTOR));
 }
 
-static int by_off(const void *a, const void *b)
-{
-	const struct pending_grain *x = a, *y = b;
-
-	return (x->off > y->off) - (x->off < y->off);
-}
-
 void pending_sort(struct pending_window *w)
 {
 	for (uint32_t i = 1; i < w->grains; i++)
 		if (w->grain[i - 1].off >= w->grain[i].off) {
-			qsort(w->grain, w->grains, sizeof(*w->grain), by_off);
+			qsort(w->grain, w->grains, sizeof(*w->grain), by_first_u64);
 			return;
 		}
 }

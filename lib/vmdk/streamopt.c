@@ -63,13 +63,6 @@ struct streamopt {
  * size. */
 #define SEEN_MAX (UINT64_C(128) << 23)
 
-static int by_off(const void *a, const void *b)
-{
-	const struct mark *x = a, *y = b;
-
-	return (x->off > y->off) - (x->off < y->off);
-}
-
 /*
  * The walk is ascending, the file need not be, and there may be more grains than memory has room for
  * marks. Marks are therefore got in batches, each of the lowest grains above the batch before: of more than
@@ -92,7 +85,7 @@ static int add_mark(struct streamopt *s, uint64_t off, uint64_t pos, struct err 
 	if (s->marks > most) {
 		s->marks = most;
 		if (!s->ascending) {
-			qsort(s->mark, most + 1, sizeof(*s->mark), by_off);
+			qsort(s->mark, most + 1, sizeof(*s->mark), by_first_u64);
 			s->marks -= most / 8; /* or each further grain would sort them again */
 		}
 		s->behind = s->mark[s->marks];
@@ -437,7 +430,7 @@ static int next_batch(struct streamopt *s, struct err *e)
 	s->checked = true;
 	s->given += s->marks;
 	if (!s->ascending)
-		qsort(s->mark, s->marks, sizeof(*s->mark), by_off);
+		qsort(s->mark, s->marks, sizeof(*s->mark), by_first_u64);
 	for (size_t i = 1; i < s->marks; i++)
 		if (s->mark[i].off == s->mark[i - 1].off)
 			return fail(e, EBADMSG,
@@ -576,13 +569,6 @@ static int stream_table(struct streamopt *s, uint64_t pos, struct err *e)
 	return r;
 }
 
-static int by_pos(const void *a, const void *b)
-{
-	const struct table_sums *x = a, *y = b;
-
-	return (x->pos > y->pos) - (x->pos < y->pos);
-}
-
 /* The directory at pos: takes what its tables say from the sums over the markers. */
 static int stream_dir(struct streamopt *s, uint64_t pos, struct err *e)
 {
@@ -606,7 +592,7 @@ static int stream_dir(struct streamopt *s, uint64_t pos, struct err *e)
 			continue;
 		key.pos = (uint64_t)le32(buf + k) * SECTOR;
 		/* they stand in the order of the file */
-		t = s->tables ? bsearch(&key, s->table, s->tables, sizeof(*t), by_pos) : NULL;
+		t = s->tables ? bsearch(&key, s->table, s->tables, sizeof(*t), by_first_u64) : NULL;
 		if (!t) {
 			s->damaged_dir = true;
 			continue;
