@@ -120,9 +120,7 @@ static int begin_stream(struct source *s, const struct source_opts *o, struct er
 
 	if (isatty(fd))
 		return fail(e, EINVAL, "%s: is a terminal; send the delta through a pipe", s->name);
-	s->spool_dir = strdup(spool_folder(o->spool));
-	if (!s->spool_dir)
-		return fail(e, ENOMEM, "out of memory");
+	s->spool_dir = spool_folder(o->spool);
 	s->streaming = s->piped = true;
 	/* the stream closes fd no sooner than the source is freed */
 	if (S_ISREG(s->st.st_mode) && take_stamp(fd, &s->stamp) == 0)
@@ -230,7 +228,6 @@ void source_free(struct source *s)
 		close(s->spool);
 	if (s->fd >= 0 && s->fd != s->spool)
 		close(s->fd);
-	free(s->spool_dir);
 	free(s->name);
 	free(s);
 }

@@ -44,14 +44,14 @@ struct source {
 	uint64_t data, hole; /* what SEEK_DATA and SEEK_HOLE last said: data in [data, hole) */
 	uint64_t since;      /* and no data in [since, data) */
 	struct stream *flow;
-	char *spool_dir;
+	const char *spool_dir;
 	int spool;
 	uint64_t spool_end;
 	uint64_t expect;
 };
 
 struct source_opts {
-	const char *spool; /* folder of the spool; NULL: $TMPDIR, else /var/tmp */
+	const char *spool; /* folder of the spool, has to outlive the source; NULL: $TMPDIR, else /var/tmp */
 	bool spool_first;  /* take in everything before anything is looked at */
 	struct stream_opts stream; /* window: 32 KiB at least, which file_order.c relies on */
 };

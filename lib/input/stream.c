@@ -42,7 +42,7 @@ struct stream {
 	uint64_t low, have;
 	/* Where in memory window number k is: place[k % windows]. Free places, last used on top: what
 	 * was never needed is never touched, and what was used just now is still in the cache. */
-	unsigned *place, *free, frees;
+	unsigned place[WINDOWS], free[WINDOWS], frees;
 	unsigned used; /* places from this one on never were */
 	uint64_t want; /* how much has to be there before anyone is woken */
 	bool end, quit;
@@ -389,13 +389,12 @@ static struct stream *stream_new(const char *name, size_t window, unsigned windo
 	f->name = name;
 	f->window = window;
 	f->windows = windows;
-	f->place = calloc(windows, sizeof(*f->place));
-	f->free = calloc(windows, sizeof(*f->free));
+	assert(windows <= WINDOWS);
 	/* pages that no byte ever reaches cost nothing */
 	f->memory = mmap(NULL, window * windows, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (!f->place || !f->free || f->memory == MAP_FAILED) {
-		stream_free(f);
+	if (f->memory == MAP_FAILED) {
+		free(f);
 		return NULL;
 	}
 	for (; f->frees < windows; f->frees++)
@@ -425,10 +424,7 @@ void stream_free(struct stream *f)
 		close(f->fd);
 	for (int i = 0; i < 2 && f->aside[i] >= 0; i++)
 		close(f->aside[i]);
-	if (f->memory != MAP_FAILED)
-		munmap(f->memory, f->window * f->windows);
-	free(f->place);
-	free(f->free);
+	munmap(f->memory, f->window * f->windows);
 	free(f);
 }
 

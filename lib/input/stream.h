@@ -18,7 +18,7 @@ struct stream;
 
 struct stream_opts {
 	size_t window;    /* power of two; 0: the usual size */
-	unsigned windows; /* 0: the usual number */
+	unsigned windows; /* 0: the usual number, which is the largest */
 	/* Bytes, inflated, after which the end is waited for STREAM_PATIENCE seconds and no longer, of gzip only
 	 * once its trailer was received; 0: not known. */
 	uint64_t expect;
