@@ -350,6 +350,7 @@ static int check(const struct options *o, int names, struct err *e)
 {
 	const bool shows = o->info || o->map, writes = !o->verify && !shows;
 	const char *job = o->verify ? "--verify" : o->info ? "--info" : "--map";
+	char before[16];
 	const struct {
 		bool wrong;
 		const char *why[2]; /* a format, and its word */
@@ -383,10 +384,11 @@ static int check(const struct options *o, int names, struct err *e)
 	      o->chain ? "--chain" : o->full ? "--full" : o->base ? "--base" : job}},
 	    {o->raw && o->spool_first && !o->expect,
 	     {"--raw --spool-first needs --expect-size=N, the size of the disk"}},
-	    {o->raw && names > 2, {"--raw is for one disk, but there are several names before TARGET"}},
+	    {o->raw && names > 2, {"--raw is for one disk, but there are %s names before TARGET", before}},
 	    {o->placed && names - !shows > 1, {"--offset is for one extent"}},
 	};
 
+	snprintf(before, sizeof(before), "%d", names - 1);
 	for (size_t i = 0; i < sizeof(rules) / sizeof(*rules); i++)
 		if (rules[i].wrong)
 			return fail(e, EINVAL, rules[i].why[0], rules[i].why[1]);
