@@ -266,13 +266,13 @@ static int begin_seen(struct streamopt *s, struct err *e)
 {
 	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
 
+	if (grains > SEEN_MAX && !(s->shape.opts.fill && s->src->streaming))
+		return 0;
 	if (grains > SEEN_MAX)
-		return !s->shape.opts.fill
-			       ? 0
-			       : fail(e, EFBIG,
-				      "%s: its disk has more grains than are counted of a stream (%" PRIu64
-				      "); --spool-first makes a file of it",
-				      s->reader.name, SEEN_MAX);
+		return fail(e, EFBIG,
+			    "%s: its disk has more grains than are counted of a stream (%" PRIu64
+			    "); --spool-first makes a file of it",
+			    s->reader.name, SEEN_MAX);
 	s->seen = bitmap_new(grains);
 	return s->seen ? 0 : fail(e, ENOMEM, "out of memory");
 }
@@ -374,12 +374,11 @@ static int check_records(struct streamopt *s, uint64_t *pos, uint64_t end, struc
 static int find_end(struct streamopt *s, struct err *e)
 {
 	uint64_t pos = s->shape.start, durable = pos, end;
-	struct err why = {0}, torn = {0};
-	int r = walk_log(s, &pos, &durable, &why);
+	struct err mine = {0}, torn = {0}, ignored;
+	int r = damage_of(walk_log(s, &pos, &durable, &mine), &mine, &ignored, e);
 
-	if (r < 0 && r != -EBADMSG && r != -ENOTSUP)
-		return fail_again(e, -r, &why);
-	r = find_barrier(s, pos, s->src->size, e);
+	if (!r)
+		r = find_barrier(s, pos, s->src->size, e);
 	if (r > 0)
 		return fail(e, EBADMSG,
 			    "%s: is damaged at file sector %" PRIu64
@@ -387,11 +386,7 @@ static int find_end(struct streamopt *s, struct err *e)
 			    s->reader.name, pos / SECTOR);
 	if (!r) {
 		s->end = durable;
-		r = check_records(s, &s->end, pos, &torn);
-		if (r == -EBADMSG)
-			r = 0;
-		else if (r < 0)
-			r = fail_again(e, -r, &torn);
+		r = damage_of(check_records(s, &s->end, pos, &torn), &torn, &ignored, e);
 	}
 	/* a crash may leave that, and so may damage; in either case there is nothing to roll back */
 	if (!r && s->end == s->shape.start && !s->shape.opts.unbalanced) {
