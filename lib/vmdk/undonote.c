@@ -15,14 +15,18 @@
 #define LINE 32u
 #define LINE_FORM "# at %016" PRIx64 ": %08" PRIx32 "\n"
 
-/* A copy of what lies between two texts of the same line, or NULL. */
+/* A printable copy of what lies between two texts of the same line, or NULL: a copy of a file is not to be
+ * trusted with the terminal. */
 static char *between(const char *from, const char *to)
 {
-	const char *end = from ? strstr(from, to) : NULL;
+	const char *end = strstr(from, to);
+	char *raw = NULL, *text;
 
-	return end && (size_t)(end - from) <= strcspn(from, "\n")
-		       ? strndup(from, (size_t)(end - from))
-		       : NULL;
+	if (end && (size_t)(end - from) <= strcspn(from, "\n"))
+		raw = strndup(from, (size_t)(end - from));
+	text = raw ? clean_text(raw) : NULL;
+	free(raw);
+	return text;
 }
 
 static bool parse_line(const char *line, struct undo_sample *s)
@@ -65,7 +69,7 @@ static void parse_samples(struct undo_note *note, char *text)
 int undo_note_parse(struct undo_note **out, const char *text, size_t len, struct err *e)
 {
 	struct undo_note *note = NULL;
-	char *all, *raw, *begun;
+	char *all, *begun;
 	int r = 0;
 
 	*out = NULL;
@@ -76,22 +80,14 @@ int undo_note_parse(struct undo_note **out, const char *text, size_t len, struct
 		free(all);
 		return 0;
 	}
-	raw = all ? between(all + strlen(UNDO_ABOUT), UNDO_ABOUT_END) : NULL;
-	note = raw ? calloc(1, sizeof(*note)) : NULL;
+	note = all ? calloc(1, sizeof(*note)) : NULL;
 	if (note) {
-		/* a copy of a file is not to be trusted with the terminal */
-		note->disk = clean_text(raw);
+		note->disk = between(all + strlen(UNDO_ABOUT), UNDO_ABOUT_END);
 		begun = strstr(all, "\n" BEGUN);
-		if (begun) {
-			char *when = between(begun + 1 + strlen(BEGUN), APPLYING);
-			char *what = strstr(begun, APPLYING);
-
-			note->time = when ? clean_text(when) : NULL;
-			what = when ? between(what + strlen(APPLYING), "\n") : NULL;
-			note->applied = what ? clean_text(what) : NULL;
-			free(when);
-			free(what);
-		}
+		if (begun)
+			note->time = between(begun + 1 + strlen(BEGUN), APPLYING);
+		if (note->time)
+			note->applied = between(strstr(begun, APPLYING) + strlen(APPLYING), "\n");
 		parse_samples(note, all);
 	}
 	if (!note || !note->disk) {
@@ -99,7 +95,6 @@ int undo_note_parse(struct undo_note **out, const char *text, size_t len, struct
 		note = NULL;
 		r = fail(e, ENOMEM, "out of memory");
 	}
-	free(raw);
 	free(all);
 	*out = note;
 	return r;
