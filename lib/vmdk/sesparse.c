@@ -60,7 +60,6 @@ struct sesparse {
 	struct tree tree;
 	uint64_t gt, gt_count; /* first sector of the tables, and how many have room */
 	uint64_t free_gt;
-	uint64_t grains;       /* first sector of the grains */
 	struct map bitmap, backmap;
 	bool warned_free, warned_maps;
 };
@@ -92,7 +91,6 @@ static int sesparse_table(struct tree *t, uint64_t i, uint64_t raw, uint64_t *po
 
 static int sesparse_grain(struct tree *t, uint64_t n, uint64_t raw, uint64_t *pos, struct err *e)
 {
-	struct sesparse *s = container_of(t, struct sesparse, tree);
 	uint64_t index;
 
 	switch (raw >> 60) {
@@ -102,12 +100,12 @@ static int sesparse_grain(struct tree *t, uint64_t n, uint64_t raw, uint64_t *po
 	case 3:
 		/* the low 12 bits of the index stand above the rest */
 		index = (raw >> 48 & 0xfff) | (raw & 0x0000ffffffffffff) << 12;
-		if (index > (SECTOR_MAX - s->grains) / GRAIN)
+		if (index > (SECTOR_MAX - t->shape.floor / SECTOR) / GRAIN)
 			return fail(e, EBADMSG,
 				    "%s: grain %" PRIu64 " has index %" PRIu64
 				    ", far outside the file of %" PRIu64 " bytes",
 				    t->reader.name, n, index, t->src->size);
-		*pos = (s->grains + index * GRAIN) * SECTOR;
+		*pos = t->shape.floor + index * GRAIN * SECTOR;
 		return GRAIN_DATA;
 	default: /* 0 too: an unallocated entry is 0 as a whole */
 		return fail(e, EBADMSG,
@@ -324,7 +322,7 @@ static int sesparse_judge(struct tree *t, const struct tree_sums *s, struct err 
 {
 	struct sesparse *x = container_of(t, struct sesparse, tree);
 	/* those of unmapped grains, and one, may stand behind */
-	const uint64_t most = s->zero + 1 + (s->data ? (s->end / SECTOR - x->grains + GRAIN - 1) / GRAIN : 0);
+	const uint64_t most = s->zero + 1 + (s->data ? ((s->end - t->shape.floor) / SECTOR + GRAIN - 1) / GRAIN : 0);
 
 	if (x->bitmap.end > div_up(most, 64) * 8 || x->backmap.end > most * 8)
 		return warning(e,
@@ -342,7 +340,7 @@ static int sesparse_account(struct tree *t, const struct tree_sums *s, struct er
 {
 	struct sesparse *x = container_of(t, struct sesparse, tree);
 	const uint64_t sectors = div_up(t->src->size, SECTOR);
-	const uint64_t room = sectors > x->grains ? sectors - x->grains : 0;
+	const uint64_t room = sectors - min_u64(sectors, t->shape.floor / SECTOR);
 	/* the last one may be cut short, but a part of one may also be padding */
 	const uint64_t grains = div_up(room, GRAIN), whole = room / GRAIN;
 	const uint64_t most = s->data + s->zero;
@@ -443,7 +441,6 @@ int sesparse_open(struct reader **out, struct source *src, const struct format_o
 	s->gt = gt->at;
 	s->gt_count = gt->size / TABLE;
 	s->free_gt = free_gt;
-	s->grains = grains->at;
 	s->bitmap = (struct map){a[FREE_BITMAP], count_bits, 0, 0};
 	s->backmap = (struct map){a[BACKMAP], count_entries, 0, 0};
 	shape = (struct tree_shape){
