@@ -101,8 +101,7 @@ bool source_times_made_up(const struct source *s)
 	return s->stamp.made_up;
 }
 
-/* Whether it is read once. A regular file that stands at its beginning is like any other; gzip in it could not
- * be. */
+/* Whether it is read once. A regular file that stands at its beginning is like any other, but for gzip. */
 static bool is_stream(int fd, const struct stat *st, const struct source_opts *o)
 {
 	uint8_t head[2];

@@ -322,6 +322,25 @@ static void test_name_text(void)
 	free(all);
 }
 
+static void test_paths(void)
+{
+	static const struct {
+		const char *path, *folder, *file;
+	} cases[] = {
+		{"a", ".", "a"},	  {"./-", ".", "-"}, {"d/a", "d", "a"},
+		{"../d/a", "../d", "a"}, {"/a", "/", "a"},   {"/d/a", "/d", "a"},
+	};
+
+	for (size_t i = 0; i < COUNT(cases); i++) {
+		char *folder = path_folder(cases[i].path), *path = path_in(cases[i].folder, cases[i].file);
+
+		CHECK_STR(folder, cases[i].folder);
+		CHECK_STR(path, cases[i].path);
+		free(folder);
+		free(path);
+	}
+}
+
 const struct test base_tests[] = {
 	{"err", test_err},
 	{"err-facts", test_err_facts},
@@ -332,5 +351,6 @@ const struct test base_tests[] = {
 	{"size-text", test_size_text},
 	{"full-io", test_full_io},
 	{"name-text", test_name_text},
+	{"paths", test_paths},
 	{NULL, NULL},
 };
