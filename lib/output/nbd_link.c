@@ -154,16 +154,11 @@ static int greet(struct nbd_link *n, struct err *e)
 
 static int refused(const struct nbd_link *n, const char *export, uint32_t type, uint32_t len, struct err *e)
 {
-	char *name = name_text(export), *text;
+	char said[201] = "", *name = name_text(export), *text;
 	int r;
 
-	text = strndup((const char *)n->in, min_u64(len, 200));
-	if (text) {
-		char *clean = clean_text(text);
-
-		free(text);
-		text = clean;
-	}
+	memcpy(said, n->in, min_u64(len, sizeof(said) - 1));
+	text = clean_text(said);
 	if (!name || !text)
 		r = fail(e, ENOMEM, "out of memory");
 	else if (type == REP_ERR_TLS_REQD)
@@ -202,19 +197,16 @@ static int take_blocks(struct nbd_link *n, const uint8_t *p, struct err *e)
 static int go(struct nbd_link *n, const char *export, struct err *e)
 {
 	const size_t len = strlen(export);
-	uint8_t *data = malloc(len + 8);
+	uint8_t data[NBD_EXPORT_MAX + 8];
 	bool known = false;
 	uint32_t type, got;
 	int r;
 
-	if (!data)
-		return fail(e, ENOMEM, "out of memory");
 	put32(data, (uint32_t)len);
 	memcpy(data + 4, export, len);
 	put16(data + 4 + len, 1);
 	put16(data + 6 + len, INFO_BLOCK_SIZE);
 	r = give_option(n, OPT_GO, data, len + 8, e);
-	free(data);
 	while (r >= 0 && (r = get_reply(n, OPT_GO, &type, &got, e)) >= 0) {
 		if (type == REP_ACK)
 			break;
