@@ -35,14 +35,14 @@ static int load_saved(struct undo *u, uint32_t sector, uint8_t *grain, struct er
 {
 	const uint64_t at = (uint64_t)sector * SECTOR;
 	uint8_t record[RECORD_HEAD + GRAIN_MOST + STORED_HEAD + STORED_TAIL];
-	ssize_t got = pread(u->fd, record, sizeof(record), (off_t)at);
+	ssize_t got = read_full(u->fd, record, sizeof(record), at);
 	uLongf len = (uLongf)u->grain;
 	int r = Z_DATA_ERROR;
 	uint32_t bytes;
 
 	if (got < 0)
-		return fail(e, errno, "%s: reading the undo log at byte %" PRIu64 ": %s", u->name, at,
-			    strerror(errno));
+		return fail(e, (int)-got, "%s: reading the undo log at byte %" PRIu64 ": %s", u->name, at,
+			    strerror((int)-got));
 	bytes = got > (ssize_t)RECORD_HEAD ? le32(record + RECORD_SIZE) : UINT32_MAX;
 	if (bytes <= (size_t)got - RECORD_HEAD)
 		r = uncompress(grain, &len, record + RECORD_HEAD, bytes);
@@ -178,11 +178,11 @@ int undo_read_note(struct undo *u, struct err *e)
 {
 	const size_t room = (size_t)DESC_SECTORS * SECTOR;
 	struct undo_note *note;
-	ssize_t got = pread(u->fd, u->desc, room, SECTOR);
+	ssize_t got = read_full(u->fd, u->desc, room, SECTOR);
 	int r;
 
 	if (got < 0)
-		return fail(e, errno, "%s: %s", u->name, strerror(errno));
+		return fail(e, (int)-got, "%s: %s", u->name, strerror((int)-got));
 	r = undo_note_parse(&note, u->desc, (size_t)got, e);
 	if (r < 0)
 		return r;
@@ -197,10 +197,10 @@ int undo_read_note(struct undo *u, struct err *e)
 static int check_head(struct undo *u, struct err *e)
 {
 	uint8_t want[SECTOR], is[SECTOR];
-	ssize_t got = pread(u->fd, is, sizeof(is), 0);
+	ssize_t got = read_full(u->fd, is, sizeof(is), 0);
 
 	if (got < 0)
-		return fail(e, errno, "%s: %s", u->name, strerror(errno));
+		return fail(e, (int)-got, "%s: %s", u->name, strerror((int)-got));
 	for (unsigned i = 0; i < UNDO_SAMPLES; i++)
 		u->sample[i] = le32(is + UNDO_SAMPLES_AT + 4 * i);
 	undo_make_header(u, want, KDMV_GD_AT_END, true);
@@ -249,7 +249,7 @@ int undo_resume(struct undo *u, const char *path, struct err *e)
 		r = 0;
 	}
 	if (!r && last) {
-		if (pread(u->fd, head, sizeof(head), (off_t)last) != (ssize_t)sizeof(head))
+		if (read_full(u->fd, head, sizeof(head), last) != (ssize_t)sizeof(head))
 			r = fail(&quiet, EIO, "%s: became shorter", u->name);
 		end = last + sectors_of(RECORD_HEAD + le32(head + RECORD_SIZE)) * SECTOR;
 	}
@@ -278,7 +278,7 @@ bool undo_hardly_begun(const struct undo *u)
 {
 	const size_t head = (size_t)OVERHEAD * SECTOR;
 	uint8_t *buf = malloc(head + 1);
-	ssize_t got = buf ? pread(u->fd, buf, head + 1, 0) : -1;
+	ssize_t got = buf ? read_full(u->fd, buf, head + 1, 0) : -1;
 	bool yes = got >= 0 && (size_t)got <= head && all_zero(buf, (size_t)got);
 
 	if (!yes && got >= (ssize_t)SECTOR && (size_t)got < head)
