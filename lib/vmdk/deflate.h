@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One compressed grain (streamOptimized): the record it lies in, and inflating it. Must not know how
- * records are found: by markers (streamopt) or by tables (hosted), which call it. Facts: layout.h.
+ * records are found: by markers (streamopt) or by tables (the orders), which call it. Facts: layout.h.
  */
 #ifndef DEFLATE_H
 #define DEFLATE_H
