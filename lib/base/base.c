@@ -3,7 +3,6 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -253,13 +252,13 @@ int write_full(int fd, const void *buf, size_t n, uint64_t off)
 
 int sync_folder(const char *path)
 {
-	char *copy = strdup(path);
-	const int fd = copy ? open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	char *dir = path_folder(path);
+	const int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
 	const int r = fd < 0 || (fsync(fd) < 0 && errno != EINVAL) ? -errno : 0;
 
 	if (fd >= 0)
 		close(fd);
-	free(copy);
+	free(dir);
 	return r;
 }
 

@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -215,10 +214,10 @@ static int check_room(const struct log_opts *o, struct reader *reader, const str
 
 	if (reader->streaming)
 		return 0; /* nobody knows yet */
-	dir = strdup(o->path);
+	dir = path_folder(o->path);
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");
-	r = statvfs(dirname(dir), &fs);
+	r = statvfs(dir, &fs);
 	free(dir);
 	if (r < 0 || !fs.f_blocks)
 		return 0;

@@ -286,14 +286,6 @@ static int open_failed(const struct target *t, int code, const struct target_opt
 	}
 }
 
-/* Of a file; NULL when memory is short. */
-static char *folder_of(const char *path)
-{
-	const char *slash = strrchr(path, '/');
-
-	return slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-}
-
 /* A run that was just killed holds a device until the last of its writes is done. */
 static int open_patiently(const char *path, int flags)
 {
@@ -320,7 +312,7 @@ static int open_existing(struct target *t, const char *path, const struct target
 			return fail(e, ENOENT, "%s: there is no device of that name", t->name);
 		if (hint_volume(hint, sizeof(hint), path))
 			return fail(e, ENOENT, "%s: %s", t->name, hint);
-		dir = folder_of(path);
+		dir = path_folder(path);
 		r = dir ? access(dir, F_OK) : 0;
 		free(dir);
 		return fail(e, ENOENT, "%s: does not exist" HINT "%s", t->name,
@@ -412,7 +404,7 @@ static int open_new(struct target *t, const char *path, const struct target_opts
 	if (!o->need || o->need > POS_LIMIT)
 		return fail(e, EINVAL, "%s: --create needs the size of the disk, not %" PRIu64 " "
 			    "bytes", t->name, o->need);
-	dir = folder_of(path);
+	dir = path_folder(path);
 	if (!dir)
 		return fail(e, ENOMEM, "out of memory");
 	file_of(t)->dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
