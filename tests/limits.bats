@@ -113,6 +113,18 @@ has_ring() {
 	rm target
 }
 
+# In a bitmap of a billion grains each of these is on a page of its own.
+@test "memory: compressed grains far apart, from a stream of a disk of 4 TiB" {
+	requires unsanitized time
+	cd "$BATS_TEST_TMPDIR"
+	"$MKVMDK" stream delta capacity=4T grain=8 alloc=every:32768
+	truncate -s 4T target || skip 'no files of 4 TiB here'
+	# shellcheck disable=SC2002 # a pipe is meant
+	cat delta | in_memory 64 -q - target
+	"$VMDKSYNC" -q --verify delta target
+	rm delta target
+}
+
 @test "memory: a delta full of grains of a sector, in random order" {
 	requires unsanitized time
 	cd "$BATS_TEST_TMPDIR"

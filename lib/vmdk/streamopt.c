@@ -59,9 +59,10 @@ struct streamopt {
 	bool damaged_dir;     /* it names a table that was not received */
 };
 
-/* Grains of a stream of which a bitmap is kept: it takes 128 MiB; a disk of 64 TiB has as many of the usual
- * size. */
-#define SEEN_MAX (UINT64_C(128) << 23)
+/* Grains of which a bitmap is kept: it takes 32 MiB; and where the gaps of a stream are zeros, which cannot do
+ * without: 128 MiB, for a disk of 64 TiB with grains of the usual size. */
+#define SEEN_MAX (UINT64_C(32) << 23)
+#define FILL_MAX (UINT64_C(128) << 23)
 
 /*
  * The walk is ascending, the file need not be, and there may be more grains than memory has room for
@@ -265,14 +266,15 @@ static int see(struct streamopt *s, uint64_t n, uint64_t pos, struct err *e)
 static int begin_seen(struct streamopt *s, struct err *e)
 {
 	const uint64_t grains = div_up(s->shape.size, s->shape.grain);
+	const bool fill = s->shape.opts.fill && s->src->streaming;
 
-	if (grains > SEEN_MAX && !(s->shape.opts.fill && s->src->streaming))
+	if (grains > SEEN_MAX && !fill)
 		return 0;
-	if (grains > SEEN_MAX)
+	if (grains > FILL_MAX)
 		return fail(e, EFBIG,
 			    "%s: its disk has more grains than are counted of a stream (%" PRIu64
 			    "); --spool-first makes a file of it",
-			    s->reader.name, SEEN_MAX);
+			    s->reader.name, FILL_MAX);
 	s->seen = bitmap_new(grains);
 	return s->seen ? 0 : fail(e, ENOMEM, "out of memory");
 }
