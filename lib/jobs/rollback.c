@@ -12,13 +12,6 @@ struct place { /* that a log has a checksum of */
 	bool held; /* it will be written, or was by a run before this */
 };
 
-static int by_offset(const void *a, const void *b)
-{
-	const struct place *x = a, *y = b;
-
-	return (x->off > y->off) - (x->off < y->off);
-}
-
 static size_t collect(struct place *p, const struct chain *c)
 {
 	size_t n = 0;
@@ -38,7 +31,7 @@ static size_t collect(struct place *p, const struct chain *c)
 							.log = m};
 		}
 	}
-	qsort(p, n, sizeof(*p), by_offset);
+	qsort(p, n, sizeof(*p), by_first_u64);
 	return n;
 }
 

@@ -19,13 +19,6 @@ struct verify {
 	bool sums; /* of data only the checksum is known: it is in pos */
 };
 
-static int by_offset(const void *a, const void *b)
-{
-	const struct difference *x = a, *y = b;
-
-	return x->off < y->off ? -1 : x->off > y->off;
-}
-
 /* Sorts what is kept, and makes one of what was cut apart. */
 static void settle(struct verify_result *v)
 {
@@ -33,7 +26,7 @@ static void settle(struct verify_result *v)
 
 	if (!v->n)
 		return;
-	qsort(v->diff, v->n, sizeof(*v->diff), by_offset);
+	qsort(v->diff, v->n, sizeof(*v->diff), by_first_u64);
 	for (size_t i = 1; i < v->n; i++) {
 		struct difference *last = &v->diff[n], *d = &v->diff[i];
 
